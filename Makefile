@@ -1,0 +1,46 @@
+# make demo | test | test-slow | lint   (each builds .venv first if it is not there)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+CASE := $(DEMO)/data/test/SingleCoil/Cine/TestSet
+
+.PHONY: demo test test-slow lint clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+# The PyTorch oracle's tests run where torch is installed: make test TORCH=torch==2.13.0
+test: $(VENV)/.installed
+	$(if $(TORCH),$(BIN)/pip install --quiet $(TORCH))
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
+
+test-slow: $(VENV)/.installed
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# Phantoms on disk, a tiny network trained on them, its scores on unseen ones, one file reconstructed.
+PHANTOM := $(BIN)/python -m kgmgt_jax.data.phantom --shape 80,80 --field_of_view_mm 440 --n_frames 8
+
+demo: $(VENV)/.installed
+	rm -rf $(DEMO)
+	$(PHANTOM) --out $(DEMO)/data/train --seed 0 --n_subjects 24 --accelerations "" > /dev/null
+	$(PHANTOM) --out $(DEMO)/data/test --seed 2000 --n_subjects 4 --n_slices 1 --split TestSet \
+	  --accelerations 4 --acs 8 > /dev/null
+	$(BIN)/python train.py --config=configs/kgmgt.py:tiny --workdir=$(DEMO)/train \
+	  --config.data.train=$(DEMO)/data/train
+	$(BIN)/python eval.py --checkpoint=$(DEMO)/train --compare=untrained=$(DEMO)/train/checkpoints/0 \
+	  --data=$(CASE)/FullSample --acceleration=4 --mask_kind=uniform_aligned --acs=8 \
+	  --out=$(DEMO)/eval
+	$(BIN)/python reconstruct.py $(CASE)/AccFactor04/P001/cine_sax.mat \
+	  --reference=$(CASE)/FullSample/P001/cine_sax.mat --checkpoint=$(DEMO)/train \
+	  --out=$(DEMO)/reconstruction
+
+clean:
+	rm -rf $(VENV) runs
