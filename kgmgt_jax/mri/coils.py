@@ -1,0 +1,216 @@
+"""Receive coils: sensitivity maps, coil combination, and maps estimated from the data.
+
+A coil image is the image times the coil's complex sensitivity, ``m_i = s_i m``. With maps of unit
+sum of squares, ``sum_i |s_i|^2 = 1``, :func:`sens_reduce` undoes :func:`sens_expand`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kgmgt_jax.mri.fourier import ifft2c
+from kgmgt_jax.mri.sampling import centre_rank
+from kgmgt_jax.types import Array, Bool, Complex, Float
+
+__all__ = [
+    "adaptive_maps",
+    "calibration_kspace",
+    "estimate_sens",
+    "rss",
+    "sens_expand",
+    "sens_reduce",
+]
+
+MIN_CALIBRATION_LINES = 4
+
+
+def sens_expand(
+    image: Complex[Array, "*b h w"], sens: Complex[Array, "*#b n h w"]
+) -> Complex[Array, "*b n h w"]:
+    """Coil images ``m_i = s_i m``.
+
+    Args:
+        image: complex images.
+        sens: sensitivity maps; leading axes may be 1 where images share their maps.
+    """
+    return sens * jnp.expand_dims(image, -3)
+
+
+def sens_reduce(
+    coil_images: Complex[Array, "*b n h w"], sens: Complex[Array, "*#b n h w"]
+) -> Complex[Array, "*b h w"]:
+    """Combines coil images, ``m = sum_i conj(s_i) m_i``: the adjoint of :func:`sens_expand`.
+
+    Args:
+        coil_images: one complex image a coil.
+        sens: sensitivity maps; leading axes may be 1 where images share their maps.
+    """
+    return jnp.sum(jnp.conj(sens) * coil_images, axis=-3)
+
+
+def rss(coil_images: Complex[Array, "..."], axis: int = -3) -> Float[Array, "..."]:
+    """Root of the sum of squares over the coils, ``sqrt(sum_i |m_i|^2)``.
+
+    The gradient is zero, not NaN, where all coils are zero.
+
+    Args:
+        coil_images: one complex image a coil.
+        axis: the coil axis.
+    """
+    power = jnp.sum(coil_images.real**2 + coil_images.imag**2, axis=axis)
+    return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1.0)), 0.0)
+
+
+def calibration_kspace(
+    kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"], acs: int | None = None
+) -> Complex[Array, "n h w"]:
+    """Time average of the measured samples on the largest complete block around the centre.
+
+    ``k(n, h, w) = sum_t mask k / max(sum_t mask, 1)`` inside the block and 0 outside. A sample
+    counts as measured if any frame measured it, so masks that vary in time calibrate on most of
+    k-space. The block has the largest area of all rectangles around the centre without a gap: whole
+    lines for masks of lines, nearly a square for radial masks. Not for use under ``jax.jit``: the
+    block depends on the mask's values.
+
+    Args:
+        kspace: measured k-space of a cine.
+        mask: 1 where measured.
+        acs: at most this many lines, if given.
+
+    Raises:
+        ValueError: if fewer than four lines around the centre are complete.
+    """
+    block = _central_block(np.max(np.asarray(mask), axis=0) > 0, acs)
+    count = jnp.sum(mask, axis=0)
+    average = jnp.sum(kspace * mask[:, None], axis=0) / jnp.maximum(count, 1.0)[None]
+    return average * jnp.asarray(block, mask.dtype)[None]
+
+
+@partial(jax.jit, static_argnames=("patch", "n_iterations"))
+def adaptive_maps(
+    calibration: Complex[Array, "n h w"], *, patch: int = 5, n_iterations: int = 12
+) -> Complex[Array, "n h w"]:
+    """Sensitivity maps by adaptive combination of low-resolution coil images.
+
+    With c the coil images of the Hann-weighted calibration k-space, the map at a pixel is the
+    dominant eigenvector of the local coil covariance::
+
+        R(y, x) = sum over the patch around (y, x) of c c^H,    s <- R s / ||R s||
+
+    R is all but of rank one, so a few power iterations suffice. Phases are referenced to a virtual
+    coil v, the dominant eigenvector of R summed over the image: ``v^H s`` is real and positive,
+    which keeps the maps smooth across pixels.
+
+    Args:
+        calibration: central k-space, zero outside the calibration block.
+        patch: side of the (periodic) patch in pixels, odd.
+        n_iterations: power iterations.
+
+    Returns:
+        Maps with ``sum_i |s_i|^2 = 1`` at every pixel.
+
+    Raises:
+        ValueError: if ``patch`` is not a positive odd number or ``n_iterations`` is below 1.
+
+    Source: Walsh et al., Magn Reson Med 43:682 (2000).
+    """
+    if patch < 1 or patch % 2 == 0 or n_iterations < 1:
+        raise ValueError(
+            f"expected an odd patch >= 1 and n_iterations >= 1, got {patch=}, {n_iterations=}"
+        )
+    images = ifft2c(calibration * _hann(calibration)[None])
+    images = images / jnp.maximum(jnp.max(jnp.abs(images)), jnp.finfo(images.real.dtype).tiny)
+    covariance = jax.lax.map(
+        lambda image: _patch_sum(image[None] * jnp.conj(images), patch), images
+    )  # n n h w
+    virtual = _dominant(jnp.sum(covariance, axis=(-2, -1))[..., None, None], n_iterations=50)
+    maps = _dominant(covariance, n_iterations=n_iterations, fallback=virtual)
+    reference = jnp.sum(jnp.conj(virtual) * maps, axis=0)
+    size = jnp.abs(reference)
+    phase = jnp.where(size > 0, reference / jnp.where(size > 0, size, 1.0), 1.0)
+    return maps * jnp.conj(phase)[None]
+
+
+def estimate_sens(
+    kspace: Complex[Array, "t n h w"],
+    mask: Float[Array, "t h w"],
+    *,
+    acs: int | None = None,
+    patch: int = 5,
+    n_iterations: int = 12,
+) -> Complex[Array, "n h w"]:
+    """Sensitivity maps of a cine: :func:`adaptive_maps` of its :func:`calibration_kspace`.
+
+    Args:
+        kspace: measured k-space of a cine.
+        mask: 1 where measured.
+        acs: calibrate on at most this many lines, if given.
+        patch: side of the covariance's patch in pixels, odd.
+        n_iterations: power iterations.
+
+    Raises:
+        ValueError: if fewer than four lines around the centre are complete.
+    """
+    calibration = calibration_kspace(kspace, mask, acs)
+    return adaptive_maps(calibration, patch=patch, n_iterations=n_iterations)
+
+
+def _central_block(measured: Bool[np.ndarray, "h w"], acs: int | None) -> Bool[np.ndarray, "h w"]:
+    """The largest gapless rectangle around the centre, of at most ``acs`` lines."""
+    row_rank, column_rank = (centre_rank(size) for size in measured.shape)
+    outward = measured[np.argsort(row_rank)][:, np.argsort(column_rank)]
+    run = np.cumprod(outward, axis=1).sum(axis=1)  # gapless samples of each line
+    width = np.minimum.accumulate(run)[:acs]
+    area = width * np.arange(1, width.size + 1)
+    n_lines = int(np.argmax(area)) + 1 if area.any() else 0
+    if n_lines < MIN_CALIBRATION_LINES:
+        raise ValueError(
+            f"expected at least {MIN_CALIBRATION_LINES} complete lines around the centre of "
+            f"k-space to calibrate the coils on, got {n_lines=} (limit {acs=}); measure more ACS "
+            "lines, use a mask that varies in time, or supply sensitivity maps"
+        )
+    return (row_rank < n_lines)[:, None] & (column_rank < width[n_lines - 1])[None, :]
+
+
+def _hann(calibration: Complex[Array, "n h w"]) -> Float[Array, "h w"]:
+    """Separable Hann window over the extent of the samples that are not zero."""
+    support = jnp.any(calibration != 0, axis=0)
+
+    def along(used: Array) -> Array:
+        distance = jnp.abs(jnp.arange(used.size) - used.size // 2)
+        extent = jnp.max(jnp.where(used, distance, 0)) + 1
+        return jnp.where(distance < extent, jnp.cos(0.5 * jnp.pi * distance / extent) ** 2, 0.0)
+
+    return along(support.any(axis=1))[:, None] * along(support.any(axis=0))[None, :]
+
+
+def _patch_sum(images: Complex[Array, "*b h w"], patch: int) -> Complex[Array, "*b h w"]:
+    """Sum over the square patch around each pixel, periodic as the Fourier images are."""
+    for axis in (-2, -1):
+        shifts = range(-(patch // 2), patch // 2 + 1)
+        images = jnp.sum(jnp.stack([jnp.roll(images, i, axis=axis) for i in shifts]), axis=0)
+    return images
+
+
+def _dominant(
+    covariance: Complex[Array, "n n h w"],
+    *,
+    n_iterations: int,
+    fallback: Complex[Array, "n 1 1"] | None = None,
+) -> Complex[Array, "n h w"]:
+    """Unit dominant eigenvector at each pixel; ``fallback`` where the covariance is zero."""
+    power = jnp.einsum("nnhw->nhw", covariance).real
+    start = jnp.argmax(power, axis=0)  # its column already leans to the eigenvector
+    vector = jnp.take_along_axis(covariance, start[None, None], axis=1)[:, 0]
+
+    def iterate(vector: Array, _: None) -> tuple[Array, None]:
+        vector = jnp.einsum("nmhw,mhw->nhw", covariance, vector)
+        norm = rss(vector)[None]
+        return vector / jnp.where(norm > 0, norm, 1.0), None
+
+    vector, _ = jax.lax.scan(iterate, vector, length=n_iterations)
+    if fallback is None:
+        return vector
+    return jnp.where(rss(vector)[None] > 0, vector, fallback)

@@ -1,0 +1,82 @@
+"""Centred orthonormal Fourier transforms, and the one seam between complex and two-channel images.
+
+With ``h, w`` the sizes of the last two axes and every index counted from the centre ``size // 2``::
+
+    fft2c:   k(u, v) = (h w)^-1/2  sum_{y,x} m(y, x) exp(-2πi (u y / h + v x / w))
+    ifft2c:  m(y, x) = (h w)^-1/2  sum_{u,v} k(u, v) exp(+2πi (u y / h + v x / w))
+
+Both are unitary (Parseval holds, ``ifft2c`` is inverse and adjoint at once). The input is shifted
+by ``ifftshift`` and the output by ``fftshift``: only this order is right for odd sizes, where the
+two shifts differ.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from kgmgt_jax.types import Array, Complex, Float
+
+__all__ = ["fft2c", "ifft2c", "to_channels", "to_complex"]
+
+_AXES = (-2, -1)
+
+
+def fft2c(image: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
+    """Image to k-space, centred and orthonormal, over the last two axes.
+
+    Args:
+        image: complex images, any size (odd sizes too), complex64; complex128 stays complex128.
+
+    Returns:
+        K-space with the zero frequency at ``(h // 2, w // 2)``, in the dtype of ``image``.
+    """
+    shifted = jnp.fft.ifftshift(image, axes=_AXES)
+    return jnp.fft.fftshift(jnp.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+
+
+def ifft2c(kspace: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
+    """K-space to image: the inverse, and the adjoint, of :func:`fft2c`.
+
+    Args:
+        kspace: centred k-space, any size, complex64; complex128 stays complex128.
+
+    Returns:
+        Images, in the dtype of ``kspace``.
+    """
+    shifted = jnp.fft.ifftshift(kspace, axes=_AXES)
+    return jnp.fft.fftshift(jnp.fft.ifft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+
+
+def to_channels(image: Complex[Array, "*b h w"]) -> Float[Array, "*b h w 2"]:
+    """Views a complex image as two channels, real then imaginary: what a network sees.
+
+    Args:
+        image: complex images.
+
+    Returns:
+        Real array with a new last axis; float32 for complex64.
+    """
+    return jnp.stack([image.real, image.imag], axis=-1)
+
+
+def to_complex(channels: Float[Array, "*b h w 2"]) -> Complex[Array, "*b h w"]:
+    """Views two channels, real then imaginary, as a complex image: inverse of :func:`to_channels`.
+
+    Half precision is raised to float32 first, so that whatever follows (FFT, data consistency)
+    runs in complex64.
+
+    Args:
+        channels: real array whose last axis holds the real and the imaginary part.
+
+    Returns:
+        complex64, or complex128 for float64 channels.
+
+    Raises:
+        ValueError: if the last axis does not have length 2.
+    """
+    if channels.shape[-1] != 2:
+        raise ValueError(
+            "expected channels of shape (..., h, w, 2) with real and imaginary part last, got "
+            f"{channels.shape=}; move the channel axis to the end"
+        )
+    parts = channels.astype(jnp.promote_types(channels.dtype, jnp.float32))
+    return jax.lax.complex(parts[..., 0], parts[..., 1])
