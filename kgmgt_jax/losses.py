@@ -1,0 +1,79 @@
+"""Training losses: L1, perceptual, and Wasserstein adversarial with gradient penalty."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kgmgt_jax.mri.fourier import to_channels
+from kgmgt_jax.types import ComplexImage
+
+__all__ = ["adversarial_loss", "critic_loss", "gradient_penalty", "l1_loss", "perceptual_loss"]
+
+Score = Callable[[Float[Array, "b h w 2"]], Float[Array, "b"]]
+
+
+def l1_loss(prediction: ComplexImage, reference: ComplexImage) -> Float[Array, ""]:
+    """Mean absolute difference over real and imaginary parts."""
+    return jnp.mean(jnp.abs(to_channels(prediction) - to_channels(reference)))
+
+
+def _norm(x: Float[Array, "b n"]) -> Float[Array, "b"]:
+    """Euclidean norm of each row, with gradient 0 at 0."""
+    square = jnp.sum(jnp.square(x), axis=-1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def perceptual_loss(
+    prediction: Mapping[str, Float[Array, "..."]],
+    reference: Mapping[str, Float[Array, "..."]],
+    *,
+    per_image: bool = True,
+) -> Float[Array, ""]:
+    """Distance of two sets of feature maps: mean over images and layers of ``||a - b||_F``.
+
+    Args:
+        prediction: feature maps (b, ...) by layer.
+        reference: likewise, the same layers.
+        per_image: ``False`` takes one norm over the whole batch, as the released code does.
+
+    Deviation: the released norm grows with the square root of the batch size.
+    """
+    losses = []
+    for name, a in prediction.items():
+        difference = (a - reference[name]).reshape(a.shape[0] if per_image else 1, -1)
+        losses.append(jnp.mean(_norm(difference)))
+    return jnp.mean(jnp.stack(losses))
+
+
+def gradient_penalty(
+    score: Score,
+    real: Float[Array, "b h w 2"],
+    fake: Float[Array, "b h w 2"],
+    alpha: Float[Array, "b"],
+) -> Float[Array, ""]:
+    """``mean (||grad_z D(z)|| - 1)^2`` at ``z = alpha real + (1 - alpha) fake``.
+
+    Args:
+        score: the critic D.
+        real: reference images.
+        fake: reconstructed images.
+        alpha: a weight in [0, 1] for each pair.
+
+    Source: Gulrajani et al., Improved training of Wasserstein GANs, 2017.
+    """
+    weight = alpha.reshape(-1, 1, 1, 1)
+    between = weight * real + (1 - weight) * fake
+    gradient = jax.grad(lambda z: jnp.sum(score(z)))(between)
+    return jnp.mean(jnp.square(_norm(gradient.reshape(gradient.shape[0], -1)) - 1))
+
+
+def critic_loss(real_score: Float[Array, "b"], fake_score: Float[Array, "b"]) -> Float[Array, ""]:
+    """Wasserstein loss of the critic without its penalty: ``mean D(fake) - mean D(real)``."""
+    return jnp.mean(fake_score) - jnp.mean(real_score)
+
+
+def adversarial_loss(fake_score: Float[Array, "b"]) -> Float[Array, ""]:
+    """Wasserstein loss of the generator: ``-mean D(fake)``."""
+    return -jnp.mean(fake_score)

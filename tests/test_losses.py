@@ -1,0 +1,74 @@
+"""Losses against numbers worked out by hand and the reference network's stored ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.losses import (
+    adversarial_loss,
+    critic_loss,
+    gradient_penalty,
+    l1_loss,
+    perceptual_loss,
+)
+from tests.models.fixtures import Fixture, nhwc, relative_error
+
+
+def test_l1_averages_both_parts():
+    prediction = jnp.array([[[1 + 2j, 0j]]])
+    assert float(l1_loss(prediction, jnp.zeros_like(prediction))) == pytest.approx(0.75)
+
+
+def test_l1_equals_reference(fixtures_dir):
+    fixture = Fixture(fixtures_dir, "k_losses")
+    x, gt = (jax.lax.complex(a[:, 0], a[:, 1]) for a in (fixture["in/x"], fixture["in/gt"]))
+    loss, gradient = jax.value_and_grad(l1_loss)(x, gt)
+    assert float(loss) == pytest.approx(float(fixture["out/l_pix"]), rel=1e-6)
+    gradient = np.stack([gradient.real, -gradient.imag], axis=1)  # JAX conjugates
+    assert relative_error(gradient, fixture["out/g_pix"]) < 1e-6
+
+
+def test_perceptual_norm_is_taken_per_image():
+    a = {"one": jnp.array([[3.0, 4.0], [0.0, 2.0]])}
+    b = {"one": jnp.zeros((2, 2))}
+    assert float(perceptual_loss(a, b)) == pytest.approx((5 + 2) / 2)
+    assert float(perceptual_loss(a, b, per_image=False)) == pytest.approx(np.sqrt(29))
+
+
+def test_perceptual_loss_does_not_grow_with_the_batch():
+    one = {"one": jnp.ones((1, 4))}
+    four = {"one": jnp.ones((4, 4))}
+    zeros = lambda x: jax.tree.map(jnp.zeros_like, x)  # noqa: E731
+    assert float(perceptual_loss(one, zeros(one))) == float(perceptual_loss(four, zeros(four)))
+
+
+def test_perceptual_gradient_is_finite_where_images_agree():
+    gradient = jax.grad(lambda x: perceptual_loss({"one": x}, {"one": jnp.ones((1, 3))}))
+    np.testing.assert_array_equal(gradient(jnp.ones((1, 3))), np.zeros((1, 3)))
+
+
+def test_gradient_penalty_of_a_linear_critic():
+    slope = jnp.full((4, 4, 2), 0.5)  # norm 0.5 * sqrt(32)
+    score = lambda z: jnp.einsum("bhwc,hwc->b", z, slope)  # noqa: E731
+    real, fake = jnp.ones((3, 4, 4, 2)), jnp.zeros((3, 4, 4, 2))
+    got = gradient_penalty(score, real, fake, jnp.array([0.0, 0.5, 1.0]))
+    assert float(got) == pytest.approx((0.5 * np.sqrt(32) - 1) ** 2, rel=1e-6)
+
+
+def test_penalty_looks_between_the_pairs():
+    score = lambda z: jnp.sum(z**3, axis=(1, 2, 3)) / 3  # gradient z^2  # noqa: E731
+    real, fake = jnp.full((1, 1, 1, 2), 3.0), jnp.full((1, 1, 1, 2), 1.0)
+    got = gradient_penalty(score, real, fake, jnp.array([0.25]))
+    assert float(got) == pytest.approx((np.sqrt(2) * 1.5**2 - 1) ** 2, rel=1e-5)
+
+
+def test_wasserstein_losses():
+    real, fake = jnp.array([1.0, 3.0]), jnp.array([0.0, -1.0])
+    assert float(critic_loss(real, fake)) == -2.5
+    assert float(adversarial_loss(fake)) == 0.5
+
+
+def test_layouts_of_the_fixture_are_understood(fixtures_dir):
+    x = Fixture(fixtures_dir, "k_losses")["in/x"]
+    assert nhwc(x).shape == (2, 64, 64, 2)
