@@ -1,0 +1,305 @@
+"""Window attention: square (SW-MSA), anchored rectangular (RW-MSA), and global for comparison.
+
+All functions work on maps of shape (b, h, w, c) and keep the batch axis apart from the windows, so
+that a batch sharded over devices stays sharded.
+"""
+
+import math
+
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from kgmgt_jax.models.initialisation import Initialiser, constant
+from kgmgt_jax.models.layers import DepthwiseConv, Layers
+from kgmgt_jax.models.matching import normalise_features
+
+__all__ = [
+    "AnchoredAttention",
+    "GlobalAttention",
+    "SquareAttention",
+    "anchored_attention",
+    "attend",
+    "partition_windows",
+    "relative_position_index",
+    "shift_mask",
+    "square_attention",
+]
+
+_MASKED = -100.0
+_QUERY_CHUNK = 1024
+_BIAS_HIDDEN = 512
+
+
+def partition_windows(x: Float[Array, "b h w c"], window: tuple[int, int], heads: int) -> Array:
+    """Windows as tokens by head: ``(b, n_windows, heads, tokens, c / heads)``, heads major in c."""
+    return einops.rearrange(
+        x, "b (nh wh) (nw ww) (k d) -> b (nh nw) k (wh ww) d", wh=window[0], ww=window[1], k=heads
+    )
+
+
+def merge_windows(x: Array, window: tuple[int, int], h: int) -> Float[Array, "b h w c"]:
+    """Inverse of ``partition_windows`` for a map of height ``h``."""
+    return einops.rearrange(
+        x,
+        "b (nh nw) k (wh ww) d -> b (nh wh) (nw ww) (k d)",
+        nh=h // window[0],
+        wh=window[0],
+        ww=window[1],
+    )
+
+
+def attend(logits: Float[Array, "*b q k"], v: Float[Array, "*b k d"]) -> Float[Array, "*b q d"]:
+    """``softmax(logits) v``, the softmax in float32 and normalised after the (smaller) product."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    weight = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+    total = jnp.sum(weight, axis=-1, keepdims=True)
+    return (weight.astype(v.dtype) @ v) / total.astype(v.dtype)
+
+
+def shift_mask(h: int, w: int, window: int, shift: int) -> Bool[np.ndarray, "windows q k"]:
+    """Pairs of tokens that share a window of the rolled map but are no neighbours in the image.
+
+    Rolling by ``(-shift, -shift)`` brings the first rows and columns to the far end; the map is cut
+    at ``h - window``, ``h - shift`` (and likewise in w) and tokens of different parts are masked.
+    """
+
+    def part(n: int) -> Int[np.ndarray, "n"]:
+        index = np.arange(n)
+        return (index >= n - window).astype(int) + (index >= n - shift)
+
+    region = 3 * part(h)[:, None] + part(w)[None, :]
+    tokens = einops.rearrange(region, "(nh a) (nw b) -> (nh nw) (a b)", a=window, b=window)
+    return tokens[:, :, None] != tokens[:, None, :]
+
+
+def relative_position_index(query: tuple[int, int], key: tuple[int, int]) -> Int[np.ndarray, "q k"]:
+    """Index into a bias table by the displacement query minus key, rows slow.
+
+    The table of two grids ``(qh, qw)`` and ``(kh, kw)`` has ``(qh + kh - 1) x (qw + kw - 1)``
+    entries; coordinates of both grids count their own tokens from 0.
+    """
+    dy = np.arange(query[0])[:, None] - np.arange(key[0])[None, :] + key[0] - 1
+    dx = np.arange(query[1])[:, None] - np.arange(key[1])[None, :] + key[1] - 1
+    index = dy[:, None, :, None] * (query[1] + key[1] - 1) + dx[None, :, None, :]
+    return index.reshape(query[0] * query[1], key[0] * key[1])
+
+
+def square_attention(
+    qkv: Float[Array, "b h w c3"],
+    bias_table: Float[Array, "table heads"],
+    *,
+    window: int,
+    shift: int = 0,
+) -> Float[Array, "b h w c"]:
+    """Multi-head self-attention inside (shifted) square windows.
+
+    Args:
+        qkv: queries, keys and values, one after the other, each with heads major.
+        bias_table: relative position bias, ``(2 window - 1)^2`` rows.
+        window: side; must divide h and w.
+        shift: how far the map is rolled up and left before it is cut into windows.
+
+    Source: Liu et al., Swin Transformer, 2021.
+    """
+    _, h, w, c3 = qkv.shape
+    heads = bias_table.shape[-1]
+    if shift:
+        qkv = jnp.roll(qkv, (-shift, -shift), axis=(1, 2))
+    size = (window, window)
+    q, k, v = (partition_windows(part, size, heads) for part in jnp.split(qkv, 3, axis=-1))
+    logits = (q * (c3 // 3 // heads) ** -0.5) @ jnp.swapaxes(k, -1, -2)
+    bias = bias_table[relative_position_index(size, size)]  # q k heads
+    logits += jnp.moveaxis(bias, -1, 0)[None, None].astype(logits.dtype)
+    if shift:
+        mask = shift_mask(h, w, window, shift)[None, :, None]
+        logits += jnp.where(mask, _MASKED, 0.0).astype(logits.dtype)
+    out = merge_windows(attend(logits, v), size, h)
+    return jnp.roll(out, (shift, shift), axis=(1, 2)) if shift else out
+
+
+def _pad_to(x: Float[Array, "b h w c"], multiple: tuple[int, int]) -> Float[Array, "b hp wp c"]:
+    pad_h, pad_w = -x.shape[1] % multiple[0], -x.shape[2] % multiple[1]
+    return jnp.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0))) if pad_h or pad_w else x
+
+
+def _padding_logits(h: int, w: int, window: tuple[int, int]) -> Float[np.ndarray, "windows k"]:
+    """-100 for the tokens that padding to whole windows appends, 0 for those of the map."""
+    hp, wp = h + -h % window[0], w + -w % window[1]
+    outside = np.ones((hp, wp))
+    outside[:h, :w] = 0
+    tokens = einops.rearrange(outside, "(nh a) (nw b) -> (nh nw) (a b)", a=window[0], b=window[1])
+    return _MASKED * tokens
+
+
+def anchored_attention(
+    q: Float[Array, "b h w c"],
+    k: Float[Array, "b h w c"],
+    v: Float[Array, "b h w c"],
+    anchor: Float[Array, "b h2 w2 c"],
+    scales: tuple[Float[Array, "heads"], Float[Array, "heads"]],
+    biases: tuple[Float[Array, "heads a t"], Float[Array, "heads t a"]],
+    *,
+    window: tuple[int, int],
+) -> Float[Array, "b h w c"]:
+    """Attention in rectangular windows in two steps, by way of an anchor grid of half resolution.
+
+    ``A = softmax(S1 cos(anchor, k) + B1) v``, ``out = softmax(S2 cos(q, anchor) + B2) A``: each
+    token attends to its window at a quarter of the cost. Windows that reach over the edge of the
+    map are padded, the padding masked, and the result cropped.
+
+    Args:
+        q, k, v: by token, heads major in the channels.
+        anchor: summary of the map at half resolution.
+        scales: S1, S2, inverse temperatures a head.
+        biases: B1, B2, by position in anchor window (a) and window (t).
+        window: height and width in tokens, both even.
+
+    Source: Li et al., GRL, 2023 (anchored stripe attention).
+    """
+    _, h, w, _ = q.shape
+    _, h2, w2, _ = anchor.shape
+    heads = scales[0].shape[0]
+    half = (window[0] // 2, window[1] // 2)
+    q, k, v = (partition_windows(_pad_to(x, window), window, heads) for x in (q, k, v))
+    anchors = partition_windows(_pad_to(anchor, half), half, heads)
+    q, k, anchors = (normalise_features(x) for x in (q, k, anchors))
+
+    def logits(query, key, scale, bias, valid):
+        cosine = query @ jnp.swapaxes(key, -1, -2)
+        out = scale[None, None, :, None, None].astype(cosine.dtype) * cosine
+        out += bias[None, None].astype(cosine.dtype)
+        return out + valid[None, :, None, None, :].astype(cosine.dtype) if valid.any() else out
+
+    summary = attend(logits(anchors, k, scales[0], biases[0], _padding_logits(h, w, window)), v)
+    valid_anchors = _padding_logits(h2, w2, half)
+    out = attend(logits(q, anchors, scales[1], biases[1], valid_anchors), summary)
+    return merge_windows(out, window, h + -h % window[0])[:, :h, :w]
+
+
+class SquareAttention(nn.Module):
+    """SW-MSA: linear to q, k, v; shifted square windows; linear out.
+
+    Attributes:
+        width: channels of a token.
+        n_heads: heads; must divide ``width``.
+        window: side b of a window.
+        layers: precision and initialisation.
+    """
+
+    width: int
+    n_heads: int
+    window: int
+    layers: Layers = Layers()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, shift: int = 0) -> Float[Array, "b h w c"]:
+        rows = (2 * self.window - 1) ** 2
+        init = Initialiser("truncated_normal", 0.02)
+        table = self.param("bias_table", init, (rows, self.n_heads))
+        qkv = self.layers.dense(3 * self.width, name="qkv")(x)
+        out = square_attention(qkv, table, window=self.window, shift=shift)
+        return self.layers.dense(self.width, name="out")(out)
+
+
+class _AnchorStep(nn.Module):
+    """Scale and position bias of one step of anchored attention.
+
+    ``S = exp(min(logit_scale, ln 100))`` a head, ``B = 16 sigmoid(MLP(displacement))``; the MLP
+    sees displacements c as ``sign(c') log2(|c'| + 1) / 3``, ``c' = 8 c / half-range``, by axis.
+    """
+
+    n_heads: int
+    layers: Layers = Layers()
+
+    @nn.compact
+    def __call__(self, query: tuple[int, int], key: tuple[int, int]) -> tuple[Array, Array]:
+        axes = []
+        for n in (query[0] + key[0] - 1, query[1] + key[1] - 1):
+            half = (n - 1) / 2
+            c = 8 * (np.arange(n) - half) / max(half, 1)
+            axes.append(np.sign(c) * np.log2(np.abs(c) + 1) / 3)
+        table = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+        log_scale = self.param("logit_scale", constant(math.log(10)), (self.n_heads,))
+        full = Layers(weight_init=self.layers.weight_init)
+        hidden = jax.nn.relu(full.dense(_BIAS_HIDDEN, name="hidden")(jnp.asarray(table)))
+        entries = full.dense(self.n_heads, use_bias=False, name="bias")(hidden)
+        bias = jax.nn.sigmoid(entries[relative_position_index(query, key)]) * 16
+        return jnp.exp(jnp.minimum(log_scale, math.log(100))), jnp.moveaxis(bias, -1, 0)
+
+
+class AnchoredAttention(nn.Module):
+    """RW-MSA: half of the channels bypass, half attend in rectangular windows through anchors.
+
+    One linear layer gives three times ``width`` channels: the first half passes straight to the
+    output layer, the second is q, k, v of ``width / 2``. Anchors: a depthwise 3 x 3 convolution
+    with stride 2 and a pointwise one.
+
+    Attributes:
+        width: channels of a token; ``n_heads`` must divide its half.
+        n_heads: heads.
+        window: height and width in tokens, both even.
+        layers: precision and initialisation.
+
+    Source: mixed attention of the released code. Deviation: its windows are 8 x 8 whatever the
+    orientation asked for; here they are rectangles, as the paper says.
+    """
+
+    width: int
+    n_heads: int
+    window: tuple[int, int]
+    layers: Layers = Layers()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        half = self.width // 2
+        anchor = DepthwiseConv(self.layers, name="anchor_depth")(x)
+        anchor = self.layers.dense(half, name="anchor_point")(anchor)
+        mixed = self.layers.dense(3 * self.width, name="qkv")(x)
+        bypass, qkv = jnp.split(mixed, 2, axis=-1)
+        q, k, v = jnp.split(qkv, 3, axis=-1)
+        anchors = (self.window[0] // 2, self.window[1] // 2)
+        scale1, bias1 = _AnchorStep(self.n_heads, self.layers, name="gather")(anchors, self.window)
+        scale2, bias2 = _AnchorStep(self.n_heads, self.layers, name="spread")(self.window, anchors)
+        out = anchored_attention(
+            q, k, v, anchor, (scale1, scale2), (bias1, bias2), window=self.window
+        )
+        return self.layers.dense(self.width, name="out")(jnp.concatenate([bypass, out], axis=-1))
+
+
+class GlobalAttention(nn.Module):
+    """Plain self-attention of every pixel to every pixel: the paper's "global MSA" comparison.
+
+    Queries go through in blocks, so memory grows with the number of pixels, time with its square.
+
+    Attributes:
+        width: channels of a token.
+        n_heads: heads; must divide ``width``.
+        layers: precision and initialisation.
+    """
+
+    width: int
+    n_heads: int
+    layers: Layers = Layers()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        b, h, w, _ = x.shape
+        qkv = self.layers.dense(3 * self.width, name="qkv")(x)
+        q, k, v = (
+            einops.rearrange(part, "b h w (k d) -> b k (h w) d", k=self.n_heads)
+            for part in jnp.split(qkv, 3, axis=-1)
+        )
+        q = q * (self.width // self.n_heads) ** -0.5
+        chunk = math.gcd(h * w, _QUERY_CHUNK)
+
+        @jax.checkpoint
+        def block(q: Float[Array, "b k q d"]) -> Float[Array, "b k q d"]:
+            return attend(q @ jnp.swapaxes(k, -1, -2), v)
+
+        blocks = einops.rearrange(q, "b k (n q) d -> n b k q d", q=chunk)
+        out = einops.rearrange(jax.lax.map(block, blocks), "n b k (h w) d -> b (n h w) (k d)", h=1)
+        return self.layers.dense(self.width, name="out")(out.reshape(b, h, w, self.width))

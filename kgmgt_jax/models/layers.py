@@ -1,0 +1,203 @@
+"""How convolutions, linear layers and normalisations are built, in one place.
+
+Every module of the network takes a ``Layers`` value, so that compute precision and initialisation
+are chosen once, in the configuration, and reach every parameter.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from jaxtyping import Array, Float
+
+from kgmgt_jax.models.initialisation import Initialiser, constant
+
+__all__ = [
+    "LRELU_SLOPE",
+    "BatchNorm",
+    "DepthwiseConv",
+    "Layers",
+    "drop_path",
+    "leaky_relu",
+    "pixel_shuffle",
+]
+
+LRELU_SLOPE = 0.2
+INITIALISATIONS = ("he", "normal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Factory of convolutions and linear layers.
+
+    Attributes:
+        dtype: compute precision of convolutions and linear layers (``"float32"``, ``"bfloat16"``);
+            parameters, residual sums and layer norms stay in float32 (or float64 under x64).
+        weight_init: ``"he"``: He-normal with the gain of LReLU(0.2) for convolutions and a normal
+            truncated at two standard deviations of 0.02 for linear layers; ``"normal"``: N(0, 0.02)
+            for both, as the released code.
+    """
+
+    dtype: str | None = None
+    weight_init: str = "he"
+
+    def __post_init__(self):
+        if self.weight_init not in INITIALISATIONS:
+            raise ValueError(
+                f"weight_init must be one of {INITIALISATIONS}, got {self.weight_init!r}"
+            )
+
+    def conv_init(self, scale: float) -> Initialiser:
+        """Distribution of a convolution's kernel, its standard deviation times ``scale``."""
+        if scale == 0.0:
+            return constant(0.0)
+        if self.weight_init == "normal":
+            return Initialiser("normal", 0.02)
+        gain = math.sqrt(2.0 / (1.0 + LRELU_SLOPE**2))
+        return Initialiser("normal", gain * scale, per_fan_in=True)
+
+    def conv(
+        self,
+        features: int,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        scale: float = 1.0,
+        name: str | None = None,
+    ) -> nn.Conv:
+        """A zero-padded convolution with bias, padded as PyTorch pads (not as ``SAME``).
+
+        Args:
+            features: output channels.
+            kernel: odd kernel size, padded by ``kernel // 2`` on each side.
+            stride: step of the output grid.
+            scale: factor on the He standard deviation; 0 starts the kernel at zero.
+            name: parameter name.
+        """
+        pad = kernel // 2
+        return nn.Conv(
+            features,
+            (kernel, kernel),
+            strides=(stride, stride),
+            padding=((pad, pad), (pad, pad)),
+            dtype=self.dtype,
+            kernel_init=self.conv_init(scale),
+            bias_init=constant(0.0),
+            name=name,
+        )
+
+    def dense(self, features: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
+        """A linear layer over the last axis."""
+        kind = "normal" if self.weight_init == "normal" else "truncated_normal"
+        return nn.Dense(
+            features,
+            use_bias=use_bias,
+            dtype=self.dtype,
+            kernel_init=Initialiser(kind, 0.02),
+            bias_init=constant(0.0),
+            name=name,
+        )
+
+    def layer_norm(self, name: str | None = None) -> nn.LayerNorm:
+        """Layer norm over channels, eps 1e-5, always at parameter precision."""
+        return nn.LayerNorm(
+            epsilon=1e-5,
+            use_fast_variance=False,
+            scale_init=constant(1.0),
+            bias_init=constant(0.0),
+            name=name,
+        )
+
+
+class BatchNorm(nn.Module):
+    """Batch norm whose running variance is the *unbiased* batch variance, as PyTorch keeps it.
+
+    ``y = (x - mean) / sqrt(var + eps) * scale + bias``; in training the running statistics move by
+    ``momentum`` towards the batch's mean and ``n / (n - 1)`` times its variance. Flax's own keeps
+    the biased variance, which does not reproduce a released checkpoint's statistics.
+
+    Attributes:
+        momentum: weight of the new batch in the running statistics.
+        eps: added to the variance.
+    """
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], *, train: bool) -> Float[Array, "*b c"]:
+        c = x.shape[-1]
+        scale = self.param("scale", Initialiser("normal", 0.02, mean=1.0), (c,))
+        bias = self.param("bias", constant(0.0), (c,))
+        running_mean = self.variable("batch_stats", "mean", constant(0.0), None, (c,))
+        running_var = self.variable("batch_stats", "var", constant(1.0), None, (c,))
+        if train:
+            flat = x.reshape(-1, c)
+            mean, var = jnp.mean(flat, 0), jnp.var(flat, 0)
+            if not self.is_initializing():
+                n = flat.shape[0]
+                m = self.momentum
+                running_mean.value = (1 - m) * running_mean.value + m * mean
+                running_var.value = (1 - m) * running_var.value + m * var * (n / max(n - 1, 1))
+        else:
+            mean, var = running_mean.value, running_var.value
+        shape = (1,) * (x.ndim - 1) + (c,)
+        normed = (x - mean.reshape(shape)) * jax.lax.rsqrt(var + self.eps).reshape(shape)
+        return normed * scale.reshape(shape) + bias.reshape(shape)
+
+
+class DepthwiseConv(nn.Module):
+    """A 3 x 3 convolution of each channel by itself, stride 2, padding 1, with bias.
+
+    Written as nine strided multiply-adds, which fuse: XLA's grouped convolution takes several times
+    as long on a CPU, its gradient ten times. The parameters are those of ``nn.Conv``.
+
+    Attributes:
+        layers: precision and initialisation.
+    """
+
+    layers: Layers = Layers()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        _, h, w, c = x.shape
+        kernel = self.param("kernel", self.layers.conv_init(1.0), (3, 3, 1, c))
+        bias = self.param("bias", constant(0.0), (c,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.layers.dtype)
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        rows, columns = (h + 1) // 2, (w + 1) // 2
+        y = bias.reshape(1, 1, 1, c)
+        for i in range(3):
+            for j in range(3):
+                tap = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
+                y = y + tap * kernel[i, j].reshape(1, 1, 1, c)
+        return y
+
+
+def leaky_relu(x: Float[Array, "..."], slope: float = LRELU_SLOPE) -> Float[Array, "..."]:
+    """``max(x, slope x)``; slope 0 is ReLU."""
+    return nn.leaky_relu(x, slope)
+
+
+def pixel_shuffle(x: Float[Array, "b h w c4"]) -> Float[Array, "b h2 w2 c"]:
+    """Trades channels for pixels: ``out[2y + i, 2x + j, c] = in[y, x, 4c + 2i + j]``."""
+    b, h, w, c4 = x.shape
+    x = x.reshape(b, h, w, c4 // 4, 2, 2).transpose(0, 1, 4, 2, 5, 3)  # b h i w j c
+    return x.reshape(b, 2 * h, 2 * w, c4 // 4)
+
+
+def drop_path(
+    x: Float[Array, "b *rest"], rate: Float[Array, ""], key: jax.Array
+) -> Float[Array, "b *rest"]:
+    """Stochastic depth: drops a residual branch for whole samples, rescaling the kept ones.
+
+    Args:
+        x: a residual branch's output.
+        rate: probability of dropping, in [0, 1).
+        key: PRNG key.
+    """
+    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))

@@ -1,0 +1,182 @@
+"""The MGwinT block and the transformer body built of it."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from kgmgt_jax.models.attention import AnchoredAttention, GlobalAttention, SquareAttention
+from kgmgt_jax.models.layers import Layers, drop_path
+
+__all__ = ["BlockOptions", "MGwinTBlock", "ResidualGroup", "TransformerBody"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+    """What one MGwinT block looks like.
+
+    Attributes:
+        width: channels of a token.
+        n_heads: heads of either attention; divides ``width`` and, for RW-MSA, its half.
+        window: side b of the square windows.
+        rect_window: (height, width) of the rectangular windows; ``None`` leaves RW-MSA out.
+        square_window: whether SW-MSA takes part.
+        attention: ``"window"``, or ``"global"`` to replace both by one global attention.
+        mlp_ratio: hidden width of the MLP over ``width``.
+        layers: precision and initialisation.
+
+    Raises:
+        ValueError: for heads that do not divide the width, odd windows, or no attention at all.
+    """
+
+    width: int = 16
+    n_heads: int = 4
+    window: int = 8
+    rect_window: tuple[int, int] | None = (16, 4)
+    square_window: bool = True
+    attention: str = "window"
+    mlp_ratio: int = 2
+    layers: Layers = Layers()
+
+    def __post_init__(self):
+        heads = {"n_heads": self.n_heads, "width": self.width}
+        if self.width % (2 * self.n_heads):
+            raise ValueError(f"2 * n_heads must divide width, got {heads}")
+        if self.attention not in ("window", "global"):
+            raise ValueError(f"attention must be 'window' or 'global', got {self.attention!r}")
+        if self.window % 2:
+            raise ValueError(f"window must be even, got {self.window}")
+        if self.rect_window is not None and any(side % 2 for side in self.rect_window):
+            raise ValueError(f"rect_window must have even sides, got {self.rect_window}")
+        if self.attention == "window" and not self.square_window and self.rect_window is None:
+            raise ValueError(
+                "square_window=False with rect_window=None leaves no attention; keep one of them"
+            )
+
+
+class MGwinTBlock(nn.Module):
+    """Mixed-granularity window transformer: square and rectangular attention side by side.
+
+    ``n = LN(x); x += DropPath(SW(n) + RW(n)); x += DropPath(W2 GELU(W1 LN(x)))``, GELU exact.
+
+    Attributes:
+        options: widths, windows and switches.
+        shift: how far the square windows are shifted.
+    """
+
+    options: BlockOptions
+    shift: int = 0
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], drop_rate: Float[Array, ""] | None = None
+    ) -> Float[Array, "b h w c"]:
+        """Transforms a map whose sides ``options.window`` divides.
+
+        Args:
+            x: tokens on their grid.
+            drop_rate: probability of dropping a branch for a sample; ``None`` for inference.
+        """
+        layers, width = self.options.layers, self.options.width
+
+        def keep(branch: Array) -> Array:
+            if drop_rate is None:
+                return branch
+            return drop_path(branch, drop_rate, self.make_rng("dropout"))
+
+        x = x + keep(self._attend(layers.layer_norm("norm1")(x)))
+        n = layers.dense(self.options.mlp_ratio * width, name="mlp1")(layers.layer_norm("norm2")(x))
+        return x + keep(layers.dense(width, name="mlp2")(nn.gelu(n, approximate=False)))
+
+    def _attend(self, n: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        o = self.options
+        if o.attention == "global":
+            return GlobalAttention(o.width, o.n_heads, o.layers, name="attention")(n)
+        branches = []
+        if o.square_window:
+            square = SquareAttention(o.width, o.n_heads, o.window, o.layers, name="square")
+            branches.append(square(n, shift=self.shift))
+        if o.rect_window is not None:
+            rect = AnchoredAttention(o.width, o.n_heads, o.rect_window, o.layers, name="rect")
+            branches.append(rect(n))
+        return sum(branches[1:], start=branches[0])
+
+
+class BlockPair(nn.Module):
+    """Two MGwinT blocks, the second with its square windows shifted by half a window."""
+
+    options: BlockOptions
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], drop_rates: Float[Array, "2"] | None
+    ) -> tuple[Float[Array, "b h w c"], None]:
+        for i, shift in enumerate((0, self.options.window // 2)):
+            rate = None if drop_rates is None else drop_rates[i]
+            x = MGwinTBlock(self.options, shift, name=f"block{i}")(x, rate)
+        return x, None
+
+
+class ResidualGroup(nn.Module):
+    """Pairs of blocks (scanned), a convolution, and the group's input added.
+
+    The convolution stays outside the scan: inside a loop XLA's CPU compiler leaves the gradients of
+    convolutions in a form that runs seven times slower.
+
+    Attributes:
+        options: the blocks' widths, windows and switches.
+        n_pairs: pairs of blocks.
+        remat: recompute each pair in the backward pass instead of storing its inside.
+    """
+
+    options: BlockOptions
+    n_pairs: int = 2
+    remat: bool = True
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], drop_rates: Float[Array, "pairs 2"] | None
+    ) -> Float[Array, "b h w c"]:
+        module = nn.remat(BlockPair, prevent_cse=False) if self.remat else BlockPair
+        pairs = nn.scan(
+            module,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=0,
+            length=self.n_pairs,
+        )
+        y, _ = pairs(self.options, name="pairs")(x, drop_rates)
+        return x + self.options.layers.conv(self.options.width, name="conv")(y)
+
+
+class TransformerBody(nn.Module):
+    """Layer norm, residual groups of MGwinT blocks, layer norm.
+
+    Attributes:
+        options: the blocks' widths, windows and switches.
+        n_groups: residual groups.
+        n_blocks: blocks a group, even.
+        drop_path: largest probability of dropping a branch, reached linearly over the blocks.
+        remat: recompute each pair of blocks in the backward pass instead of storing its inside.
+    """
+
+    options: BlockOptions
+    n_groups: int = 2
+    n_blocks: int = 4
+    drop_path: float = 0.1
+    remat: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+        n_pairs, rates = self.n_blocks // 2, None
+        if self.n_blocks % 2:
+            raise ValueError(f"n_blocks must be even (shifts alternate), got {self.n_blocks}")
+        if train and self.drop_path > 0:
+            rates = jnp.linspace(0.0, self.drop_path, self.n_groups * self.n_blocks)
+            rates = rates.reshape(self.n_groups, n_pairs, 2)
+        x = self.options.layers.layer_norm("norm_in")(x)
+        for g in range(self.n_groups):
+            group = ResidualGroup(self.options, n_pairs, self.remat, name=f"group{g}")
+            x = group(x, None if rates is None else rates[g])
+        return self.options.layers.layer_norm("norm_out")(x)

@@ -1,0 +1,124 @@
+"""Window attention against the reference network's stored arrays, and its locality by gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.interop.torch_names import block_entries, body_entries, from_state_dict
+from kgmgt_jax.models.attention import (
+    AnchoredAttention,
+    GlobalAttention,
+    SquareAttention,
+    _AnchorStep,
+    relative_position_index,
+    shift_mask,
+)
+from tests.models.fixtures import Fixture, relative_error
+
+
+def _submodule(prefix, names, weights):
+    """Parameters of one attention branch, from the state dict of the block around it."""
+    known = {prefix + k: v for k, v in weights.items()}
+    entries = [e for e in block_entries("", ()) if e.key in known]
+    return {"params": from_state_dict(entries, known)[names]}
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+@pytest.mark.parametrize("size", ["16x16", "24x16"])
+def test_square_attention_equals_reference(fixtures_dir, size, shift):
+    fixture = Fixture(fixtures_dir, "b_window_attention")
+    variables = _submodule("", "square", fixture.weights())
+    case = f"{size}_shift{shift}"
+    x = jnp.asarray(fixture[f"in/{case}/x"])
+    y = jax.jit(lambda v, x: SquareAttention(16, 4, 8).apply(v, x, shift=shift))(variables, x)
+    assert relative_error(y, fixture[f"out/{case}/y"]) < 5e-6
+    if shift:
+        mask = np.where(shift_mask(*x.shape[1:3], 8, shift), -100.0, 0.0)
+        np.testing.assert_array_equal(mask, fixture[f"out/{case}/mask"])
+
+
+def test_anchored_attention_equals_reference(fixtures_dir):
+    fixture = Fixture(fixtures_dir, "c_mixed_attention")
+    variables = _submodule("mixed_attn.", "rect", fixture.weights())
+    x = jnp.asarray(fixture["in/x"]).reshape(2, 16, 24, 16)
+    y = jax.jit(AnchoredAttention(16, 4, (8, 8)).apply)(variables, x)
+    assert relative_error(y.reshape(2, -1, 16), fixture["out/y"]) < 5e-5
+
+
+def test_anchor_bias_and_indices_equal_reference(fixtures_dir):
+    fixture = Fixture(fixtures_dir, "c_mixed_attention")
+    params = _submodule("mixed_attn.", "rect", fixture.weights())["params"]
+    window, anchors = (8, 8), (4, 4)
+    for name, query, key, index, bias in (
+        ("gather", anchors, window, "index_a2w", "bias1"),
+        ("spread", window, anchors, "index_w2a", "bias2"),
+    ):
+        np.testing.assert_array_equal(relative_position_index(query, key), fixture[f"out/{index}"])
+        scale, got = _AnchorStep(4).apply({"params": params[name]}, query, key)
+        assert relative_error(got, fixture[f"out/{bias}"]) < 5e-5
+        assert float(jnp.max(scale)) <= 100.001
+
+
+def _influence(apply, shape, row, column):
+    """Which input pixels have a gradient into one output pixel."""
+    x = jax.random.normal(jax.random.key(0), shape)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(apply(x)[0, row, column])))(x)
+    return np.asarray(jnp.any(gradient[0] != 0, axis=-1))
+
+
+@pytest.mark.parametrize("at", [(9, 9), (1, 1), (14, 13), (5, 12)])
+def test_shifted_windows_do_not_leak_across_the_mask(at):
+    module = SquareAttention(8, 2, 8)
+    variables = module.init(jax.random.key(1), jnp.zeros((1, 16, 16, 8)))
+    seen = _influence(lambda x: module.apply(variables, x, shift=4), (1, 16, 16, 8), *at)
+    part = lambda i: 0 if i < 4 else (1 if i < 12 else 2)  # noqa: E731
+    rows = np.array([part(i) == part(at[0]) for i in range(16)])
+    columns = np.array([part(i) == part(at[1]) for i in range(16)])
+    np.testing.assert_array_equal(seen, rows[:, None] & columns[None, :])
+
+
+def test_mask_is_what_stops_the_leak(monkeypatch):
+    monkeypatch.setattr("kgmgt_jax.models.attention._MASKED", 0.0)
+    module = SquareAttention(8, 2, 8)
+    variables = module.init(jax.random.key(1), jnp.zeros((1, 16, 16, 8)))
+    seen = _influence(lambda x: module.apply(variables, x, shift=4), (1, 16, 16, 8), 1, 1)
+    assert seen[15, 15]
+
+
+@pytest.mark.parametrize(
+    ("window", "at"), [((16, 4), (3, 5)), ((4, 16), (6, 20)), ((8, 8), (9, 9))]
+)
+def test_rectangular_windows_see_their_rectangle(window, at):
+    module = AnchoredAttention(8, 2, window)
+    shape = (1, 32, 32, 8)
+    variables = module.init(jax.random.key(1), jnp.zeros(shape))
+    seen = _influence(lambda x: module.apply(variables, x), shape, *at)
+    top, left = (at[0] // window[0]) * window[0], (at[1] // window[1]) * window[1]
+    inside = np.zeros((32, 32), bool)
+    inside[top : top + window[0], left : left + window[1]] = True
+    assert seen[inside].all()
+    border = np.zeros((32, 32), bool)  # anchors are convolutions: one pixel further
+    border[max(top - 1, 0) : top + window[0] + 1, max(left - 1, 0) : left + window[1] + 1] = True
+    assert not seen[~border].any()
+
+
+def test_windows_need_not_divide_the_map():
+    module = AnchoredAttention(8, 2, (16, 4))
+    x = jax.random.normal(jax.random.key(2), (1, 24, 10, 8))
+    variables = module.init(jax.random.key(1), x)
+    y = jax.jit(module.apply)(variables, x)
+    assert y.shape == x.shape and bool(jnp.all(jnp.isfinite(y)))
+    whole = jax.jit(module.apply)(variables, x[:, :16, :8])
+    np.testing.assert_allclose(y[:, :15, :7], whole[:, :15, :7], atol=2e-6)
+
+
+def test_global_attention_sees_everything():
+    module = GlobalAttention(8, 2)
+    variables = module.init(jax.random.key(1), jnp.zeros((1, 6, 10, 8)))
+    assert _influence(lambda x: module.apply(variables, x), (1, 6, 10, 8), 0, 0).all()
+
+
+def test_body_entries_cover_a_whole_state_dict(fixtures_dir):
+    fixture = Fixture(fixtures_dir, "d_blocks")
+    assert set(fixture.weights("w/swin/")) == {e.key for e in body_entries("", ())}

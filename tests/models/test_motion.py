@@ -1,0 +1,222 @@
+"""Alignment against the reference network's stored arrays, and its properties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.interop.torch_names import Entry, from_state_dict
+from kgmgt_jax.models import motion
+from kgmgt_jax.models.matching import (
+    Match,
+    best_match,
+    corner_flow,
+    patch_correlation,
+    similarity_map,
+    soft_match,
+)
+from kgmgt_jax.models.motion import Alignment, DeformableAggregation, align, deformable_conv, warp
+from tests.models.fixtures import Fixture, nchw, nhwc, relative_error
+
+
+def _deformable_inputs(fixture, case):
+    get = lambda name: fixture[f"in/{case}/{name}"]  # noqa: E731
+    groups = int(get("groups"))
+    x, offset, mask = nhwc(get("x")), nhwc(get("offset")), nhwc(get("mask"))
+    offset = offset.reshape(*offset.shape[:3], groups, 9, 2)
+    mask = mask.reshape(*mask.shape[:3], groups, 9)
+    return x, offset, mask, get("weight").transpose(2, 3, 1, 0), get("bias")
+
+
+@pytest.mark.parametrize("chunk", [8192, 30])
+@pytest.mark.parametrize("case", ["frac", "far"])
+def test_deformable_conv_equals_reference(fixtures_dir, case, chunk, monkeypatch):
+    monkeypatch.setattr(motion, "_CHUNK_PIXELS", chunk)
+    fixture = Fixture(fixtures_dir, "a_mdconv")
+    inputs = _deformable_inputs(fixture, case)
+    y, pullback = jax.vjp(deformable_conv, *inputs)
+    assert relative_error(nchw(y), fixture[f"out/{case}/y"]) < 5e-6
+    g_x, g_offset, g_mask, g_kernel, g_bias = pullback(jnp.asarray(nhwc(fixture[f"in/{case}/ct"])))
+    flat = lambda g: nchw(g.reshape(*g.shape[:3], -1))  # noqa: E731
+    for got, name in (
+        (nchw(g_x), "g_x"),
+        (flat(g_offset), "g_offset"),
+        (flat(g_mask), "g_mask"),
+        (g_kernel.transpose(3, 2, 0, 1), "g_weight"),
+        (g_bias, "g_bias"),
+    ):
+        assert relative_error(got, fixture[f"out/{case}/{name}"]) < 5e-6, name
+
+
+def test_deformable_conv_without_offsets_is_a_convolution():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (1, 6, 5, 4)), jax.random.normal(keys[1], (3, 3, 4, 2))
+    got = deformable_conv(
+        x, jnp.zeros((1, 6, 5, 2, 9, 2)), jnp.ones((1, 6, 5, 2, 9)), kernel, jnp.zeros(2)
+    )
+    want = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_deformable_conv_refuses_indivisible_channels():
+    with pytest.raises(ValueError, match="c=6 groups=4"):
+        deformable_conv(
+            jnp.zeros((1, 4, 4, 6)),
+            jnp.zeros((1, 4, 4, 4, 9, 2)),
+            jnp.zeros((1, 4, 4, 4, 9)),
+            jnp.zeros((3, 3, 6, 6)),
+            jnp.zeros(6),
+        )
+
+
+def test_matching_equals_reference(fixtures_dir):
+    fixture = Fixture(fixtures_dir, "e_correspondence")
+    query, key = nhwc(fixture["in/feat_in"]), nhwc(fixture["in/feat_ref"])
+    match = best_match(query, key)
+    h, w = match.flow.shape[1:3]
+    y, x = np.mgrid[:h, :w]
+    index = (match.flow[..., 1] + y[None]) * w + (match.flow[..., 0] + x[None])
+    np.testing.assert_array_equal(index, fixture["out/max_idx"])
+    assert relative_error(match.similarity, fixture["out/max_val"]) < 5e-6
+
+    values = tuple(jnp.zeros((2, 12 * f, 16 * f, 4)) for f in (4, 2, 1))
+    for aligned, name in zip(align(match, values, warp_flow="corner"), (1, 2, 3), strict=True):
+        taps = np.moveaxis(np.asarray(aligned.tap_flow), 3, 1)
+        np.testing.assert_array_equal(taps, fixture[f"out/pre_offset/relu{name}_1"])
+        similarity = fixture[f"out/pre_similarity/relu{name}_1"]
+        assert relative_error(nchw(aligned.similarity), similarity) < 5e-6
+    np.testing.assert_array_equal(corner_flow(match.flow), fixture["out/pre_flow/relu3_1"])
+    for factor, name in ((2, 2), (4, 1)):
+        flow = motion.upscale_flow(corner_flow(match.flow), factor)
+        np.testing.assert_array_equal(flow, fixture[f"out/pre_flow/relu{name}_1"])
+
+
+def _unfold(x):
+    """(h, w, c) to unit 3 x 3 patches (h - 2, w - 2, 9 c), by brute force, in float64."""
+    h, w, _ = x.shape
+    patches = [x[i : i + h - 2, j : j + w - 2] for i in range(3) for j in range(3)]
+    return np.concatenate(patches, axis=-1)
+
+
+@pytest.mark.parametrize("case", ["fixture", "random"])
+def test_fast_correlation_equals_unfolding(fixtures_dir, case):
+    if case == "fixture":
+        fixture = Fixture(fixtures_dir, "e_correspondence")
+        t, r = nhwc(fixture["in/feat_in"])[0], nhwc(fixture["in/feat_ref"])[0]
+    else:
+        t, r = np.random.default_rng(0).standard_normal((2, 9, 7, 5)).astype(np.float32)
+    t, r = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (t, r))
+    patches_t, patches_r = _unfold(t.astype(float)), _unfold(r.astype(float))
+    patches_r /= np.linalg.norm(patches_r, axis=-1, keepdims=True) + 1e-5
+    want = np.einsum("yxc,vuc->yxvu", patches_t, patches_r)
+    got = np.asarray(patch_correlation(jnp.asarray(t), jnp.asarray(r)))
+    assert np.max(np.abs(got - want)) < 1e-5
+    n = want.shape[0] * want.shape[1]
+    np.testing.assert_array_equal(got.reshape(n, n).argmax(1), want.reshape(n, n).argmax(1))
+
+
+def test_local_search_with_full_reach_is_the_global_search():
+    query, key = jax.random.normal(jax.random.key(1), (2, 2, 9, 7, 5))
+    near, everywhere = best_match(query, key, search_radius=8), best_match(query, key)
+    np.testing.assert_array_equal(near.flow, everywhere.flow)
+    np.testing.assert_allclose(near.similarity, everywhere.similarity, rtol=1e-6)
+
+
+def test_local_search_stays_within_its_radius_and_finds_a_shift():
+    reference = jax.random.normal(jax.random.key(2), (1, 16, 16, 8))
+    target = jnp.roll(reference, (-2, 1), axis=(1, 2))  # target(p) = reference(p + (2, -1))
+    match = best_match(target, reference, search_radius=3)
+    assert float(jnp.max(jnp.abs(match.flow))) <= 3
+    inner = match.flow[:, 2:-4, 2:-2]
+    np.testing.assert_array_equal(inner, jnp.broadcast_to(jnp.array([-1.0, 2.0]), inner.shape))
+
+
+def test_similarity_carries_the_gradient_of_the_matched_patch():
+    query, key = jax.random.normal(jax.random.key(3), (2, 1, 6, 6, 4))
+
+    def slow(query):
+        t, r = (x[0] / jnp.linalg.norm(x[0], axis=-1, keepdims=True) for x in (query, key))
+        corr = patch_correlation(t, r).reshape(4, 4, 16)
+        norm = jnp.sqrt(9.0)
+        return jnp.sum(jnp.max(corr, axis=-1) / (norm + 1e-5) * jnp.arange(16.0).reshape(4, 4))
+
+    def fast(query):
+        weights = jnp.arange(16.0).reshape(1, 4, 4)
+        return jnp.sum(best_match(query, key).similarity * weights)
+
+    got, want = jax.grad(fast)(query), jax.grad(slow)(query)
+    assert relative_error(got, np.asarray(want)) < 1e-5
+
+
+def test_soft_match_approaches_the_hard_one():
+    query, key = jax.random.normal(jax.random.key(4), (2, 1, 8, 8, 16))
+    hard = best_match(query, key, search_radius=2)
+    soft = soft_match(query, key, jnp.float32(1e4), search_radius=2)
+    np.testing.assert_allclose(soft.flow, hard.flow, atol=1e-3)
+    np.testing.assert_allclose(soft.similarity, hard.similarity, rtol=1e-4)
+
+
+def test_soft_match_gives_query_and_key_a_gradient():
+    query, key = jax.random.normal(jax.random.key(5), (2, 1, 8, 8, 16))
+
+    def flow(query, key):
+        return jnp.sum(soft_match(query, key, jnp.float32(5.0), search_radius=2).flow ** 2)
+
+    for gradient in jax.grad(flow, (0, 1))(query, key):
+        assert bool(jnp.all(jnp.isfinite(gradient))) and float(jnp.max(jnp.abs(gradient))) > 0
+
+
+def test_integer_warp_equals_bilinear_and_moves_by_the_flow():
+    image = jax.random.normal(jax.random.key(6), (1, 7, 9, 3))
+    flow = jnp.broadcast_to(jnp.array([2.0, -1.0]), (1, 7, 9, 2))
+    got = warp(image, flow)
+    np.testing.assert_array_equal(got, warp(image, flow, integer=True))
+    np.testing.assert_array_equal(got[:, 1:, :-2], image[:, :-1, 2:])
+    assert not np.any(got[:, 0]) and not np.any(got[:, :, -2:])
+
+
+def test_half_pixel_warp_averages_neighbours():
+    image = jnp.arange(5.0).reshape(1, 1, 5, 1)
+    flow = jnp.broadcast_to(jnp.array([0.5, 0.0]), (1, 1, 5, 2))
+    np.testing.assert_allclose(warp(image, flow)[0, 0, :, 0], [0.5, 1.5, 2.5, 3.5, 2.0])
+
+
+def test_centred_flow_agrees_with_the_similarity():
+    match = Match(jnp.ones((1, 4, 4, 2)), jnp.ones((1, 4, 4)))
+    value = jax.random.normal(jax.random.key(7), (1, 6, 6, 1))
+    values = (jnp.zeros((1, 24, 24, 1)), jnp.zeros((1, 12, 12, 1)), value)
+    moved = align(match, values)[2].warped != value
+    np.testing.assert_array_equal(moved, similarity_map(match.similarity) > 0)
+
+
+def test_dynamic_aggregation_equals_reference(fixtures_dir):
+    fixture = Fixture(fixtures_dir, "f_dynagg")
+    entries = [
+        Entry("weight", ("params", "kernel"), "conv"),
+        Entry("bias", ("params", "bias")),
+        Entry("conv_offset_mask.weight", ("params", "conv_offset_mask", "kernel"), "conv"),
+        Entry("conv_offset_mask.bias", ("params", "conv_offset_mask", "bias")),
+    ]
+    variables = from_state_dict(entries, fixture.weights())
+    taps = jnp.asarray(np.moveaxis(fixture["in/pre_offset"], 1, 3))
+
+    def apply(variables, x, features, similarity):
+        alignment = Alignment(x, x, taps, similarity)
+        return DeformableAggregation(4).apply(variables, features, alignment)
+
+    inputs = (nhwc(fixture["in/x"]), nhwc(fixture["in/feat"]), nhwc(fixture["in/sim"]))
+    y, pullback = jax.vjp(apply, variables, *map(jnp.asarray, inputs))
+    assert relative_error(nchw(y), fixture["out/y"]) < 2e-5
+    g_weights, *g_inputs = pullback(jnp.asarray(nhwc(fixture["in/ct"])))
+    for got, name in zip(g_inputs, ("g_x", "g_feat", "g_sim"), strict=True):
+        assert relative_error(nchw(got), fixture[f"out/{name}"]) < 2e-5, name
+    g_weights = g_weights["params"]
+    for got, name in (
+        (g_weights["kernel"].transpose(3, 2, 0, 1), "weight"),
+        (g_weights["bias"], "bias"),
+        (g_weights["conv_offset_mask"]["kernel"].transpose(3, 2, 0, 1), "conv_offset_mask.weight"),
+        (g_weights["conv_offset_mask"]["bias"], "conv_offset_mask.bias"),
+    ):
+        assert relative_error(got, fixture[f"out/gw_{name}"]) < 2e-5, name

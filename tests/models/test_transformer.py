@@ -1,0 +1,110 @@
+"""The transformer blocks against the reference network's stored arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.interop.torch_names import (
+    block_entries,
+    body_entries,
+    from_state_dict,
+    group_entries,
+)
+from kgmgt_jax.models.transformer import (
+    BlockOptions,
+    MGwinTBlock,
+    ResidualGroup,
+    TransformerBody,
+)
+from tests.models.fixtures import Fixture, nhwc, relative_error
+
+RELEASED = BlockOptions(rect_window=(8, 8))
+SIZES = [(32, 32), (24, 40)]
+
+
+def _tokens(fixture, size):
+    return jnp.asarray(fixture[f"in/x/{size[0]}x{size[1]}"]).reshape(1, *size, 16)
+
+
+def _params(entries, weights):
+    return {"params": from_state_dict([e for e in entries if e.key in weights], weights)}
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_block_equals_reference(fixtures_dir, size, shift):
+    fixture = Fixture(fixtures_dir, "d_blocks")
+    variables = _params(block_entries("", ()), fixture.weights("w/block/"))
+    y = jax.jit(MGwinTBlock(RELEASED, shift).apply)(variables, _tokens(fixture, size))
+    want = fixture[f"out/block_shift{shift}_{size[0]}x{size[1]}"]
+    assert relative_error(y.reshape(1, -1, 16), want) < 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_group_equals_reference(fixtures_dir, size):
+    fixture = Fixture(fixtures_dir, "d_blocks")
+    variables = _params(group_entries("", ()), fixture.weights("w/rstb/"))
+    module = ResidualGroup(RELEASED)
+    y = jax.jit(lambda v, x: module.apply(v, x, None))(variables, _tokens(fixture, size))
+    assert relative_error(y.reshape(1, -1, 16), fixture[f"out/rstb_{size[0]}x{size[1]}"]) < 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_body_equals_reference(fixtures_dir, size):
+    fixture = Fixture(fixtures_dir, "d_blocks")
+    variables = _params(body_entries("", ()), fixture.weights("w/swin/"))
+    body = TransformerBody(RELEASED)
+    y = jax.jit(lambda v, x: body.apply(v, x, train=False))(variables, _tokens(fixture, size))
+    assert relative_error(y, nhwc(fixture[f"out/swin_{size[0]}x{size[1]}"])) < 1e-5
+
+
+def _small_body(**fields):
+    options = BlockOptions(width=8, n_heads=2)
+    return TransformerBody(options, n_groups=2, n_blocks=2, **fields)
+
+
+def test_remat_changes_memory_and_not_the_gradient():
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 8))
+    variables = _small_body().init(jax.random.key(1), x, train=False)
+
+    def compiled(remat):
+        body = _small_body(remat=remat)
+        grad = jax.grad(lambda v: jnp.sum(body.apply(v, x, train=False) ** 2))
+        return jax.jit(grad).lower(variables).compile()
+
+    with_remat, without = compiled(True), compiled(False)
+    temporary = [c.memory_analysis().temp_size_in_bytes for c in (with_remat, without)]
+    assert temporary[0] < temporary[1]
+    for a, b in zip(
+        jax.tree.leaves(with_remat(variables)), jax.tree.leaves(without(variables)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+
+
+def test_stochastic_depth_acts_in_training_alone():
+    x = jax.random.normal(jax.random.key(0), (2, 16, 16, 8))
+    body = _small_body(drop_path=0.5)
+    variables = body.init(jax.random.key(1), x, train=False)
+    apply = jax.jit(
+        lambda key, train: body.apply(variables, x, train=train, rngs={"dropout": key}),
+        static_argnums=1,
+    )
+    a, b = apply(jax.random.key(2), True), apply(jax.random.key(3), True)
+    assert float(jnp.max(jnp.abs(a - b))) > 1e-3
+    np.testing.assert_array_equal(apply(jax.random.key(2), False), apply(jax.random.key(3), False))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 12, "n_heads": 4}, "must divide width"),
+        ({"window": 7}, "window must be even"),
+        ({"rect_window": (3, 8)}, "even sides"),
+        ({"rect_window": None, "square_window": False}, "leaves no attention"),
+        ({"attention": "linear"}, "'linear'"),
+    ],
+)
+def test_impossible_blocks_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        BlockOptions(**fields)
