@@ -1,0 +1,168 @@
+"""One cine slice in memory: the single interface that every file reader fills."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Complex64
+
+__all__ = ["CaseMeta", "CineCase", "DataError"]
+
+_NEGLIGIBLE = 1e-6
+"""Samples outside the mask below this fraction of the largest sample count as rounding."""
+
+
+class DataError(ValueError):
+    """A file or array that cannot be used, told in one line: where, expected, found, remedy.
+
+    Args:
+        source: File, directory or case at fault.
+        expected: What a usable input would have had there.
+        got: What was found instead.
+        fix: What the user can change; left out of the line when empty.
+    """
+
+    def __init__(self, source: str | Path, expected: str, got: str, fix: str = "") -> None:
+        # All four reach `args`, so the error survives pickling out of a loader's worker process.
+        super().__init__(str(source), expected, got, fix)
+
+    def __str__(self) -> str:
+        source, expected, got, fix = self.args
+        line = f"{source}: expected {expected}, got {got}" + (f"; {fix}" if fix else "")
+        return " ".join(line.splitlines())
+
+
+@dataclass(frozen=True)
+class CaseMeta:
+    """Where a case comes from.
+
+    Attributes:
+        source: Path of the file that holds the k-space.
+        name: Short unique name for tables and file names, e.g. ``"P001/cine_sax/slice0"``.
+        key: Name of the dataset inside the file.
+        slice_index: Position of this slice in the file, from 0.
+        n_slices: Number of slices in the file.
+        format: Name of the layout, e.g. ``"cmrxrecon2023"``.
+        fully_sampled: Whether every sample was acquired, so that the case can serve as reference.
+        nominal_acceleration: Acceleration as the file names it, which leaves the central lines
+            out of the count; ``None`` where the file does not say. Compare
+            ``CineCase.true_acceleration``.
+    """
+
+    source: str
+    name: str
+    key: str
+    slice_index: int
+    n_slices: int
+    format: str
+    fully_sampled: bool
+    nominal_acceleration: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CineCase:
+    """K-space of one slice over time, checked when it is made.
+
+    Attributes:
+        kspace: complex64, centred k-space in the file's own units, ``(t, n, h, w)``, zero where not
+            measured. Stray values outside the mask no larger than 1e-6 of the largest sample are
+            set to zero; larger ones are an error.
+        mask: float32, 1 where a sample was measured and 0 elsewhere, ``(t, h, w)``. The mask
+            decides: a measured sample may be exactly zero.
+        meta: Where the case comes from.
+        sens: complex64, coil sensitivities ``(n, h, w)``, or ``None`` where the file has none.
+
+    Raises:
+        DataError: If shapes disagree, a dtype is wrong, a value is NaN or infinite, the mask holds
+            anything but 0 and 1, nothing was measured, all samples are zero, or samples lie
+            outside the mask.
+    """
+
+    kspace: np.ndarray  # complex64 (t, n, h, w); plain types, for the checks below are the judge
+    mask: np.ndarray  # float32 (t, h, w)
+    meta: CaseMeta
+    sens: np.ndarray | None = None  # complex64 (n, h, w)
+
+    def __post_init__(self) -> None:
+        self._check_dtypes()
+        self._check_shapes()
+        self._check_values()
+        object.__setattr__(self, "kspace", self._without_strays())
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Frames, coils, phase encodes and readout samples: ``(t, n, h, w)``."""
+        return self.kspace.shape
+
+    @property
+    def n_frames(self) -> int:
+        """Number of cardiac frames."""
+        return self.kspace.shape[0]
+
+    @property
+    def n_coils(self) -> int:
+        """Number of receive coils."""
+        return self.kspace.shape[1]
+
+    @property
+    def true_acceleration(self) -> float:
+        """All samples over measured samples, the central lines included."""
+        return self.mask.size / float(self.mask.sum(dtype=np.float64))
+
+    def _error(self, expected: str, got: str, fix: str = "") -> DataError:
+        return DataError(f"{self.meta.source} [{self.meta.name}]", expected, got, fix)
+
+    def _check_dtypes(self) -> None:
+        wanted = {"kspace": np.complex64, "mask": np.float32, "sens": np.complex64}
+        for name, dtype in wanted.items():
+            array = getattr(self, name)
+            if name == "sens" and array is None:
+                continue
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                got = getattr(array, "dtype", type(array).__name__)
+                raise self._error(f"{name} as a NumPy array of {np.dtype(dtype)}", f"{got}")
+
+    def _check_shapes(self) -> None:
+        if self.kspace.ndim != 4 or 0 in self.kspace.shape:
+            got = f"shape {self.kspace.shape}"
+            raise self._error("k-space with four non-empty axes (t, n, ky, kx)", got)
+        t, n, h, w = self.kspace.shape
+        if self.mask.shape != (t, h, w):
+            got = f"mask {self.mask.shape} beside k-space {self.kspace.shape}"
+            raise self._error(f"a mask of shape (t, ky, kx) = {(t, h, w)}", got)
+        if self.sens is not None and self.sens.shape != (n, h, w):
+            got = f"sens {self.sens.shape} beside k-space {self.kspace.shape}"
+            raise self._error(f"sensitivities of shape (n, ky, kx) = {(n, h, w)}", got)
+
+    def _check_values(self) -> None:
+        bad = ~np.isfinite(self.kspace)
+        if bad.any():
+            per_frame = bad.sum(axis=(1, 2, 3))
+            frames = np.flatnonzero(per_frame).tolist()
+            got = f"{per_frame.sum()} NaN or infinite samples in frames {frames}"
+            raise self._error("finite k-space", got)
+        if self.sens is not None and not np.isfinite(self.sens).all():
+            got = f"{np.count_nonzero(~np.isfinite(self.sens))} NaN or infinite values"
+            raise self._error("finite sensitivities", got)
+        if not np.isin(self.mask, (0, 1)).all():
+            values = np.setdiff1d(self.mask, (0, 1))
+            got = f"{values.size} other values, {values.min():g} to {values.max():g}"
+            raise self._error("a mask of zeros and ones", got)
+        if not self.mask.any():
+            raise self._error("a mask with measured samples", "a mask of zeros only")
+        if not self.kspace.any():
+            raise self._error("k-space with signal", "zeros only")
+
+    def _without_strays(self) -> Complex64[np.ndarray, "t n h w"]:
+        """K-space with rounding residue outside the mask removed, real samples there refused."""
+        unmeasured = np.broadcast_to(self.mask[:, None] == 0, self.kspace.shape)
+        strays = unmeasured & (self.kspace != 0)
+        if not strays.any():
+            return self.kspace
+        peak, outside = np.abs(self.kspace).max(), np.abs(self.kspace[strays]).max()
+        if outside > _NEGLIGIBLE * peak:
+            got = f"{strays.sum()} samples outside the mask, up to {outside / peak:.1g} of the peak"
+            raise self._error(
+                "zeros wherever the mask is 0", got, "give the mask this file was acquired with"
+            )
+        return np.where(unmeasured, np.complex64(0), self.kspace)

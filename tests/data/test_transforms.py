@@ -1,0 +1,304 @@
+"""Crops, flips, masks and triplets on the host, against NumPy and the JAX operators."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.data import transforms
+from kgmgt_jax.data.transforms import MaskSampler, crop_case, fft2c, ifft2c, neighbours, triplet
+from kgmgt_jax.mri import coils, fourier
+
+KINDS = (
+    "uniform",
+    "kt_uniform",
+    "kt_gaussian",
+    "variable_density",
+    "variable_density_fixed",
+    "kt_radial",
+)
+
+
+def _random(*shape: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def _sens(n: int, h: int, w: int) -> np.ndarray:
+    sens = _random(n, h, w, seed=1)
+    return sens / np.sqrt(np.sum(np.abs(sens) ** 2, axis=0, keepdims=True))
+
+
+def _cine(t: int = 4, n: int = 1, h: int = 6, w: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Fully sampled k-space and a mask of lines that differs from frame to frame."""
+    rng = np.random.default_rng(2)
+    rows = rng.random((t, h)) < 0.5
+    rows[:, h // 2] = True
+    mask = np.broadcast_to(rows[..., None], (t, h, w)).astype(np.float32)
+    return _random(t, n, h, w), mask
+
+
+# Fourier transforms
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (6, 5), (1, 1)])
+def test_the_host_transform_is_the_device_transform(size):
+    images = _random(2, *size)
+    expected = fourier.fft2c(jnp.asarray(images))
+    np.testing.assert_allclose(fft2c(images), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (6, 5), (1, 1)])
+def test_the_inverse_undoes_the_transform(size):
+    images = _random(2, *size)
+    np.testing.assert_allclose(ifft2c(fft2c(images)), images, atol=2e-6)
+
+
+def test_single_precision_is_kept():
+    assert fft2c(_random(3, 4)).dtype == ifft2c(_random(3, 4)).dtype == np.complex64
+
+
+def test_the_input_is_left_as_it_is():
+    images = _random(4, 4)
+    before = images.copy()
+    ifft2c(fft2c(images))
+    np.testing.assert_array_equal(images, before)
+
+
+# Coil combination and scale
+
+
+def test_coils_combine_as_on_the_device():
+    images, sens = _random(2, 3, 4, 5), _sens(3, 4, 5)
+    expected = coils.sens_reduce(jnp.asarray(images), jnp.asarray(sens)[None])
+    np.testing.assert_allclose(transforms.coil_combine(images, sens), expected, atol=1e-6)
+
+
+def test_several_coils_without_sensitivities_are_refused():
+    with pytest.raises(ValueError, match="n_coils=3 and sens=None"):
+        transforms.coil_combine(_random(3, 4, 5), None)
+
+
+def test_the_scale_is_the_99th_percentile_over_the_case():
+    ramp = np.arange(101, dtype=np.float32).reshape(1, 1, 101)
+    assert transforms.intensity_scale(-ramp) == 99
+
+
+def test_the_scale_falls_back_to_the_maximum():
+    image = np.zeros((20, 20), np.float32)
+    image[0, 0] = 7
+    assert transforms.intensity_scale(image) == 7
+
+
+def test_the_scale_of_nothing_is_one():
+    assert transforms.intensity_scale(np.zeros((4, 4), np.complex64)) == 1
+
+
+# Neighbours
+
+
+@pytest.mark.parametrize(
+    ("t", "n_frames", "circular", "expected"),
+    [
+        (2, 5, True, (1, 3)),
+        (0, 5, True, (4, 1)),
+        (4, 5, True, (3, 0)),
+        (0, 5, False, (0, 1)),
+        (4, 5, False, (3, 4)),
+        (0, 1, True, (0, 0)),
+        (0, 1, False, (0, 0)),
+    ],
+)
+def test_neighbours(t, n_frames, circular, expected):
+    assert neighbours(t, n_frames, circular=circular) == expected
+
+
+@pytest.mark.parametrize("t", [-1, 5])
+def test_a_frame_outside_the_cine_is_refused(t):
+    with pytest.raises(ValueError, match=rf"t={t} with n_frames=5"):
+        neighbours(t, 5)
+
+
+# Crops and augmentation
+
+
+def test_a_crop_is_one_window_of_all_frames_coils_and_sensitivities():
+    images = np.broadcast_to(np.arange(8 * 9).reshape(8, 9), (2, 3, 8, 9)).astype(np.complex64)
+    cut, sens = crop_case(images, images[0], (4, 5), np.random.default_rng(0))
+    top, left = divmod(int(cut[0, 0, 0, 0].real), 9)
+    np.testing.assert_array_equal(cut, images[..., top : top + 4, left : left + 5])
+    np.testing.assert_array_equal(sens, cut[0])
+
+
+def test_every_window_that_fits_occurs():
+    image = np.arange(3, dtype=np.complex64).reshape(1, 1, 3, 1)
+    rng = np.random.default_rng(0)
+    corners = {crop_case(image, None, (2, None), rng)[0][0, 0, 0, 0].real for _ in range(40)}
+    assert corners == {0, 1}
+
+
+@pytest.mark.parametrize("size", [(None, None), (9, 9), (6, 5)])
+def test_a_crop_that_does_not_fit_keeps_the_axis(size):
+    images = _random(2, 1, 6, 5)
+    np.testing.assert_array_equal(
+        crop_case(images, None, size, np.random.default_rng(0))[0], images
+    )
+
+
+def _augmented(n: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
+    images, sens = _random(2, 3, 4, 5), _sens(3, 4, 5)
+    rng = np.random.default_rng(0)
+    return [transforms.augment(images, sens, rng) for _ in range(n)]
+
+
+def test_augmentation_is_one_of_four_mirrorings():
+    magnitude = np.abs(_random(2, 3, 4, 5))
+    mirrored = [np.flip(magnitude, axes) for axes in ((), (-2,), (-1,), (-2, -1))]
+    matches = [[np.allclose(np.abs(a), m, rtol=1e-5) for m in mirrored] for a, _ in _augmented()]
+    np.testing.assert_array_equal(np.sum(matches, axis=1), 1)
+    assert np.all(np.any(matches, axis=0))
+
+
+def test_augmentation_turns_all_pixels_by_one_phase():
+    images, _ = transforms.augment(np.ones((2, 3, 4, 5), np.complex64), None, _rng())
+    np.testing.assert_allclose(images, images[0, 0, 0, 0] * np.ones_like(images))
+    assert abs(np.angle(images[0, 0, 0, 0])) > 1e-3
+
+
+def test_sensitivities_are_mirrored_with_the_images():
+    image, sens = _random(1, 1, 4, 5), _sens(3, 4, 5)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        coil_images, mirrored = transforms.augment(sens * image, sens, rng)
+        combined = transforms.coil_combine(coil_images, mirrored)
+        np.testing.assert_allclose(coil_images, mirrored * combined[:, None], atol=1e-5)
+
+
+def test_augmentation_keeps_single_precision():
+    images, sens = _augmented(1)[0]
+    assert images.dtype == sens.dtype == np.complex64
+
+
+# Masks
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mask_measures_the_centre_in_every_frame(kind):
+    mask = MaskSampler((kind,), (4.0,), 4).draw(_rng(), (3, 24, 16))
+    assert mask.shape == (3, 24, 16) and mask.dtype == np.float32
+    assert mask[:, 10:14, 6:10].all() and not mask.all()
+
+
+def test_the_generator_decides_the_mask():
+    sampler = MaskSampler(KINDS, (2.0, 4.0), 4)
+    np.testing.assert_array_equal(
+        sampler.draw(_rng(), (3, 16, 12)), sampler.draw(_rng(), (3, 16, 12))
+    )
+
+
+def test_kinds_and_accelerations_are_mixed():
+    sampler = MaskSampler(("variable_density", "variable_density_fixed"), (2.0, 4.0), 2)
+    rng = _rng()
+    masks = [sampler.draw(rng, (3, 16, 4)) for _ in range(24)]
+    seen = {(round(mask.size / mask.sum()), bool((mask == mask[0]).all())) for mask in masks}
+    assert seen == {(2, True), (2, False), (4, True), (4, False)}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (MaskSampler(("spiral",), (4.0,), 4), "'variable_density_fixed'.*got kind='spiral'"),
+        (MaskSampler((), (4.0,), 4), "at least one mask kind"),
+        (MaskSampler(("uniform",), (), 4), "at least one mask kind"),
+        (MaskSampler(("uniform",), (2.5,), 4), "whole number"),
+        (MaskSampler(("variable_density",), (4.0, 8.0), 4), "lower acs or the acceleration"),
+    ],
+)
+def test_impossible_masks_are_refused_before_any_is_drawn(sampler, message):
+    with pytest.raises(ValueError, match=message):
+        sampler.check((3, 24, 16))
+
+
+# Triplets
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_shapes_and_dtypes(n):
+    kspace, mask = _cine(n=n)
+    example = triplet(kspace, mask, None if n == 1 else _sens(n, 6, 5), 1)
+    found = {name: (array.shape, array.dtype.name) for name, array in example.items()}
+    expected = dict.fromkeys(
+        ("target", "preceding", "succeeding", "reference"), ((6, 5), "complex64")
+    )
+    expected |= {"kspace": ((n, 6, 5), "complex64"), "mask": ((6, 5), "float32")}
+    expected |= {"scale": ((), "float32")}
+    assert found == expected | ({"sens": ((n, 6, 5), "complex64")} if n > 1 else {})
+
+
+def test_inputs_are_the_zero_filled_frames_each_under_its_own_mask():
+    kspace, mask = _cine()
+    example = triplet(kspace, mask, None, 0)
+    zero_filled = ifft2c(kspace * mask[:, None])[:, 0] / example["scale"]
+    for name, frame in (("preceding", 3), ("target", 0), ("succeeding", 1)):
+        np.testing.assert_allclose(example[name], zero_filled[frame], atol=1e-6)
+
+
+def test_the_measurement_is_the_transform_of_the_target():
+    kspace, mask = _cine()
+    example = triplet(kspace, mask, None, 2)
+    np.testing.assert_allclose(example["kspace"][0], fft2c(example["target"]), atol=2e-6)
+
+
+def test_unmeasured_kspace_is_zero():
+    example = triplet(*_cine(), None, 2)
+    assert not example["kspace"][0][example["mask"] == 0].any()
+
+
+def test_the_reference_keeps_the_file_units_up_to_the_scale():
+    kspace, mask = _cine(n=3)
+    sens = _sens(3, 6, 5)
+    example = triplet(kspace, mask, sens, 1)
+    expected = transforms.coil_combine(ifft2c(kspace[1]), sens)
+    np.testing.assert_allclose(example["reference"] * example["scale"], expected, atol=1e-5)
+
+
+def test_with_everything_measured_the_target_is_the_reference():
+    kspace, mask = _cine()
+    example = triplet(kspace, np.ones_like(mask), None, 1)
+    np.testing.assert_allclose(example["target"], example["reference"], atol=1e-6)
+
+
+def test_the_scaled_cine_has_percentile_one():
+    kspace, mask = _cine()
+    batch = transforms.triplets(kspace * np.float32(1e-3), mask, None, range(4))
+    assert np.percentile(np.abs(batch["target"]), 99) == pytest.approx(1, rel=1e-5)
+
+
+def test_a_change_of_units_changes_the_scale_only():
+    kspace, mask = _cine()
+    one, other = triplet(kspace, mask, None, 1), triplet(kspace * np.float32(1024), mask, None, 1)
+    assert other["scale"] == 1024 * one["scale"]
+    np.testing.assert_array_equal(other["target"], one["target"])
+
+
+def test_a_single_frame_is_its_own_neighbour():
+    example = triplet(*_cine(t=1), None, 0)
+    np.testing.assert_array_equal(example["preceding"], example["target"])
+    np.testing.assert_array_equal(example["succeeding"], example["target"])
+
+
+def test_without_gating_the_first_frame_precedes_itself():
+    example = triplet(*_cine(), None, 0, circular=False)
+    np.testing.assert_array_equal(example["preceding"], example["target"])
+
+
+def test_a_batch_is_its_triplets_stacked():
+    kspace, mask = _cine(n=3)
+    sens = _sens(3, 6, 5)
+    batch = transforms.triplets(kspace, mask, sens, [3, 0])
+    for row, t in enumerate((3, 0)):
+        for name, array in triplet(kspace, mask, sens, t).items():
+            np.testing.assert_allclose(batch[name][row], array, atol=1e-6)
