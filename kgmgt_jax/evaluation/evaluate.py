@@ -1,0 +1,141 @@
+"""Scoring checkpoints on retrospectively undersampled cines."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import errors as flax_errors
+from tqdm import tqdm
+
+from kgmgt_jax.data.cmrxrecon import find_files
+from kgmgt_jax.data.pipeline import validation_cases
+from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
+from kgmgt_jax.evaluation.sequence import make_reconstructor
+from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
+from kgmgt_jax.metrics import evaluate
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.training.checkpoint import CheckpointError, build_model, load_weights
+
+__all__ = ["Method", "evaluate_files"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A trained network by name.
+
+    Attributes:
+        name: what tables call it.
+        source: where its checkpoint is.
+        model: the network.
+        variables: its variables.
+        circular: whether it was trained to see the last frame before the first.
+    """
+
+    name: str
+    source: str
+    model: KGMgT
+    variables: Any
+    circular: bool = True
+
+    @classmethod
+    def load(cls, name: str, path: str | Path) -> "Method":
+        """Loads a checkpoint; see ``training.checkpoint.load_weights``."""
+        config, variables = load_weights(path)
+        try:
+            model = build_model(config.model)
+            circular = bool(config.data.circular)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
+        return cls(name, str(path), model, variables, circular)
+
+    def reconstruct(
+        self, cine: dict[str, np.ndarray], progress: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """Frames (t, h, w) of a cine as ``triplets`` gives it.
+
+        Raises:
+            CheckpointError: if the variables are not those of the model.
+        """
+        try:
+            return make_reconstructor(self.model, self.variables, progress=progress)(cine)
+        except (flax_errors.ScopeParamShapeError, flax_errors.ScopeParamNotFoundError) as error:
+            reason = str(error).split("(https")[0].strip()
+            raise CheckpointError(
+                f"{self.source}: expected weights of the model in its config, got: {reason}"
+            ) from error
+
+
+def evaluate_files(
+    data: str | Path,
+    methods: Sequence[Method],
+    out: str | Path,
+    *,
+    mask_kind: str,
+    acceleration: float,
+    acs: int,
+    preset: str,
+    seed: int,
+) -> str:
+    """Scores methods and the zero-filled images on every slice of fully sampled files.
+
+    Writes ``metrics.json``, and a figure and a GIF of the first case by the first method.
+
+    Args:
+        data: folder of fully sampled files, or one file.
+        methods: networks to score.
+        out: folder for what is written.
+        mask_kind: sampling pattern.
+        acceleration: nominal acceleration.
+        acs: central lines that are always measured.
+        preset: definition of the metrics.
+        seed: of the masks.
+
+    Returns:
+        The table and the paths, to print.
+    """
+    files = find_files(data, fully_sampled=True)
+    cases = validation_cases(
+        files,
+        mask_kind=mask_kind,
+        acceleration=acceleration,
+        acs=acs,
+        seed=seed,
+        circular=methods[0].circular,
+    )
+    scores, measured, samples, pictures = {}, 0.0, 0, []
+    out = Path(out)
+    for name, cine in tqdm(cases, desc="evaluate", unit="slice", dynamic_ncols=True):
+        images = {"zero_filled": cine["target"]}
+        images |= {method.name: method.reconstruct(cine) for method in methods}
+        reference = np.abs(cine["reference"])
+        scores[name] = {k: evaluate(reference, np.abs(v), preset) for k, v in images.items()}
+        measured, samples = measured + float(cine["mask"].sum()), samples + cine["mask"].size
+        if not pictures:
+            title = f"{name}, {mask_kind} {samples / measured:.2f}x"
+            pictures = _draw(out, images, cine["reference"], methods[0].name, title)
+    metrics = write_metrics_json(
+        out / "metrics.json",
+        scores,
+        preset=preset,
+        acceleration={"nominal": acceleration, "true": samples / measured},
+        mask={"kind": mask_kind, "acs": acs, "seed": seed},
+        checkpoints={method.name: method.source for method in methods},
+    )
+    return "\n".join([format_table(metrics), *map(str, [out / "metrics.json", *pictures])])
+
+
+def _draw(
+    out: Path, images: dict[str, np.ndarray], reference: np.ndarray, name: str, title: str
+) -> list[Path]:
+    zero_filled, reconstruction = images["zero_filled"], images[name]
+    figure = comparison_figure(
+        out / "figure.png",
+        reconstruction,
+        zero_filled=zero_filled,
+        reference=reference,
+        title=title,
+    )
+    panels = {"reference": reference, "zero-filled": zero_filled, name: reconstruction}
+    return [figure, cine_gif(out / "cine.gif", panels)]

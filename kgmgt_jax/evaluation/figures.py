@@ -1,0 +1,321 @@
+"""Pictures of reconstructed cines: the comparison figure of a paper, and a looping GIF.
+
+A comparison of images is fair only if nothing is rescaled in between: all panels share one grey
+window, all error maps one gain, and the profiles run along one line through the heart.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio.v3 as iio
+import numpy as np
+from jaxtyping import Num, UInt8
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.metrics import evaluate
+from kgmgt_jax.types import Array, Float
+
+__all__ = ["HeartLine", "cine_gif", "comparison_figure", "grey_window", "heart_line"]
+
+Cine = Num[Array | np.ndarray, "t h w"]
+
+PRESET = "frame"
+WINDOW_PERCENTILE = 99.5
+FONT = "DejaVu Sans"  # comes with matplotlib
+BACKGROUND, TEXT, MUTED, ACCENT = "#0b0d10", "#e8eaed", "#9aa0a6", "#4fc3f7"
+ERROR_MAP = "inferno"
+
+PANEL_WIDTH, PROFILE_HEIGHT, GAP, MARGIN = 1.75, 0.8, 0.06, 0.08  # inches, as the next line
+TITLE, HEADING, CAPTION, BAR_WIDTH, BAR_SPACE = 0.17, 0.20, 0.22, 0.07, 0.45
+LETTER = 0.068  # width of an average letter of the title, generously
+SLIMMEST, TALLEST = 0.3, 1.8  # bounds on height / width of an image's box
+DPI = 250
+
+GIF_HEIGHT, GIF_GAP, GIF_LABEL = 192, 4, 22  # pixels; the height is the least
+GIF_MAX_FPS = 50  # viewers slow a GIF down that asks for more
+
+
+class HeartLine(NamedTuple):
+    """Rows ``start .. stop - 1`` of image column ``column`` (an index along the readout)."""
+
+    column: int
+    start: int
+    stop: int
+
+
+class _Panel(NamedTuple):
+    """One column of the figure: frames, what is said above and below, and colours."""
+
+    heading: str
+    frames: Float[np.ndarray, "t h w"]
+    caption: str = ""
+    cmap: str = "gray"
+
+
+class _View(NamedTuple):
+    """What all panels of a figure share."""
+
+    line: HeartLine
+    window: float
+    frame: int
+    aspect: float
+    error_gain: float
+    title: str
+    note: str
+
+
+def comparison_figure(
+    path: str | Path,
+    reconstruction: Cine,
+    *,
+    zero_filled: Cine,
+    reference: Cine | None = None,
+    title: str = "",
+    error_gain: float = 5.0,
+    frame: int | None = None,
+    aspect: float = 1.0,
+) -> Path:
+    """Draw reference, zero-filled, reconstruction and error maps, each above its y-t profile.
+
+    Magnitudes are shown in one grey window, black at 0 and white at the 99.5th percentile of the
+    reference. Error maps show ``error_gain · ||reference| - |image||`` up to the same white level.
+    The profiles follow :func:`heart_line` (drawn in the first panel) over all frames; a tick marks
+    the frame shown. PSNR, SSIM and NMSE are means over all frames under the preset ``frame``.
+    Without a reference there are two panels, no scores, and the reconstruction sets the window.
+
+    Args:
+        path: PNG file to write, whole or not at all; its folder is made if need be.
+        reconstruction: complex or real frames; at least 7x7 pixels if there is a reference.
+        zero_filled: frames of the same shape, on the same scale.
+        reference: fully sampled frames of the same shape, on the same scale, if there are any.
+        title: stands top left.
+        error_gain: > 0, amplification of the error maps.
+        frame: frame shown, ``0 .. t - 1``; a third of the cine when left out, which is near
+            end-systole where it starts at end-diastole.
+        aspect: > 0, height / width of a pixel.
+
+    Returns:
+        ``path`` as a Path.
+
+    Raises:
+        ValueError: if shapes differ or are not ``(t, h, w)``, a value is not finite, the frame
+            does not exist, gain or aspect is not positive, the file is no PNG, or the reference
+            has an empty frame or fewer than 7x7 pixels.
+    """
+    cines = {"reconstruction": reconstruction, "zero_filled": zero_filled}
+    cines = _magnitudes(cines if reference is None else {"reference": reference, **cines})
+    _check_suffix(path, ".png")
+    n_frames = len(cines["reconstruction"])
+    frame = n_frames // 3 if frame is None else frame
+    if not 0 <= frame < n_frames:
+        raise ValueError(f"expected frame in 0 .. {n_frames - 1}, got {frame=}")
+    if not (error_gain > 0 and aspect > 0):
+        raise ValueError(f"expected positive error_gain and aspect, got {error_gain=}, {aspect=}")
+    frames = "1 frame" if n_frames == 1 else f"mean of {n_frames} frames"
+    note = "" if reference is None else f"scores: {frames}, preset {PRESET}"
+    truth = cines.get("reference", cines["reconstruction"])
+    figure = _draw(
+        _panels(cines, error_gain),
+        _View(heart_line(truth), grey_window(truth), frame, aspect, error_gain, title, note),
+    )
+    return write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
+
+
+def cine_gif(
+    path: str | Path, panels: Mapping[str, Cine], *, fps: float = 12, scale: float | None = None
+) -> Path:
+    """Write cines side by side as a GIF that loops, each with its label above.
+
+    All share one grey window, black at 0 and white at the 99.5th percentile of the first cine's
+    magnitude. GIF counts time in 1/100 s, so the rate is the nearest to ``fps`` it can express.
+
+    Args:
+        path: GIF file to write, whole or not at all; its folder is made if need be.
+        panels: ``{label: frames}``, complex or real, of one shape and scale.
+        fps: frames a second, above 0 and at most 50.
+        scale: bicubic magnification, > 0; the least whole one with 192 or more rows if left out.
+
+    Returns:
+        ``path`` as a Path.
+
+    Raises:
+        ValueError: if there are no panels, shapes differ or are not ``(t, h, w)``, a value is not
+            finite, the file is no GIF, or the rate or scale is out of range.
+    """
+    cines = _magnitudes(panels)
+    _check_suffix(path, ".gif")
+    if not 0 < fps <= GIF_MAX_FPS:
+        raise ValueError(f"expected fps above 0 and at most {GIF_MAX_FPS}, got {fps=}")
+    first = next(iter(cines.values()))
+    if scale is None:
+        scale = math.ceil(GIF_HEIGHT / first.shape[1])
+    if not scale > 0:
+        raise ValueError(f"expected a positive scale, got {scale=}")
+    window = grey_window(first)
+    columns = [_gif_column(label, cine / window, scale) for label, cine in cines.items()]
+    gap = np.zeros((*columns[0].shape[:2], GIF_GAP), np.uint8)
+    movie = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=-1)
+    form = {"plugin": "pillow", "extension": ".gif", "is_batch": True, "mode": "L", "loop": 0}
+    milliseconds = 10 * round(100 / fps)
+    return write_atomically(
+        path, lambda file: iio.imwrite(file, movie, duration=milliseconds, **form)
+    )
+
+
+def grey_window(magnitude: Float[np.ndarray, "t h w"]) -> float:
+    """The white level of a cine: its 99.5th percentile, else its maximum, else 1; always > 0."""
+    return float(np.percentile(magnitude, WINDOW_PERCENTILE) or magnitude.max() or 1)
+
+
+def heart_line(magnitude: Float[np.ndarray, "t h w"]) -> HeartLine:
+    """Find the heart by its motion, and the stretch of the phase-encoding axis that crosses it.
+
+    With s(y, x) the temporal standard deviation, smoothed by a Gaussian of 1/24 of the image, and
+    the weight ``v = max(s - max(s) / 2, 0)``::
+
+        (y0, x0) = Σ v (y, x) / Σ v,    σ^2 = Σ v (y - y0)^2 / Σ v
+
+    the line is column round(x0), rows y0 ± max(3 σ, h / 6). A cine without motion (one frame, say)
+    gives the middle column in full.
+
+    Args:
+        magnitude: frames, not negative.
+
+    Returns:
+        The line, inside the image.
+    """
+    h, w = magnitude.shape[1:]
+    spread = magnitude.std(axis=0, dtype=np.float64)
+    spread = ndimage.gaussian_filter(spread, max(h, w) / 24, mode="constant")
+    if not spread.max() > 1e-6 * magnitude.max():
+        return HeartLine(w // 2, 0, h)
+    weight = np.maximum(spread - spread.max() / 2, 0)
+    rows, columns = weight.sum(axis=1) / weight.sum(), weight.sum(axis=0) / weight.sum()
+    y, y0, x0 = np.arange(h), rows @ np.arange(h), columns @ np.arange(w)
+    half = max(3 * np.sqrt(rows @ (y - y0) ** 2), h / 6)
+    start, stop = max(math.floor(y0 - half), 0), min(math.ceil(y0 + half) + 1, h)
+    return HeartLine(round(float(x0)), start, stop)
+
+
+def _magnitudes(cines: Mapping[str, Cine]) -> dict[str, Float[np.ndarray, "t h w"]]:
+    """Absolute values in float32, checked: one shape (t, h, w), finite."""
+    if not cines:
+        raise ValueError("expected at least one cine, got none")
+    magnitudes = {name: np.abs(np.asarray(cine)).astype(np.float32) for name, cine in cines.items()}
+    shapes = {name: cine.shape for name, cine in magnitudes.items()}
+    first = next(iter(shapes.values()))
+    if len(first) != 3 or 0 in first or set(shapes.values()) != {first}:
+        raise ValueError(f"expected cines of one shape (t, h, w), none of it 0, got {shapes}")
+    broken = [name for name, cine in magnitudes.items() if not np.isfinite(cine).all()]
+    if broken:
+        raise ValueError(f"expected finite cines, got NaN or infinity in {', '.join(broken)}")
+    return magnitudes
+
+
+def _check_suffix(path: str | Path, suffix: str) -> None:
+    if Path(path).suffix.lower() != suffix:
+        raise ValueError(f"expected a file name that ends in {suffix}, got {str(path)!r}")
+
+
+def _panels(cines: dict[str, Float[np.ndarray, "t h w"]], error_gain: float) -> list[_Panel]:
+    """The columns of the figure, from left to right."""
+    images = {"zero-filled": cines["zero_filled"], "reconstruction": cines["reconstruction"]}
+    if "reference" not in cines:
+        return [_Panel(name, cine) for name, cine in images.items()]
+    reference, shown, errors = cines["reference"], [], []
+    for name, cine in images.items():
+        scores = {key: float(np.mean(x)) for key, x in evaluate(reference, cine, PRESET).items()}
+        quality = f"{scores['psnr']:.2f} dB   SSIM {scores['ssim']:.4f}".replace("inf", "∞")
+        shown.append(_Panel(name, cine, quality))
+        heading = f"{error_gain:g} × |error|, {name}"  # noqa: RUF001
+        caption = f"NMSE {scores['nmse']:.5f}"
+        errors.append(_Panel(heading, error_gain * np.abs(reference - cine), caption, ERROR_MAP))
+    return [_Panel("reference", reference, "PSNR   SSIM"), *shown, *errors]
+
+
+def _draw(panels: list[_Panel], view: _View) -> Figure:
+    """Lay out headings, images, profiles, captions and the error maps' colour bar."""
+    h, w = panels[0].frames.shape[1:]
+    with_errors = any(panel.cmap == ERROR_MAP for panel in panels)
+    tall = PANEL_WIDTH * min(max(view.aspect * h / w, SLIMMEST), TALLEST)
+    low = CAPTION if with_errors else MARGIN
+    high = low + PROFILE_HEIGHT + GAP
+    height = high + tall + HEADING + (TITLE if view.title or view.note else 0)
+    right = MARGIN + len(panels) * (PANEL_WIDTH + GAP) - GAP
+    figure = Figure((right + (BAR_SPACE if with_errors else MARGIN), height), facecolor=BACKGROUND)
+    for index, panel in enumerate(panels):
+        left = MARGIN + index * (PANEL_WIDTH + GAP)
+        image = _axes(figure, left, high, PANEL_WIDTH, tall)
+        _draw_panel(image, _axes(figure, left, low, PANEL_WIDTH, PROFILE_HEIGHT), panel, view)
+    column, start, stop = view.line
+    figure.axes[0].vlines(column, start - 0.5, stop - 0.5, colors=ACCENT, linewidth=0.8)
+    if with_errors:
+        _draw_bar(_axes(figure, right + GAP, high, BAR_WIDTH, tall), 100 / view.error_gain)
+    room = right - MARGIN - LETTER * len(view.note)
+    size = min(7.5, 7.5 * room / (LETTER * max(len(view.title), 1)))
+    top = {"y": 1 - 0.06 / height, "va": "top"}
+    figure.text(x=MARGIN / figure.get_figwidth(), s=view.title, c=TEXT, size=size, **top)
+    end = right / figure.get_figwidth()
+    figure.text(x=end, s=view.note, c=MUTED, size=7.5, ha="right", **top)
+    return figure
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes without frame or ticks, placed in inches."""
+    full_width, full_height = figure.get_size_inches()
+    box = (left / full_width, bottom / full_height, width / full_width, height / full_height)
+    axes = figure.add_axes(box, facecolor="black", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def _draw_panel(image: Axes, profile: Axes, panel: _Panel, view: _View) -> None:
+    """The frame shown with its heading, and the profile over all frames with its caption."""
+    column, start, stop = view.line
+    limits = {"cmap": panel.cmap, "vmin": 0, "vmax": view.window}
+    image.imshow(panel.frames[view.frame], aspect=view.aspect, **limits)
+    image.set_adjustable("datalim")  # a box of another shape is filled up in black
+    image.set_title(panel.heading, color=TEXT, fontsize=7.5, pad=3)
+    values = panel.frames[:, start:stop, column].T  # y t
+    profile.imshow(values, aspect="auto", interpolation="nearest", **limits)
+    profile.set_xlabel(panel.caption, color=TEXT, fontsize=7, labelpad=3)
+    marker = {"color": ACCENT, "markersize": 3, "markeredgewidth": 0, "clip_on": False}
+    profile.plot(view.frame, 1.02, "v", transform=profile.get_xaxis_transform(), **marker)
+
+
+def _draw_bar(axes: Axes, largest: float) -> None:
+    """The colours of the error maps, from 0 to ``largest`` percent of the white level."""
+    colours = ScalarMappable(Normalize(0, largest), ERROR_MAP)
+    bar = axes.figure.colorbar(colours, axes, ticks=np.linspace(0, largest, 5), format="%.3g %%")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=6, labelcolor=MUTED, length=0, pad=2)
+
+
+def _gif_column(
+    label: str, frames: Float[np.ndarray, "t h w"], scale: float
+) -> UInt8[np.ndarray, "t h2 w2"]:
+    """Magnified frames in grey levels, where 1 is white, below a strip with the label."""
+    size = (max(round(scale * frames.shape[2]), 1), max(round(scale * frames.shape[1]), 1))
+    grown = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
+    levels = np.stack([np.asarray(frame) for frame in grown]).clip(0, 1)
+    strip = np.broadcast_to(_label_strip(label, size[0]), (len(frames), GIF_LABEL, size[0]))
+    return np.concatenate([strip, np.round(255 * levels).astype(np.uint8)], axis=1)
+
+
+def _label_strip(label: str, width: int) -> UInt8[np.ndarray, "h w"]:
+    """The label, centred, in the largest type from 13 down to 7 pixels that fits the width."""
+    strip = Image.new("L", (width, GIF_LABEL))
+    pen, file = ImageDraw.Draw(strip), font_manager.findfont(FONT)
+    fonts = [ImageFont.truetype(file, size) for size in range(13, 6, -1)]
+    font = next((f for f in fonts if pen.textlength(label, font=f) <= width - 4), fonts[-1])
+    pen.text((width / 2, GIF_LABEL / 2), label, fill=230, font=font, anchor="mm")
+    return np.asarray(strip)

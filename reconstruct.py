@@ -1,0 +1,28 @@
+"""Reconstructs a file: python reconstruct.py FILE.mat --checkpoint=WORKDIR --out=DIR."""
+
+from absl import flags
+
+from kgmgt_jax import cli
+from kgmgt_jax.evaluation.evaluate import Method
+from kgmgt_jax.evaluation.files import reconstruct_file
+
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Training workdir (best, else last) or one checkpoint.", required=True
+)
+_OUT = flags.DEFINE_string("out", None, "Folder for the reconstruction.", required=True)
+_MASK = flags.DEFINE_string("mask", None, "Mask file, where it does not lie beside FILE.")
+_REFERENCE = flags.DEFINE_string("reference", None, "Fully sampled file, for metrics.")
+
+
+def main(argv: list[str]) -> None:
+    """Reconstructs one file and prints what it wrote."""
+    if len(argv) != 2:
+        raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
+    method = Method.load("kgmgt", _CHECKPOINT.value)
+    print(reconstruct_file(argv[1], method, _OUT.value, _MASK.value, _REFERENCE.value))
+
+
+main.takes_arguments = True
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,255 @@
+"""Pictures show what they say: one grey window, one error scale, one line through the heart."""
+
+import os
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+
+from kgmgt_jax.evaluation import figures
+from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure, grey_window, heart_line
+
+IMAGES = ["zero-filled", "reconstruction"]
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def _cine(t: int = 6, h: int = 40, w: int = 32, centre: tuple[int, int] = (25, 10)) -> np.ndarray:
+    """A bright disc that beats on a dim, still background."""
+    y, x = np.mgrid[:h, :w]
+    distance = np.hypot(y - centre[0], x - centre[1])
+    radius = 6 + 2 * np.sin(2 * np.pi * np.arange(t) / t + 0.5)
+    still = 0.2 + 0.1 * (x > w // 2)
+    return (still + np.clip(radius[:, None, None] - distance, 0, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """Calls comparison_figure and returns the figure it drew."""
+    kept = []
+    draw = figures._draw
+    monkeypatch.setattr(figures, "_draw", lambda *args: kept.append(draw(*args)) or kept[-1])
+    monkeypatch.setattr(figures, "DPI", 100)  # that of extents, too
+
+    def call(*args, **options):
+        comparison_figure(tmp_path / "figure.png", *args, **options)
+        return kept[-1]
+
+    return call
+
+
+def _images(figure, heading: str) -> tuple[np.ndarray, np.ndarray]:
+    """The image under a heading, and the profile below it."""
+    axes = figure.axes
+    index = next(i for i, ax in enumerate(axes) if ax.get_title() == heading)
+    return tuple(np.asarray(axes[i].images[0].get_array()) for i in (index, index + 1))
+
+
+def _headings(figure) -> list[str]:
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def test_line_passes_through_what_moves():
+    column, start, stop = heart_line(_cine(centre=(25, 10)))
+    assert column == 10
+    assert start <= 25 - 7 and stop > 25 + 7
+
+
+def test_line_stays_inside_the_image():
+    assert heart_line(_cine(centre=(1, 30)))[1] == 0
+    assert heart_line(_cine(centre=(39, 30)))[2] == 40
+
+
+def test_line_of_a_still_cine_is_the_middle_column():
+    assert heart_line(np.repeat(_cine(t=1), 3, axis=0)) == (16, 0, 40)
+
+
+def test_white_is_the_percentile_and_never_zero():
+    cine = np.zeros((1, 10, 100), np.float32)
+    assert grey_window(cine) == 1.0
+    cine[0, 0, 0] = 3.0
+    assert grey_window(cine) == 3.0
+    assert grey_window(np.arange(1001, dtype=np.float32).reshape(1, 11, 91)) == 995.0
+
+
+def test_figure_has_five_panels_with_a_reference(drawn):
+    cine = _cine()
+    figure = drawn(cine * 1j, zero_filled=cine, reference=cine.astype(np.complex64))
+    assert _headings(figure) == ["reference", *IMAGES, *(f"5 {TIMES} |error|, {x}" for x in IMAGES)]
+
+
+def test_figure_has_two_panels_and_no_scores_without_a_reference(drawn):
+    figure = drawn(_cine(), zero_filled=_cine())
+    assert _headings(figure) == IMAGES
+    assert not any(ax.get_xlabel() for ax in figure.axes)
+
+
+def test_panels_share_one_window_set_by_the_reference(drawn):
+    cine = _cine()
+    figure = drawn(3 * cine, zero_filled=0.5 * cine, reference=cine)
+    limits = {image.get_clim() for ax in figure.axes[:10] for image in ax.images}
+    assert limits == {(0, grey_window(cine))}
+
+
+def test_error_is_the_amplified_difference_of_magnitudes(drawn):
+    cine = _cine()
+    figure = drawn(1.1j * cine, zero_filled=0.8 * cine, reference=cine, error_gain=4, frame=2)
+    shown, _ = _images(figure, f"4 {TIMES} |error|, reconstruction")
+    np.testing.assert_allclose(shown, 0.4 * cine[2], rtol=1e-5)
+    shown, _ = _images(figure, f"4 {TIMES} |error|, zero-filled")
+    np.testing.assert_allclose(shown, 0.8 * cine[2], rtol=1e-5)
+
+
+def test_colour_bar_ends_at_the_white_level_over_the_gain(drawn):
+    cine = _cine()
+    figure = drawn(cine, zero_filled=0.8 * cine, reference=cine, error_gain=4)
+    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()][-1] == "25 %"
+
+
+def test_profile_is_the_line_over_time(drawn):
+    cine = _cine()
+    column, start, stop = heart_line(cine)
+    figure = drawn(cine + 1, zero_filled=cine, reference=cine)
+    _, profile = _images(figure, "reconstruction")
+    np.testing.assert_array_equal(profile, cine[:, start:stop, column].T + 1)
+
+
+def test_scores_are_those_of_the_preset_it_names(drawn):
+    cine = _cine()
+    figure = drawn(cine + 0.12, zero_filled=cine + 1.2, reference=cine)
+    labels = [ax.get_xlabel() for ax in figure.axes]
+    peak = np.mean(20 * np.log10(cine.max(axis=(1, 2)) / 0.12))
+    assert any(label.startswith(f"{peak:.2f} dB   SSIM") for label in labels)
+    assert any(label.startswith(f"{peak - 20:.2f} dB   SSIM") for label in labels)
+    assert "preset frame" in figure.texts[1].get_text()
+
+
+def test_perfect_reconstruction_has_infinite_psnr(drawn):
+    cine = _cine()
+    figure = drawn(cine, zero_filled=cine + 1, reference=cine)
+    assert "∞ dB   SSIM 1.0000" in [ax.get_xlabel() for ax in figure.axes]
+
+
+def test_texts_do_not_overlap_under_a_long_title(drawn):
+    figure = drawn(_cine(), zero_filled=_cine() + 1, reference=_cine(), title="long title " * 30)
+    title, note = (text.get_window_extent() for text in figure.texts)
+    assert title.x1 < note.x0
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 40, 33), (3, 7, 7), (2, 7, 64), (2, 65, 7), (1, 1, 1)], ids=str
+)
+def test_every_size_is_drawn(drawn, tmp_path, shape):
+    cine = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    drawn(cine, zero_filled=0.9 * cine)
+    picture = iio.imread(tmp_path / "figure.png")
+    assert picture[..., :3].std() > 10
+
+
+def test_smallest_frame_is_scored(drawn):
+    cine = np.random.default_rng(0).uniform(size=(1, 7, 7)).astype(np.float32)
+    figure = drawn(0.9 * cine, zero_filled=0.9 * cine, reference=cine)
+    assert [ax.get_xlabel() for ax in figure.axes].count("NMSE 0.01000") == 2
+    assert "1 frame," in figure.texts[1].get_text()
+
+
+@pytest.mark.parametrize(("h", "w", "aspect"), [(40, 32, 1.0), (20, 32, 1.5), (60, 20, 0.4)])
+def test_pixels_have_the_aspect_asked_for(drawn, h, w, aspect):
+    cine = _cine(h=h, w=w, centre=(h // 2, w // 2))
+    axes = drawn(cine, zero_filled=cine, aspect=aspect).axes[0]
+    box = axes.get_window_extent()
+    pixel_h = box.height / abs(np.diff(axes.get_ylim())[0])
+    assert pixel_h / (box.width / np.diff(axes.get_xlim())[0]) == pytest.approx(aspect)
+
+
+def test_figure_is_dark_and_leaves_nothing_but_itself(tmp_path):
+    path = comparison_figure(tmp_path / "new" / "f.png", _cine(), zero_filled=_cine())
+    assert os.listdir(path.parent) == ["f.png"]
+    assert iio.imread(path)[0, 0, :3].max() < 32
+
+
+def test_pyplot_is_not_touched(tmp_path):
+    from matplotlib import pyplot
+
+    comparison_figure(tmp_path / "f.png", _cine(), zero_filled=_cine())
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"zero_filled": _cine(t=5)}, r"one shape.*\(5, 40, 32\)"),
+        ({"zero_filled": _cine() * np.nan}, "zero_filled"),
+        ({"frame": 6}, r"0 \.\. 5.*frame=6"),
+        ({"frame": -1}, "frame=-1"),
+        ({"error_gain": 0.0}, "error_gain=0.0"),
+        ({"aspect": -1.0}, "aspect=-1.0"),
+        ({"path": "figure.gif"}, r"\.png"),
+    ],
+)
+def test_figure_refuses_what_it_cannot_draw(tmp_path, changed, message):
+    options = {"path": "figure.png", "zero_filled": _cine()} | changed
+    with pytest.raises(ValueError, match=message):
+        comparison_figure(tmp_path / options.pop("path"), _cine(), **options)
+    assert not list(tmp_path.iterdir())
+
+
+def _frames(path) -> np.ndarray:
+    return iio.imread(path, plugin="pillow", mode="L")
+
+
+def test_gif_shows_the_panels_side_by_side_in_one_window(tmp_path):
+    cine = _cine(h=200, w=100, centre=(100, 50))
+    panels = {"one": cine * 1j, "half": 0.5 * cine}
+    frames = _frames(cine_gif(tmp_path / "c.gif", panels, scale=1))
+    assert frames.shape == (6, 200 + 22, 100 + 4 + 100)
+    white = grey_window(cine)
+    levels = np.round(255 * np.minimum(cine / white, 1))
+    np.testing.assert_array_equal(frames[:, 22:, :100], levels)
+    np.testing.assert_array_equal(frames[:, 22:, 104:], np.round(255 * 0.5 * cine / white))
+
+
+def test_gif_loops_for_ever_at_the_rate_asked_for(tmp_path):
+    with Image.open(cine_gif(tmp_path / "c.gif", {"a": _cine()}, fps=20)) as movie:
+        assert (movie.n_frames, movie.info["loop"], movie.info["duration"]) == (6, 0, 50)
+
+
+def test_gif_is_magnified_to_192_rows(tmp_path):
+    frames = _frames(cine_gif(tmp_path / "c.gif", {"a": _cine(h=41, w=20)}))
+    assert frames.shape[1:] == (5 * 41 + 22, 100)
+
+
+def test_gif_labels_its_panels(tmp_path):
+    frames = _frames(cine_gif(tmp_path / "c.gif", {"": _cine(), "name": _cine()}))
+    left, right = frames[0, :22, :160], frames[0, :22, 164:]
+    assert left.max() == 0
+    assert right.max() > 200
+
+
+def test_long_label_is_set_smaller_to_fit():
+    strips = [figures._label_strip("a longer label", width) for width in (300, 80)]
+    (rows, _), (small_rows, small_columns) = (np.nonzero(strip) for strip in strips)
+    assert np.ptp(small_rows) < np.ptp(rows)
+    assert np.ptp(small_columns) < 80 - 2
+
+
+def test_gif_of_one_frame_is_written(tmp_path):
+    assert _frames(cine_gif(tmp_path / "c.gif", {"a": _cine(t=1)})).shape[-2:] == (222, 160)
+    assert os.listdir(tmp_path) == ["c.gif"]
+
+
+@pytest.mark.parametrize(
+    ("panels", "options", "message"),
+    [
+        ({}, {}, "at least one"),
+        ({"a": _cine(), "b": _cine(t=5)}, {}, "one shape"),
+        ({"a": _cine()[0]}, {}, "one shape"),
+        ({"a": _cine()}, {"fps": 0}, "fps=0"),
+        ({"a": _cine()}, {"fps": 60}, "at most 50"),
+        ({"a": _cine()}, {"scale": 0}, "scale=0"),
+    ],
+)
+def test_gif_refuses_what_it_cannot_show(tmp_path, panels, options, message):
+    with pytest.raises(ValueError, match=message):
+        cine_gif(tmp_path / "c.gif", panels, **options)
+    assert not list(tmp_path.iterdir())

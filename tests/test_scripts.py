@@ -1,0 +1,197 @@
+"""The scripts on real and on broken files: what they write, and one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.phantom import write_cmrxrecon2023
+from kgmgt_jax.training.loop import train
+from tests.training.small import small_config
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Phantoms, and a checkpoint of an untrained network."""
+    folder = tmp_path_factory.mktemp("scripts")
+    options = {"shape": (33, 26), "n_frames": 3, "n_slices": 1, "acs": 8}
+    write_cmrxrecon2023(folder / "data", [0], accelerations=(4,), **options)
+    config = small_config()
+    config.data.update(train=str(folder / "data"), crop=(32, 24), acs=4, batch_size=4)
+    config.train.n_steps = 0
+    train(config, folder / "run")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(work):
+    base = work / "data" / "SingleCoil" / "Cine" / "TrainingSet"
+    return {
+        "under": base / "AccFactor04" / "P001" / "cine_sax.mat",
+        "mask": base / "AccFactor04" / "P001" / "cine_sax_mask.mat",
+        "full": base / "FullSample" / "P001" / "cine_sax.mat",
+    }
+
+
+def _script(name, *arguments):
+    return subprocess.run(
+        [sys.executable, name, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def _reconstruct(work, file, out, *more):
+    return _script("reconstruct.py", file, f"--checkpoint={work / 'run'}", f"--out={out}", *more)
+
+
+def _complex(path, key):
+    with h5py.File(path) as file:
+        return file[key]["real"] + 1j * file[key]["imag"]
+
+
+def test_reconstruct_writes_images_that_keep_the_measurement(work, files, tmp_path):
+    done = _reconstruct(work, files["under"], tmp_path, f"--reference={files['full']}")
+    assert done.returncode == 0, done.stderr
+    image = _complex(tmp_path / "cine_sax_recon.mat", "reconstruction")
+    measured = _complex(files["under"], "kspace_single_sub04")
+    assert image.shape == measured.shape
+    axes = (-2, -1)
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes), norm="ortho"), axes)
+    with h5py.File(files["mask"]) as file:
+        mask = file["mask04"][:] > 0
+    error = np.linalg.norm((kspace - measured)[..., mask]) / np.linalg.norm(measured)
+    assert error < 1e-5
+    assert "zero_filled" in done.stdout and "PSNR" in done.stdout
+    for name in ("cine_sax.png", "cine_sax.gif", "cine_sax_metrics.json"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_eval_scores_and_compares(work, files, tmp_path):
+    done = _script(
+        "eval.py",
+        f"--checkpoint={work / 'run'}",
+        f"--compare=untrained={work / 'run' / 'checkpoints' / '0'}",
+        f"--data={work / 'data'}",
+        f"--out={tmp_path}",
+        "--acceleration=4",
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics["methods"]) == {"zero_filled", "kgmgt", "untrained"}
+    assert metrics["preset"] == "frame" and 2 < metrics["acceleration"] < 4
+    assert metrics["methods"]["kgmgt"] == metrics["methods"]["untrained"]
+    assert {"mean", "std"} == metrics["methods"]["kgmgt"]["ssim"].keys()
+    assert (tmp_path / "figure.png").is_file() and (tmp_path / "cine.gif").is_file()
+
+
+def _copy(path, target, change):
+    """A copy of an HDF5 file with each dataset passed through ``change``."""
+    with h5py.File(path) as source, h5py.File(target, "w") as file:
+        for name, data in source.items():
+            for key, value in change(name, data[:]).items():
+                file[key] = value
+    return target
+
+
+def _refused(done, out, *words):
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "Traceback" not in done.stderr
+    for word in words:
+        assert str(word) in last, last
+    assert not out.exists() or not any(out.iterdir())
+
+
+def test_missing_key_is_refused(work, files, tmp_path):
+    bad = _copy(files["under"], tmp_path / "bad.mat", lambda name, x: {"other": x})
+    out = tmp_path / "out"
+    _refused(_reconstruct(work, bad, out, f"--mask={files['mask']}"), out, bad, "other")
+
+
+def test_mask_of_another_size_is_refused(work, files, tmp_path):
+    bad = _copy(files["mask"], tmp_path / "mask.mat", lambda name, x: {name: x[:-1]})
+    out = tmp_path / "out"
+    done = _reconstruct(work, files["under"], out, f"--mask={bad}")
+    _refused(done, out, bad, "(32, 26)", "(33, 26)")
+
+
+def test_nan_is_refused(work, files, tmp_path):
+    def spoil(name, x):
+        x["real"][1, 0, 16, 13] = np.nan
+        return {name: x}
+
+    bad = _copy(files["under"], tmp_path / "nan.mat", spoil)
+    out = tmp_path / "out"
+    done = _reconstruct(work, bad, out, f"--mask={files['mask']}")
+    _refused(done, out, bad, "NaN", "frames [1]")
+
+
+def test_truncated_file_is_refused(work, files, tmp_path):
+    bad, out = tmp_path / "short.mat", tmp_path / "out"
+    whole = files["under"].read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    _refused(_reconstruct(work, bad, out, f"--mask={files['mask']}"), out, bad)
+
+
+def test_checkpoint_of_another_model_is_refused(work, files, tmp_path):
+    copy = tmp_path / "0"
+    subprocess.run(["cp", "-r", work / "run" / "checkpoints" / "0", copy], check=True)
+    stored = next(p for p in (copy / "config").rglob("*") if p.is_file() and "metadata" in p.name)
+    config = json.loads(stored.read_text())
+    config["model"]["width"] = 8
+    stored.write_text(json.dumps(config))
+    out = tmp_path / "out"
+    done = _script("reconstruct.py", files["under"], f"--checkpoint={copy}", f"--out={out}")
+    _refused(done, out, copy, "expected weights of the model in its config")
+
+
+def test_empty_directories_are_refused(work, files, tmp_path):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    done = _script("reconstruct.py", files["under"], f"--checkpoint={empty}", f"--out={out}")
+    _refused(done, out, empty)
+    done = _script("eval.py", f"--checkpoint={work / 'run'}", f"--data={empty}", f"--out={out}")
+    _refused(done, out, empty)
+
+
+def test_one_frame_is_its_own_reference(work, files, tmp_path):
+    bad = _copy(files["under"], tmp_path / "one.mat", lambda name, x: {name: x[:1]})
+    done = _reconstruct(work, bad, tmp_path / "out", f"--mask={files['mask']}")
+    assert done.returncode == 0, done.stderr
+    assert _complex(tmp_path / "out" / "one_recon.mat", "reconstruction").shape == (1, 1, 33, 26)
+
+
+@pytest.mark.slow
+def test_several_coils_and_the_input_units(work, tmp_path):
+    options = {"shape": (34, 30), "n_frames": 2, "n_slices": 1, "acs": 8, "n_coils": 3}
+    write_cmrxrecon2023(tmp_path / "data", [5], accelerations=(2,), **options)
+    case = tmp_path / "data" / "MultiCoil" / "Cine" / "TrainingSet"
+    file = case / "AccFactor02" / "P001" / "cine_sax.mat"
+    full = case / "FullSample" / "P001" / "cine_sax.mat"
+    done = _reconstruct(work, file, tmp_path / "out", f"--reference={full}")
+    assert done.returncode == 0, done.stderr
+    image = np.abs(_complex(tmp_path / "out" / "cine_sax_recon.mat", "reconstruction"))
+    kspace = _complex(full, "kspace_full")
+    coils = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, (-2, -1)), norm="ortho"), (-2, -1))
+    rss = np.sqrt(np.sum(np.abs(coils) ** 2, axis=2))
+    assert image.shape == rss.shape
+    assert np.linalg.norm(image - rss) / np.linalg.norm(rss) < 0.35
+    assert np.sum(image * rss) / np.sum(rss * rss) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.slow
+def test_unknown_config_field_is_refused(work, tmp_path):
+    done = _script("train.py", f"--workdir={tmp_path / 'w'}", "--config.model.widht=8")
+    assert done.returncode != 0 and "widht" in done.stderr
