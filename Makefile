@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
-CASE := $(DEMO)/data/test/SingleCoil/Cine/TestSet
+CASE := $(DEMO)/data/test/MultiCoil/Cine/TestSet
 
 .PHONY: demo test test-slow lint clean
 
@@ -26,7 +26,8 @@ lint: $(VENV)/.installed
 	$(BIN)/pyright
 
 # Phantoms on disk, a tiny network trained on them, its scores on unseen ones, one file reconstructed.
-PHANTOM := $(BIN)/python -m kgmgt_jax.data.phantom --shape 80,80 --field_of_view_mm 440 --n_frames 8
+PHANTOM := $(BIN)/python -m kgmgt_jax.data.phantom --shape 80,64 --field_of_view_mm 440,352 \
+  --n_coils 4 --n_frames 8
 
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)

@@ -59,23 +59,24 @@ def test_body_equals_reference(fixtures_dir, size):
     assert relative_error(y, nhwc(fixture[f"out/swin_{size[0]}x{size[1]}"])) < 1e-5
 
 
-def _small_body(**fields):
+def _small_body(*, n_groups=2, n_blocks=2, **fields):
     options = BlockOptions(width=8, n_heads=2)
-    return TransformerBody(options, n_groups=2, n_blocks=2, **fields)
+    return TransformerBody(options, n_groups=n_groups, n_blocks=n_blocks, **fields)
 
 
 def test_remat_changes_memory_and_not_the_gradient():
     x = jax.random.normal(jax.random.key(0), (1, 32, 32, 8))
-    variables = _small_body().init(jax.random.key(1), x, train=False)
+    deep = {"n_groups": 1, "n_blocks": 8}  # the saving is that of all scanned pairs but one
+    variables = _small_body(**deep).init(jax.random.key(1), x, train=False)
 
     def compiled(remat):
-        body = _small_body(remat=remat)
+        body = _small_body(remat=remat, **deep)
         grad = jax.grad(lambda v: jnp.sum(body.apply(v, x, train=False) ** 2))
         return jax.jit(grad).lower(variables).compile()
 
     with_remat, without = compiled(True), compiled(False)
     temporary = [c.memory_analysis().temp_size_in_bytes for c in (with_remat, without)]
-    assert temporary[0] < temporary[1]
+    assert temporary[0] < temporary[1] / 2
     for a, b in zip(
         jax.tree.leaves(with_remat(variables)), jax.tree.leaves(without(variables)), strict=True
     ):

@@ -15,6 +15,12 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",") if part)
 
 
+def _extent(text: str) -> float | tuple[float, ...]:
+    """``"340"`` as 340.0, ``"340,260"`` as (340.0, 260.0)."""
+    values = tuple(float(part) for part in text.split(","))
+    return values if len(values) > 1 else values[0]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: write a data set and say what was written."""
     parser = argparse.ArgumentParser(
@@ -26,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--n_subjects", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0, help="of the first subject")
     parser.add_argument("--shape", type=_integers, default=(128, 128), help="ky,kx")
-    parser.add_argument("--field_of_view_mm", type=float, default=340.0, help="of both axes")
+    parser.add_argument(
+        "--field_of_view_mm", type=_extent, default=340.0, help="of both axes, or ky,kx"
+    )
     parser.add_argument("--n_frames", type=int, default=12)
     parser.add_argument("--n_slices", type=int, default=2)
     parser.add_argument("--n_coils", type=int, default=1, help="1 writes SingleCoil")

@@ -1,11 +1,25 @@
 """The command line."""
 
-from kgmgt_jax.data.phantom.__main__ import main
+import pytest
+
+from kgmgt_jax.data.phantom import __main__ as phantom_main
+from kgmgt_jax.data.phantom import make_cine
 
 
 def test_command_line_prints_what_it_wrote(tmp_path, capsys):
     arguments = "--n_subjects 1 --shape 32,36 --n_frames 2 --n_slices 1 --accelerations 4,8"
-    main(["--out", str(tmp_path), *arguments.split()])
+    phantom_main.main(["--out", str(tmp_path), *arguments.split()])
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 5
     assert sorted(printed) == sorted(str(p) for p in tmp_path.rglob("*.mat"))
+
+
+@pytest.mark.parametrize(("text", "pixel_mm"), [("320", (10.0, 10.0)), ("320,240", (10.0, 7.5))])
+def test_field_of_view_is_one_number_or_two(tmp_path, monkeypatch, text, pixel_mm):
+    asked = {}
+    monkeypatch.setattr(phantom_main, "write_cmrxrecon2023", lambda *_, **o: asked.update(o) or [])
+    phantom_main.main(["--out", str(tmp_path), "--shape", "32,32", "--field_of_view_mm", text])
+    cine = make_cine(
+        0, shape=asked["shape"], n_frames=1, field_of_view_mm=asked["field_of_view_mm"]
+    )
+    assert tuple(mm / 32 for mm in cine.field_of_view_mm) == pixel_mm
