@@ -12,6 +12,8 @@ _CHECKPOINT = flags.DEFINE_string(
 _OUT = flags.DEFINE_string("out", None, "Folder for the reconstruction.", required=True)
 _MASK = flags.DEFINE_string("mask", None, "Mask file, where it does not lie beside FILE.")
 _REFERENCE = flags.DEFINE_string("reference", None, "Fully sampled file, for metrics.")
+_KEY = flags.DEFINE_string("key", None, "Dataset of the k-space, where no known format names it.")
+_AXES = flags.DEFINE_string("axes", None, "Order of its axes as h5py sees them, as kx,ky,coil.")
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +21,16 @@ def main(argv: list[str]) -> None:
     if len(argv) != 2:
         raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
     method = Method.load("kgmgt", _CHECKPOINT.value)
-    print(reconstruct_file(argv[1], method, _OUT.value, _MASK.value, _REFERENCE.value))
+    report = reconstruct_file(
+        argv[1],
+        method,
+        _OUT.value,
+        _MASK.value,
+        _REFERENCE.value,
+        key=_KEY.value,
+        axes=_AXES.value,
+    )
+    print(report)
 
 
 main.takes_arguments = True

@@ -11,6 +11,9 @@ __all__ = ["CaseMeta", "CineCase", "DataError"]
 _NEGLIGIBLE = 1e-6
 """Samples outside the mask below this fraction of the largest sample count as rounding."""
 
+_PEAK = (1e-15, 1e15)
+"""The largest sample lies in between, so that single-precision squares stay finite and normal."""
+
 
 class DataError(ValueError):
     """A file or array that cannot be used, told in one line: where, expected, found, remedy.
@@ -47,6 +50,15 @@ class CaseMeta:
         nominal_acceleration: Acceleration as the file names it, which leaves the central lines
             out of the count; ``None`` where the file does not say. Compare
             ``CineCase.true_acceleration``.
+        scale: What the numbers in the file were multiplied by to give ``kspace``.
+        orientation: How rows (ky) and columns (kx) lie in the file, and in the patient where the
+            file says so, e.g. ``"rows to P, columns to L"``.
+        view: Cardiac view, e.g. ``"sax"`` or ``"lax_4ch"``; empty where the file does not say.
+        is_stack: Whether the slices of the file are parallel; those of a long-axis file are
+            different views.
+        mask_source: Where the mask comes from: a path, or how it was told from the k-space.
+        simulation: How the k-space was simulated; empty for measured k-space.
+        notes: What else a user should know, one sentence each.
     """
 
     source: str
@@ -57,6 +69,18 @@ class CaseMeta:
     format: str
     fully_sampled: bool
     nominal_acceleration: float | None = None
+    scale: float = 1.0
+    orientation: str = "rows ky, columns kx"
+    view: str = ""
+    is_stack: bool = True
+    mask_source: str = ""
+    simulation: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the k-space was computed from images instead of measured."""
+        return bool(self.simulation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +94,23 @@ class CineCase:
         mask: float32, 1 where a sample was measured and 0 elsewhere, ``(t, h, w)``. The mask
             decides: a measured sample may be exactly zero.
         meta: Where the case comes from.
-        sens: complex64, coil sensitivities ``(n, h, w)``, or ``None`` where the file has none.
+        sens: complex64, coil sensitivities ``(n, h, w)``, or ``(t, n, h, w)`` where they change
+            over time, or ``None`` where the file has none.
+        reference: images to compare with, float32 magnitude or complex64, ``(t, h, w)`` or a
+            smaller centred window of it, in the units of the k-space; ``None`` where there are
+            none.
 
     Raises:
         DataError: If shapes disagree, a dtype is wrong, a value is NaN or infinite, the mask holds
-            anything but 0 and 1, nothing was measured, all samples are zero, or samples lie
-            outside the mask.
+            anything but 0 and 1, nothing was measured, all samples are zero, the largest one is
+            below 1e-15 or above 1e15, or samples lie outside the mask.
     """
 
     kspace: np.ndarray  # complex64 (t, n, h, w); plain types, for the checks below are the judge
     mask: np.ndarray  # float32 (t, h, w)
     meta: CaseMeta
-    sens: np.ndarray | None = None  # complex64 (n, h, w)
+    sens: np.ndarray | None = None  # complex64 (n, h, w) or (t, n, h, w)
+    reference: np.ndarray | None = None  # float32 or complex64 (t, h, w), or its centre
 
     def __post_init__(self) -> None:
         self._check_dtypes()
@@ -109,18 +138,31 @@ class CineCase:
         """All samples over measured samples, the central lines included."""
         return self.mask.size / float(self.mask.sum(dtype=np.float64))
 
+    @property
+    def acs(self) -> int:
+        """Complete lines around the centre of k-space in every frame, 0 if there is none."""
+        lines = np.min(self.mask, axis=(0, 2)) > 0
+        centre = lines.size // 2
+        below, above = np.cumprod(lines[centre::-1]), np.cumprod(lines[centre:])
+        return max(0, int(below.sum() + above.sum()) - 1)
+
     def _error(self, expected: str, got: str, fix: str = "") -> DataError:
         return DataError(f"{self.meta.source} [{self.meta.name}]", expected, got, fix)
 
     def _check_dtypes(self) -> None:
-        wanted = {"kspace": np.complex64, "mask": np.float32, "sens": np.complex64}
-        for name, dtype in wanted.items():
+        wanted = {
+            "kspace": "complex64",
+            "mask": "float32",
+            "sens": "complex64",
+            "reference": "float32 or complex64",
+        }
+        for name, dtypes in wanted.items():
             array = getattr(self, name)
-            if name == "sens" and array is None:
+            if name in ("sens", "reference") and array is None:
                 continue
-            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            if not isinstance(array, np.ndarray) or str(array.dtype) not in dtypes.split():
                 got = getattr(array, "dtype", type(array).__name__)
-                raise self._error(f"{name} as a NumPy array of {np.dtype(dtype)}", f"{got}")
+                raise self._error(f"{name} as a NumPy array of {dtypes}", f"{got}")
 
     def _check_shapes(self) -> None:
         if self.kspace.ndim != 4 or 0 in self.kspace.shape:
@@ -130,20 +172,18 @@ class CineCase:
         if self.mask.shape != (t, h, w):
             got = f"mask {self.mask.shape} beside k-space {self.kspace.shape}"
             raise self._error(f"a mask of shape (t, ky, kx) = {(t, h, w)}", got)
-        if self.sens is not None and self.sens.shape != (n, h, w):
+        if self.sens is not None and self.sens.shape not in ((n, h, w), (t, n, h, w)):
             got = f"sens {self.sens.shape} beside k-space {self.kspace.shape}"
-            raise self._error(f"sensitivities of shape (n, ky, kx) = {(n, h, w)}", got)
+            wanted = f"(t, n, ky, kx) = {(t, n, h, w)} or (n, ky, kx) = {(n, h, w)}"
+            raise self._error(f"sensitivities of shape {wanted}", got)
+        if self.reference is not None:
+            size = self.reference.shape
+            if len(size) != 3 or 0 in size or size[0] != t or size[1] > h or size[2] > w:
+                got = f"reference {size} beside k-space {self.kspace.shape}"
+                raise self._error(f"a reference of at most (t, ky, kx) = {(t, h, w)}", got)
 
     def _check_values(self) -> None:
-        bad = ~np.isfinite(self.kspace)
-        if bad.any():
-            per_frame = bad.sum(axis=(1, 2, 3))
-            frames = np.flatnonzero(per_frame).tolist()
-            got = f"{per_frame.sum()} NaN or infinite samples in frames {frames}"
-            raise self._error("finite k-space", got)
-        if self.sens is not None and not np.isfinite(self.sens).all():
-            got = f"{np.count_nonzero(~np.isfinite(self.sens))} NaN or infinite values"
-            raise self._error("finite sensitivities", got)
+        self._check_finite()
         if not np.isin(self.mask, (0, 1)).all():
             values = np.setdiff1d(self.mask, (0, 1))
             got = f"{values.size} other values, {values.min():g} to {values.max():g}"
@@ -152,6 +192,25 @@ class CineCase:
             raise self._error("a mask with measured samples", "a mask of zeros only")
         if not self.kspace.any():
             raise self._error("k-space with signal", "zeros only")
+        parts = np.real(self.kspace), np.imag(self.kspace)
+        peak, (least, most) = max(float(np.abs(part).max()) for part in parts), _PEAK
+        if not least <= peak <= most:
+            fix = "bring the file to other units, or copy it again if it is damaged"
+            raise self._error(f"k-space with a peak of {least:g} to {most:g}", f"{peak:.2g}", fix)
+
+    def _check_finite(self) -> None:
+        bad = ~np.isfinite(self.kspace)
+        if bad.any():
+            per_frame = bad.sum(axis=(1, 2, 3))
+            frames = np.flatnonzero(per_frame).tolist()
+            got = f"{per_frame.sum()} NaN or infinite samples in frames {frames}"
+            raise self._error("finite k-space", got)
+        for name in ("sens", "reference"):
+            array = getattr(self, name)
+            if array is not None and not np.isfinite(array).all():
+                got = f"{np.count_nonzero(~np.isfinite(array))} NaN or infinite values"
+                what = "sensitivities" if name == "sens" else "reference"
+                raise self._error(f"finite {what}", got)
 
     def _without_strays(self) -> Complex64[np.ndarray, "t n h w"]:
         """K-space with rounding residue outside the mask removed, real samples there refused."""

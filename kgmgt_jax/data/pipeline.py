@@ -20,7 +20,7 @@ from absl import flags
 from jaxtyping import Complex64
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.cmrxrecon import CineFile, read_file
+from kgmgt_jax.data.formats import CineFile, open_files
 from kgmgt_jax.data.transforms import (
     MaskSampler,
     augment,
@@ -287,8 +287,8 @@ def validation_cases(
 def _reference_slices(files: Sequence[str | Path], acs: int) -> list[tuple[CineFile, int]]:
     """All slices of all files in order, refusing files that cannot serve as reference."""
     slices = []
-    for path in files:
-        file = read_file(path)
+    for file in (file for path in files for file in open_files(path)):
+        path = file.path
         if not file.fully_sampled:
             fix = "leave it out, e.g. with find_files(root, fully_sampled=True)"
             raise DataError(path, "fully sampled k-space", f"undersampled {file.key!r}", fix)

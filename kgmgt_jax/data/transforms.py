@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 Images = Complex64[np.ndarray, "t n h w"]
-OptionalSens = Complex64[np.ndarray, "n h w"] | None
+OptionalSens = Complex64[np.ndarray, "*t n h w"] | None
 Cropped = Complex64[np.ndarray, "t n h_cut w_cut"]
-OptionalCropped = Complex64[np.ndarray, "n h_cut w_cut"] | None
+OptionalCropped = Complex64[np.ndarray, "*t n h_cut w_cut"] | None
 
 _AXES = (-2, -1)
 _PERCENTILE = 99.0
@@ -164,7 +164,8 @@ def triplets(
     Args:
         kspace: Fully sampled k-space of the whole cine (or of a crop of it).
         mask: Sampling mask of every frame.
-        sens: Sensitivities; ``None`` for a single coil.
+        sens: Sensitivities, one set for all frames or ``(t, n, h, w)``; ``None`` for a single
+            coil.
         frames: Target frames, which become the batch axis b.
         circular: See `neighbours`.
 
@@ -190,12 +191,18 @@ def triplets(
         "succeeding": zero_filled[[after for _, after in around]] / scale,
         "kspace": measured[frames] / scale,
         "mask": mask[frames],
-        "reference": coil_combine(ifft2c(kspace[frames]), sens) / scale,
+        "reference": coil_combine(ifft2c(kspace[frames]), _of_frames(sens, frames)) / scale,
         "scale": np.full(len(frames), scale),
     }
     if sens is not None:
-        batch["sens"] = np.repeat(sens[None], len(frames), axis=0)
+        fixed = sens.ndim == 3
+        batch["sens"] = np.repeat(sens[None], len(frames), axis=0) if fixed else sens[frames]
     return batch
+
+
+def _of_frames(sens: OptionalSens, frames: list[int]) -> OptionalSens:
+    """Maps of the given frames, where they differ between frames."""
+    return sens if sens is None or sens.ndim == 3 else sens[frames]
 
 
 def triplet(

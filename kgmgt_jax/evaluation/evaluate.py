@@ -9,7 +9,7 @@ import numpy as np
 from flax import errors as flax_errors
 from tqdm import tqdm
 
-from kgmgt_jax.data.cmrxrecon import find_files
+from kgmgt_jax.data.formats import find_files
 from kgmgt_jax.data.pipeline import validation_cases
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
 from kgmgt_jax.evaluation.sequence import make_reconstructor

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.cmrxrecon import CineFile, read_file
+from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.transforms import ifft2c, triplets
 from kgmgt_jax.evaluation.evaluate import Method
@@ -45,6 +45,9 @@ def reconstruct_file(
     out: str | Path,
     mask: str | Path | None = None,
     reference: str | Path | None = None,
+    *,
+    key: str | None = None,
+    axes: str | None = None,
 ) -> str:
     """Reconstructs every slice of a file; writes images, a figure and a GIF.
 
@@ -58,6 +61,8 @@ def reconstruct_file(
         out: folder for what is written.
         mask: mask file, where it does not lie beside ``path``.
         reference: the fully sampled file, for metrics.
+        key: dataset that holds the k-space, where no known format names it.
+        axes: order of its axes, e.g. ``"kx,ky,coil"``.
 
     Returns:
         What was done and written, to print.
@@ -65,7 +70,7 @@ def reconstruct_file(
     Raises:
         DataError: if a file cannot be used.
     """
-    file = read_file(path, mask=mask)
+    file = read_file(path, mask=mask, key=key, axes=axes)
     truth = None if reference is None else _open_reference(reference, file)
     images, zero_filled = [], []
     total = len(file) * file.slice_shape[0]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kgmgt_jax.data.cmrxrecon import find_files
+from kgmgt_jax.data.formats import find_files
 from kgmgt_jax.data.pipeline import make_training_loader, validation_batches
 from kgmgt_jax.interop.vgg import load_vgg19
 from kgmgt_jax.metrics import psnr

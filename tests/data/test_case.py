@@ -1,5 +1,6 @@
 """CineCase refuses what a reconstruction could not use, in one line that says what and where."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -134,3 +135,42 @@ def test_an_error_is_one_line():
 def test_an_error_survives_pickling():
     error = DataError("a.mat", "one thing", "another")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_sensitivities_may_change_over_time():
+    kspace, mask = _arrays()
+    assert CineCase(kspace, mask, META, sens=kspace.copy()).sens.shape == (3, 2, 5, 4)
+
+
+@pytest.mark.parametrize("peak", [1e-16, 1e16])
+def test_kspace_that_single_precision_cannot_square_is_refused(peak):
+    kspace, mask = _arrays()
+    with pytest.raises(DataError, match="a peak of 1e-15 to 1e"):
+        CineCase(kspace / np.abs(kspace).max() * np.float32(peak), mask, META)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4), (3, 6, 4), (3, 5)])
+def test_a_reference_that_is_no_window_of_the_image_is_refused(shape):
+    kspace, mask = _arrays()
+    with pytest.raises(DataError, match=r"at most \(t, ky, kx\) = \(3, 5, 4\)"):
+        CineCase(kspace, mask, META, reference=np.ones(shape, np.float32))
+
+
+def test_a_reference_that_is_not_finite_is_refused():
+    kspace, mask = _arrays()
+    with pytest.raises(DataError, match="finite reference"):
+        CineCase(kspace, mask, META, reference=np.full((3, 5, 4), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"), [([2], 1), ([1, 2, 3], 3), ([0, 2, 3, 4], 3), ([1, 3], 0), (range(5), 5)]
+)
+def test_acs_counts_complete_lines_around_the_centre(lines, expected):
+    kspace, mask = np.ones((2, 1, 5, 4), np.complex64), np.zeros((2, 5, 4), np.float32)
+    mask[:, list(lines)] = 1
+    assert CineCase(kspace * mask[:, None], mask, META).acs == expected
+
+
+def test_a_case_is_simulated_if_it_says_how():
+    assert not META.simulated
+    assert dataclasses.replace(META, simulation="from images").simulated

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.cmrxrecon import CineFile, find_files
+from kgmgt_jax.data.formats import CineFile, find_files, read_file
 from kgmgt_jax.data.pipeline import TripletSource, make_training_loader, validation_batches
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
 
@@ -58,7 +58,7 @@ def test_the_source_has_every_frame_of_every_slice_once(files):
 
 def test_the_source_holds_the_images_of_the_kspace(files):
     frame = TripletSource(files, acs=4)[5]
-    np.testing.assert_allclose(fft2c(frame.images), CineFile(files[0])[1].kspace, atol=1e-6)
+    np.testing.assert_allclose(fft2c(frame.images), read_file(files[0])[1].kspace, atol=1e-6)
 
 
 def _count_reads(monkeypatch) -> list[int]:
@@ -290,7 +290,7 @@ VALIDATION = {"acceleration": 3.0, "acs": 4}
 def test_validation_shows_whole_slices_in_order(files):
     batches = list(validation_batches(files, **VALIDATION))
     assert [batch["target"].shape for batch in batches] == [(4, 16, 12)] * 4
-    expected = ifft2c(CineFile(files[0])[1].kspace)[:, 0]
+    expected = ifft2c(read_file(files[0])[1].kspace)[:, 0]
     found = batches[1]["reference"] * batches[1]["scale"][:, None, None]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

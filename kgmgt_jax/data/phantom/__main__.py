@@ -17,8 +17,7 @@ def _integers(text: str) -> tuple[int, ...]:
 
 def _extent(text: str) -> float | tuple[float, ...]:
     """``"340"`` as 340.0, ``"340,260"`` as (340.0, 260.0)."""
-    values = tuple(float(part) for part in text.split(","))
-    return values if len(values) > 1 else values[0]
+    return tuple(map(float, text.split(","))) if "," in text else float(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

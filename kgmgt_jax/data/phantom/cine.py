@@ -7,7 +7,12 @@ import numpy as np
 from jaxtyping import Complex, Float, UInt8
 
 from kgmgt_jax.data.phantom.canvas import Plane
-from kgmgt_jax.data.phantom.coils import coil_sensitivities, complex_noise
+from kgmgt_jax.data.phantom.coils import (
+    coil_sensitivities,
+    complex_noise,
+    pixel_grid,
+    smooth_phase,
+)
 from kgmgt_jax.data.phantom.field import field_map
 from kgmgt_jax.data.phantom.heart import Heart
 from kgmgt_jax.data.phantom.long_axis import paint_four_chamber
@@ -66,16 +71,6 @@ def _heart(seed: int) -> Heart:
     return Heart.draw(_stream(seed, 0))
 
 
-def _grid(shape, field_of_view_mm) -> tuple[np.ndarray, np.ndarray]:
-    """Positions x, y of the pixels in mm; the origin is the pixel at index ``size // 2``."""
-    y, x = (
-        (np.arange(n, dtype=np.float32) - n // 2) * np.float32(fov / n)
-        for n, fov in zip(shape, field_of_view_mm, strict=True)
-    )
-    x, y = np.meshgrid(x, y)
-    return x, y
-
-
 def _centred_fft2(image: np.ndarray) -> np.ndarray:
     """Centred orthonormal DFT; NumPy's, since SciPy's in ``transforms`` differs in the last bit."""
     axes = (-2, -1)
@@ -130,10 +125,9 @@ def _contrasts(seed: int, view: str, level: float, grid, fov, tilt: float) -> Si
 def _receive(rng, image, grid, fov) -> Complex[np.ndarray, "t h w"]:
     """Image with the scanner's shading and phase (a random quadratic), scaled to about 1e-3."""
     u, v = 2 * grid[0] / fov[1], 2 * grid[1] / fov[0]
-    basis = np.stack([np.ones_like(u), u, v, u * v, u**2, v**2])
-    weights = rng.uniform(-1, 1, 6) * [np.pi, 1.2, 1.2, 0.6, 0.8, 0.8]
+    phase = smooth_phase(rng, u, v)
     shading = 1 + 0.08 * noise_field(rng, 120.0)(*grid)
-    factor = shading * np.exp(1j * np.tensordot(weights, basis, 1))
+    factor = shading * np.exp(1j * phase)
     shown = image * factor.astype(np.complex64)
     return shown * np.float32(rng.uniform(0.8e-3, 1.2e-3) / np.percentile(np.abs(shown), 99))
 
@@ -171,7 +165,7 @@ def make_cine(
         ValueError: an argument is out of range; the message names it.
     """
     fov = _check(seed, shape, n_frames, n_coils, view, level, noise, field_of_view_mm)
-    grid = _grid(shape, fov)
+    grid = pixel_grid(shape, fov)
     rng = _stream(seed, 5)
     tilt = rng.uniform(0.25, 0.6) if view == "sax" else rng.uniform(1.15, 1.4)
     plane = _draw(seed, view, level, grid, n_frames, _contrasts(seed, view, level, grid, fov, tilt))

@@ -1,4 +1,4 @@
-"""Receive coils by Biot and Savart, and the noise they pick up.
+"""Receive coils by Biot and Savart, the noise they pick up, and the phase of their images.
 
 Positions are in mm in the frame of the image: ``x`` along columns, ``y`` along rows (downwards),
 ``z`` through the slice, the origin at the centre.
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy import special
 
-__all__ = ["coil_sensitivities", "complex_noise", "loop_field"]
+__all__ = ["coil_sensitivities", "complex_noise", "loop_field", "pixel_grid", "smooth_phase"]
 
 
 def loop_field(
@@ -95,6 +95,38 @@ def coil_sensitivities(
         maps.append(received @ e1 - 1j * (received @ e2))
     sens = np.stack(maps)
     return (sens / np.sqrt((np.abs(sens) ** 2).sum(0))).astype(np.complex64)
+
+
+def pixel_grid(
+    shape: tuple[int, int], field_of_view_mm: tuple[float, float]
+) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Positions x, y of the pixels in mm; the origin is the pixel at index ``size // 2``.
+
+    Args:
+        shape: rows and columns.
+        field_of_view_mm: extents of rows and columns.
+    """
+    y, x = (
+        (np.arange(n, dtype=np.float32) - n // 2) * np.float32(fov / n)
+        for n, fov in zip(shape, field_of_view_mm, strict=True)
+    )
+    x, y = np.meshgrid(x, y)
+    return x, y
+
+
+def smooth_phase(
+    rng: np.random.Generator, u: Float[np.ndarray, "h w"], v: Float[np.ndarray, "h w"]
+) -> Float[np.ndarray, "h w"]:
+    """A random quadratic, in rad: what shim, receiver and flow leave in the phase of an image.
+
+    Args:
+        rng: random generator.
+        u: column positions, from -1 to 1.
+        v: row positions, from -1 to 1.
+    """
+    basis = np.stack([np.ones_like(u), u, v, u * v, u**2, v**2])
+    weights = rng.uniform(-1, 1, 6) * [np.pi, 1.2, 1.2, 0.6, 0.8, 0.8]
+    return np.tensordot(weights, basis, 1)
 
 
 def complex_noise(

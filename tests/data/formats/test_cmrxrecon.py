@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.cmrxrecon import find_files, read_file, subject_of
+from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.data.formats.cmrxrecon import subject_of
 
 SHAPE = (3, 2, 2, 6, 4)  # (t, z, n, ky, kx)
 CHUNKS = (1, 1, 2, 6, 4)
@@ -91,17 +92,6 @@ def test_what_a_case_says_about_itself(data_dir):
     assert (meta.source, meta.name) == (str(path), "P001/cine_sax/slice1")
     assert (meta.key, meta.slice_index, meta.n_slices) == ("kspace_sub10", 1, 2)
     assert (meta.fully_sampled, meta.nominal_acceleration) == (False, 10.0)
-
-
-def test_find_files_lists_cines_and_no_masks(data_dir):
-    files = find_files(data_dir / "cmrxrecon/2023")
-    assert [path.name for path in files] == ["cine_sax.mat"] * 8
-
-
-@pytest.mark.parametrize(("fully_sampled", "expected"), [(True, 2), (False, 6)])
-def test_find_files_tells_full_from_undersampled_by_the_key(data_dir, fully_sampled, expected):
-    files = find_files(data_dir / "cmrxrecon/2023", fully_sampled=fully_sampled)
-    assert len(files) == expected
 
 
 # Values and axes
@@ -219,8 +209,8 @@ def test_a_full_file_together_with_a_mask_is_refused(tmp_path):
 
 
 def test_a_missing_key_is_refused_with_the_keys_found(tmp_path):
-    path = _write(tmp_path / "cine_sax.mat", kus=_kspace(), other=np.ones(1))
-    with _refused(r"kspace_full.*, got the keys \['kus', 'other'\]"):
+    path = _write(tmp_path / "cine_sax.mat", kspaces=_kspace(), other=np.ones(1))
+    with _refused(r"known format, got 'kspaces' complex \(3, 2, 2, 6, 4\), 'other'.*--key kspaces"):
         read_file(path)
 
 
@@ -285,30 +275,6 @@ def test_a_missing_file_is_refused(tmp_path):
         read_file(tmp_path / "cine_sax.mat")
 
 
-def test_a_directory_in_place_of_a_file_is_refused(tmp_path):
-    with _refused("a .mat file, got a directory"):
-        read_file(tmp_path)
-
-
-# Search
-
-
-def test_an_empty_directory_is_refused(tmp_path):
+def test_an_empty_directory_in_place_of_a_file_is_refused(tmp_path):
     with _refused("cine_.*.mat files at any depth, got none"):
-        find_files(tmp_path)
-
-
-def test_a_missing_directory_is_refused(tmp_path):
-    with _refused("nothing at that path"):
-        find_files(tmp_path / "nowhere")
-
-
-def test_a_directory_without_the_wanted_kind_is_refused(tmp_path):
-    _undersampled(tmp_path, mask04=_mask())
-    with _refused("fully sampled cine_.*.mat files, got none of that kind"):
-        find_files(tmp_path, fully_sampled=True)
-
-
-def test_a_file_is_found_as_itself(tmp_path):
-    path = _write(tmp_path / "any_name.mat", kspace_full=_kspace())
-    assert find_files(path) == [path]
+        read_file(tmp_path)

@@ -1,0 +1,69 @@
+"""Command line of the data: ``python -m kgmgt_jax.data inspect PATH``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kgmgt_jax.data.formats import ReadOptions
+from kgmgt_jax.data.inspection import Finding, format_findings, inspect_path, open_case
+from kgmgt_jax.data.simulation import Simulation
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; bad input ends with one line and 2, ``KGMGT_DEBUG=1`` shows the traceback."""
+    parser = argparse.ArgumentParser(prog="python -m kgmgt_jax.data", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_inspect(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        if os.environ.get("KGMGT_DEBUG"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _add_inspect(commands) -> None:
+    parser = commands.add_parser("inspect", help="say what a file or a folder holds")
+    parser.add_argument("path", type=Path, help="a file or a folder")
+    parser.add_argument("--key", help="array that holds the k-space or images")
+    parser.add_argument("--axes", help="order of its axes as h5py sees them, e.g. kx,ky,coil")
+    parser.add_argument("--mask", type=Path, help="file with the sampling mask")
+    parser.add_argument("--figure", type=Path, help="PNG of the first readable file to write")
+    parser.add_argument("--coils", type=int, default=8, help="coils simulated for images")
+    parser.add_argument("--noise", type=float, default=0.005, help="noise simulated for images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is simulated")
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    simulation = Simulation(options.coils, options.noise, options.seed)
+    read = ReadOptions(options.mask, options.key, options.axes, simulation)
+    findings = list(inspect_path(options.path, read))
+    print(format_findings(findings, options.path))
+    if options.figure is not None:
+        _draw(findings, options.figure, read)
+    return 0
+
+
+def _draw(findings: Sequence[Finding], out: Path, read: ReadOptions) -> None:
+    """Draws the middle case of the first file that could be read."""
+    from kgmgt_jax.data.pictures import case_figure  # Matplotlib takes a second to load
+
+    finding = next((finding for finding in findings if finding.cases), None)
+    if finding is None:
+        print(f"no case to draw, so {out} was not written")
+        return
+    print(case_figure(out, open_case(finding, read)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

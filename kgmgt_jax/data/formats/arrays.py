@@ -1,0 +1,251 @@
+"""Named arrays in HDF5, MATLAB 5 and npy files, read with care: none of them can be trusted.
+
+A damaged header can claim any size, so each claim is held against the bytes on disk before memory
+is asked for. Arrays come in NumPy's order of axes, which is MATLAB's reversed, and complex numbers
+as complex64 however they are stored: complex, or compounds of ``real`` and ``imag``.
+"""
+
+import functools
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import scipy.io
+
+from kgmgt_jax.data.case import DataError
+
+__all__ = [
+    "ArrayInfo",
+    "check_size",
+    "describe",
+    "get_dataset",
+    "list_arrays",
+    "open_hdf5",
+    "read_array",
+]
+
+_DENSEST = 1100  # deflate, the densest compression in use, shrinks at most 1032-fold
+_SLACK = 1 << 16
+_MOST_ARRAYS, _DEEPEST = 20_000, 32
+_LARGEST_CHUNK = 1 << 30
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class ArrayInfo(NamedTuple):
+    """Shape and dtype of an array as it is stored."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def kind(self) -> str:
+        """``"complex"``, ``"real"`` or, of anything else, the dtype."""
+        return _kind(self.dtype)
+
+
+def list_arrays(path: str | Path) -> dict[str, ArrayInfo]:
+    """Name, shape and kind of every array in a file; of an npy file, one without a name.
+
+    Raises:
+        DataError: If the file is missing, damaged or none of the three kinds.
+    """
+    path = _existing(path)
+    if _is_npy(path):
+        array = _load_npy(path)
+        return {"": ArrayInfo(array.shape, array.dtype)}
+    if _is_mat5(path):
+        loaded = _load_mat5(path, _state(path))
+        return {key: ArrayInfo(array.shape, array.dtype) for key, array in loaded.items()}
+    with open_hdf5(path) as file:
+        return {name: ArrayInfo(item.shape or (), item.dtype) for name, item in _datasets(file)}
+
+
+def read_array(path: str | Path, key: str, index: Any = ()) -> np.ndarray:
+    """Reads one array, or the part of it that ``index`` selects.
+
+    Raises:
+        DataError: If the file cannot be read, has no such array or claims more than it holds.
+    """
+    path = _existing(path)
+    if _is_npy(path):
+        return _plain(np.array(_load_npy(path)[index]))
+    if _is_mat5(path):
+        loaded = _load_mat5(path, _state(path))
+        if key not in loaded:
+            raise DataError(path, f"an array named {key!r}", f"the keys {sorted(loaded)}")
+        return _plain(np.array(loaded[key][index]))
+    with open_hdf5(path) as file:
+        dataset = get_dataset(file, key)
+        _check_dataset(path, dataset)
+        return _plain(np.asarray(dataset[index]))
+
+
+@contextmanager
+def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
+    """Opens an HDF5 file; every failure of the HDF5 library inside becomes a `DataError`."""
+    path = _existing(path)
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except DataError:
+        raise
+    except Exception as error:  # on damaged files h5py raises nearly every kind there is
+        fix = "copy it again, or save it from MATLAB with -v7.3"
+        wanted = "a complete HDF5 file (MATLAB v7.3)"
+        raise DataError(path, wanted, str(error) or type(error).__name__, fix) from error
+
+
+def get_dataset(file: h5py.File, key: str) -> h5py.Dataset:
+    """A dataset of an open file.
+
+    Raises:
+        DataError: If there is none of that name.
+    """
+    dataset = file.get(key)
+    if not isinstance(dataset, h5py.Dataset):
+        raise DataError(file.filename, f"a dataset named {key!r}", f"the keys {sorted(file)}")
+    return dataset
+
+
+def check_size(path: str | Path, n_bytes: int, stored: int) -> None:
+    """Refuses an array that its file cannot hold or this machine's memory cannot.
+
+    Args:
+        path: The file.
+        n_bytes: Size of the array in memory.
+        stored: Bytes on disk that it is to come from.
+
+    Raises:
+        DataError: If the bytes on disk, even compressed, cannot expand to ``n_bytes``.
+    """
+    if n_bytes > _DENSEST * stored + _SLACK:
+        got = f"a header that claims {n_bytes:.3g} bytes"
+        raise DataError(path, f"at most what {stored} stored bytes hold", got, "copy it again")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if n_bytes > memory:
+        raise DataError(path, f"less than {memory:.3g} bytes of memory", f"{n_bytes:.3g} bytes")
+
+
+def describe(arrays: dict[str, ArrayInfo]) -> str:
+    """What a file holds, for error messages: keys, kinds and shapes of the first few arrays."""
+    if not arrays:
+        return "no arrays"
+    shown = [
+        f"{key!r} {info.kind} {info.shape}" if key else f"{info.kind} {info.shape}"
+        for key, info in list(arrays.items())[:6]
+    ]
+    more = len(arrays) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        what = f"a {path.suffix} file" if path.suffix else "a file"
+        raise DataError(path, what, "a directory" if path.is_dir() else "no file")
+    return path
+
+
+def _head(path: Path, n_bytes: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(n_bytes)
+    except OSError as error:
+        raise DataError(path, "a readable file", str(error)) from error
+
+
+def _is_npy(path: Path) -> bool:
+    return path.suffix == ".npy" or _head(path, 6) == b"\x93NUMPY"
+
+
+def _is_mat5(path: Path) -> bool:
+    head = _head(path, 520)
+    endian = head[126:128]
+    return endian in (b"IM", b"MI") and not head[512:].startswith(_SIGNATURE) and head[:1] != b"\0"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _kind(dtype: np.dtype) -> str:
+    if dtype.kind == "c":
+        return "complex"
+    if dtype.names == ("real", "imag") and {dtype["real"].kind, dtype["imag"].kind} == {"f"}:
+        return "complex"
+    return "real" if dtype.kind in "fiub" else str(dtype)
+
+
+def _plain(raw: np.ndarray) -> np.ndarray:
+    """Complex numbers as complex64; everything else as it is."""
+    if _kind(raw.dtype) != "complex":
+        return raw
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are refused by CineCase
+        if raw.dtype.names is None:
+            return raw.astype(np.complex64)
+        pairs = np.stack([raw["real"], raw["imag"]], axis=-1).astype(np.float32)
+    return pairs.view(np.complex64)[..., 0]
+
+
+def _datasets(group: h5py.Group, depth: int = 0, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All datasets below a group by path, sorted; MATLAB's ``#refs#`` and links out left out."""
+    if len(group) > _MOST_ARRAYS or depth > _DEEPEST:
+        raise DataError(group.file.filename, f"at most {_MOST_ARRAYS} arrays", f"{len(group)}")
+    for name in sorted(group):
+        if name.startswith("#") or not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        item = group[name]
+        if isinstance(item, h5py.Dataset):
+            yield prefix + name, item
+        elif isinstance(item, h5py.Group):
+            yield from _datasets(item, depth + 1, f"{prefix}{name}/")
+
+
+def _check_dataset(path: Path, dataset: h5py.Dataset) -> None:
+    """Refuses sizes that cannot be true."""
+    n_bytes = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    check_size(path, n_bytes, min(dataset.id.get_storage_size(), path.stat().st_size))
+    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    if chunk > max(_LARGEST_CHUNK, n_bytes):
+        raise DataError(path, "chunks no larger than the array", f"{chunk:.3g} bytes a chunk")
+
+
+def _load_npy(path: Path) -> np.ndarray:
+    """An npy file mapped into memory; pickled objects are never loaded."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header is parsed as Python: any error may come
+        raise DataError(path, "a complete npy file", str(error), "save it again") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
+    """All numeric arrays of a MATLAB 5 file, axes reversed to the order of the HDF5 files.
+
+    SciPy reads whole variables only, so the last file is kept for its other slices; ``state``
+    tells when it has changed.
+    """
+    fix = "copy it again, or save it from MATLAB with -v7.3"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            claims = scipy.io.whosmat(path)
+            check_size(path, sum(math.prod(shape) for _, shape, _ in claims), state[1])
+            loaded = scipy.io.loadmat(path, variable_names=[name for name, *_ in claims])
+    except DataError:
+        raise
+    except Exception as error:  # SciPy raises nearly every kind there is on damaged files
+        got = str(error) or type(error).__name__
+        raise DataError(path, "a complete MATLAB 5 file", got, fix) from error
+    return {
+        name: array.T
+        for name, array in sorted(loaded.items())
+        if isinstance(array, np.ndarray) and array.dtype.kind in "fiubc"
+    }

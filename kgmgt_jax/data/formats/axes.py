@@ -1,0 +1,75 @@
+"""Order of the axes of an array in a file, as a user names it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kgmgt_jax.data.case import DataError
+
+__all__ = ["AXES", "AxisOrder"]
+
+AXES = {
+    "t": ("t", "time", "frame", "frames"),
+    "z": ("z", "slice", "slices"),
+    "n": ("n", "c", "coil", "coils", "channel", "channels"),
+    "h": ("h", "ky", "y", "row", "rows"),
+    "w": ("w", "kx", "x", "column", "columns", "readout"),
+}
+"""Canonical letter of each axis and the names it goes by."""
+
+_LETTER = {name: letter for letter, names in AXES.items() for name in names}
+
+
+@dataclass(frozen=True)
+class AxisOrder:
+    """Axes of an array as NumPy and h5py see them, MATLAB's reversed.
+
+    Attributes:
+        letters: One of ``t z n h w`` for each axis; ``h`` and ``w`` are always there.
+    """
+
+    letters: str
+
+    @classmethod
+    def parse(cls, text: str, source: str | Path) -> "AxisOrder":
+        """Reads e.g. ``"kx,ky,coil"``; see `AXES` for the names.
+
+        Raises:
+            DataError: If a name is unknown or comes twice, or ky or kx is missing.
+        """
+        names = text.lower().replace(",", " ").strip("()[] ").split()
+        letters = "".join(_LETTER.get(name, "?") for name in names)
+        twice = len(set(letters)) < len(letters)
+        if "?" in letters or twice or not {"h", "w"} <= set(letters):
+            wanted = (
+                "--axes with ky and kx and perhaps t, z, coil, each once, e.g. 't,z,coil,ky,kx'"
+            )
+            raise DataError(source, wanted, repr(text))
+        return cls(letters)
+
+    def __str__(self) -> str:
+        return ", ".join({"n": "coil", "h": "ky", "w": "kx"}.get(a, a) for a in self.letters)
+
+    def check(self, shape: Sequence[int], source: str | Path, key: str) -> None:
+        """Refuses an array with another number of axes, or an empty one."""
+        if len(shape) != len(self.letters) or 0 in shape:
+            fix = "name its axes with --axes (axes= in Python), e.g. --axes kx,ky,coil"
+            wanted = f"{key!r} with non-empty axes ({self})"
+            raise DataError(source, wanted, f"shape {tuple(shape)}", fix)
+
+    def size(self, letter: str, shape: Sequence[int]) -> int:
+        """Length of an axis, 1 if the array has none of that name."""
+        return shape[self.letters.index(letter)] if letter in self.letters else 1
+
+    def index(self, z: int) -> tuple[int | slice, ...]:
+        """What to read for slice ``z``."""
+        return tuple(z if letter == "z" else slice(None) for letter in self.letters)
+
+    def arrange(self, array: np.ndarray, wanted: str) -> np.ndarray:
+        """What ``index(z)`` selected with its axes in the order ``wanted``, size 1 if missing."""
+        present = self.letters.replace("z", "")
+        ordered = array.transpose([present.index(letter) for letter in wanted if letter in present])
+        added = tuple(i for i, letter in enumerate(wanted) if letter not in present)
+        return np.ascontiguousarray(np.expand_dims(ordered, added))

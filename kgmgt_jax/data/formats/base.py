@@ -1,0 +1,128 @@
+"""What all readers share: a file as a sequence of slices, and what they say about files."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import overload
+
+import numpy as np
+from jaxtyping import Complex64, Float32
+
+from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
+
+__all__ = ["CineFile", "DataWarning", "import_optional", "measured_pattern", "orientation"]
+
+Shape = tuple[int, int, int, int]
+Vector = Sequence[float] | np.ndarray
+
+
+class DataWarning(UserWarning):
+    """Something about a file that a user should know though the file can be used."""
+
+
+class CineFile(Sequence[CineCase], ABC):
+    """Slices of equal shape in one file, read from disk one at a time.
+
+    Making it reads what is needed to refuse an unusable file at once; the k-space stays on disk.
+    It holds no open file and may be sent to another process. ``len()``, indexing and iteration
+    give one `CineCase` each.
+
+    Attributes:
+        path: The file.
+        format: Name of the layout.
+        key: Dataset that holds the data; empty where a file holds one only.
+        name: Prefix of the names of the cases.
+        n_slices: Slices in the file; equal to ``len()`` unless some are left out.
+        slice_shape: Shape of every slice, ``(t, n, h, w)``.
+        fully_sampled: Whether every sample was acquired.
+        notes: What else a user should know, one sentence each.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        format: str,
+        key: str,
+        slice_shape: Shape,
+        n_slices: int,
+        fully_sampled: bool,
+        name: str = "",
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.path, self.format, self.key = path, format, key
+        self.slice_shape, self.n_slices = slice_shape, n_slices
+        self.fully_sampled, self.name = fully_sampled, name or path.stem
+        self.notes = tuple(notes)
+
+    def __len__(self) -> int:
+        return self.n_slices
+
+    @overload
+    def __getitem__(self, index: int) -> CineCase: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[CineCase]: ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[z] for z in range(*index.indices(len(self)))]
+        return self._read(range(len(self))[index])  # an IndexError beyond the last slice
+
+    @abstractmethod
+    def _read(self, z: int) -> CineCase:
+        """Reads one slice, ``0 <= z < len(self)``."""
+
+    def _meta(self, z: int, **more) -> CaseMeta:
+        """What all slices of the file have in common, and ``more`` about slice ``z``."""
+        return CaseMeta(
+            source=str(self.path),
+            name=f"{self.name}/slice{z}",
+            key=self.key,
+            slice_index=z,
+            n_slices=self.n_slices,
+            format=self.format,
+            fully_sampled=self.fully_sampled,
+            **{"notes": self.notes, **more},
+        )
+
+
+def measured_pattern(kspace: Complex64[np.ndarray, "t n h w"]) -> Float32[np.ndarray, "t h w"]:
+    """Mask of the samples that are not exactly zero in every coil, for files without a mask."""
+    with np.errstate(invalid="ignore"):  # signalling NaN; CineCase refuses them
+        return (kspace != 0).any(axis=1).astype(np.float32)
+
+
+def import_optional(package: str, path: str | Path) -> ModuleType:
+    """Imports a package that only some formats need.
+
+    Raises:
+        DataError: If it is not installed; the line names ``path`` and the extra to install.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        fix = "pip install 'kgmgt-jax[formats]'"
+        raise DataError(path, f"the package {package!r} to read it", str(error), fix) from error
+
+
+def orientation(rows: Vector, columns: Vector) -> str:
+    """Directions in the patient along which the row and the column index grow.
+
+    Args:
+        rows: Direction of a growing row index, (x, y, z) towards left, posterior and superior
+            (DICOM's frame), any length.
+        columns: The same for the column index.
+
+    Returns:
+        E.g. ``"rows to P, columns to L"``: the nearest of L, R, A, P, S, I. Oblique planes are
+        named by their main direction.
+    """
+
+    def letter(vector: Vector) -> str:
+        axis = int(np.argmax(np.abs(vector)))
+        return ("RL", "AP", "IS")[axis][int(vector[axis] > 0)]
+
+    if not (np.all(np.isfinite(rows)) and np.all(np.isfinite(columns))):
+        return "unknown"
+    return f"rows to {letter(rows)}, columns to {letter(columns)}"

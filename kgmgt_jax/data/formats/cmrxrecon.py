@@ -1,0 +1,257 @@
+"""Reader for CMRxRecon 2023, 2024 and 2025: MATLAB v7.3 (HDF5) or, in places, MATLAB 5.
+
+Files lie below ``{MultiCoil,SingleCoil}/Cine/<set>/``:
+
+====  ==================================  =========================================  ==============
+year  k-space                             its mask                                   mask axes
+====  ==================================  =========================================  ==============
+2023  FullSample/P001/cine_sax.mat        none
+2023  AccFactor04/P001/cine_sax.mat       cine_sax_mask.mat beside it                (ky, kx)
+2024  FullSample/P001/cine_sax.mat        none
+2024  UnderSample_Task1/P001/             Mask_Task1/P001/                           (ky, kx)
+      cine_sax_kus_Uniform4.mat           cine_sax_mask_Uniform4.mat
+2024  UnderSample_Task2/P001/             Mask_Task2/P001/                           (t, ky, kx)
+      cine_sax_kus_ktGaussian8.mat        cine_sax_mask_ktGaussian8.mat
+2025  as 2024, <centre>/<scanner>/P001    Mask_TaskAll/<centre>/<scanner>/P001       (t, ky, kx)
+====  ==================================  =========================================  ==============
+
+K-space is ``kspace_full``, ``kspace_subNN``, ``kspace`` or ``kus`` with axes (t, z, coil, ky, kx)
+as h5py sees them, or ``kspace_single_full`` and ``kspace_single_subNN`` with (t, z, ky, kx). Units
+are arbitrary, about 1e-2 at the centre of k-space. Accelerations in names are nominal: they leave
+out the central lines, of which there are 24 in 2023, else 16 to 20. The "slices" of a long-axis
+file are different views, not a stack.
+
+Source: the organisers' format descriptions, CmrxRecon/CMRxRecon, CMRxRecon2024, CMRxRecon2025.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays, read_array
+from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.formats.base import CineFile, DataWarning, measured_pattern
+from kgmgt_jax.data.formats.masks import number_in, read_mask
+
+__all__ = ["CmrxreconFile", "is_cine_name", "is_full_key", "kspace_key", "subject_of"]
+
+_KEY = re.compile(r"kspace|kus|kspace_(single_)?(full|sub\d+)")
+_KEYS = "kspace_full, kspace_subNN, kspace_single_full, kspace_single_subNN, kspace or kus"
+_CINE = re.compile(r"(cine_.+|[lr]vot)(_kus_[A-Za-z]+\d+)?")
+_YEARS = ("2023", "2024", "2025")
+
+
+class _Bad(NamedTuple):
+    """What is left out of a file: its last frames, and one slice."""
+
+    n_frames: int
+    slice_index: int | None
+
+
+_KNOWN_BAD = {"P109": _Bad(3, None), "P100": _Bad(4, 1)}
+"""Damaged ``cine_sax.mat`` in the training set of 2024, by subject."""
+
+
+def is_cine_name(path: Path) -> bool:
+    """Whether a file is named like a cine (not a mask, mapping or flow) of CMRxRecon."""
+    return bool(_CINE.fullmatch(path.stem)) and "_mask" not in path.stem
+
+
+def kspace_key(arrays: dict[str, ArrayInfo]) -> str | None:
+    """The one official k-space key in a file, or ``None`` if there is none or more than one."""
+    keys = [key for key in arrays if _KEY.fullmatch(key)]
+    return keys[0] if len(keys) == 1 else None
+
+
+def is_full_key(key: str) -> bool:
+    """Whether a key names fully sampled k-space."""
+    return "full" in key or key == "kspace"
+
+
+def subject_of(path: str | Path) -> str:
+    """Subject a file belongs to: the nearest directory named like ``P001``, else its parent.
+
+    Numbers start anew in every centre of 2025, so centre and scanner are part of the name there:
+    ``"Center001/GE_15T_Signa/P001"``.
+    """
+    parents = [parent.name for parent in Path(path).absolute().parents]
+    number = next((i for i, name in enumerate(parents) if re.fullmatch(r"P\d+", name)), None)
+    if number is None:
+        return parents[0]
+    centre = next((i for i, name in enumerate(parents) if re.fullmatch(r"Center\d+", name)), -1)
+    return "/".join(parents[number : centre + 1][::-1]) if centre > number else parents[number]
+
+
+class CmrxreconFile(CineFile):
+    """One ``.mat`` file of CMRxRecon; see `CineFile`.
+
+    Args:
+        path: A ``cine_*.mat`` file, fully sampled or undersampled.
+        mask: File with the sampling mask of an undersampled file. By default it is looked for
+            where the organisers put it.
+        key: Dataset that holds the k-space, where it has none of the official names. A name with
+            ``full`` in it is read as fully sampled, any other as undersampled.
+        axes: Order of the axes, where it is not the official one.
+
+    Raises:
+        DataError: If the file is missing, damaged or of another layout, or its mask is.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        mask: str | Path | None = None,
+        key: str | None = None,
+        axes: str | None = None,
+    ) -> None:
+        path = Path(path)
+        key, info = _find_kspace(path, key)
+        default = "t,z,ky,kx" if "single" in key else "t,z,coil,ky,kx"
+        self._axes = AxisOrder.parse(axes or default, path)
+        self._axes.check(info.shape, path, key)
+        t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
+        year = _year(path, key)
+        bad = _known_bad(path, year, t, n_slices)
+        self._stored_frames = t
+        self._kept = [z for z in range(n_slices) if z != bad.slice_index]
+        super().__init__(
+            path,
+            format=f"cmrxrecon{year}",
+            key=key,
+            name=f"{subject_of(path)}/{path.stem}",
+            slice_shape=(t - bad.n_frames, n, h, w),
+            n_slices=n_slices,
+            fully_sampled=is_full_key(key),
+            notes=_warn(path, bad),
+        )
+        self._view = path.stem.split("_kus_")[0].removeprefix("cine_")
+        self._mask, self._mask_source = self._find_mask(mask)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def _read(self, z: int) -> CineCase:
+        z = self._kept[z]
+        raw = read_array(self.path, self.key, self._axes.index(z))
+        kspace = self._axes.arrange(raw, "tnhw")[: self.slice_shape[0]]
+        meta = self._meta(
+            z,
+            nominal_acceleration=self._nominal(),
+            view=self._view,
+            is_stack=not self._view.startswith("lax"),
+            mask_source=self._mask_source,
+        )
+        case = CineCase(kspace, self._mask.copy(), meta)
+        if self._mask_is_foreign and not np.array_equal(self._mask, measured_pattern(case.kspace)):
+            fix = "give the mask this file was acquired with by --mask (mask= in Python)"
+            got = f"samples elsewhere than in {self._mask_source}, of another set"
+            raise DataError(self.path, "k-space sampled as its mask says", got, fix)
+        return case
+
+    def _nominal(self) -> float | None:
+        if self.fully_sampled:
+            return 1.0
+        return number_in(self.path.stem if "_kus_" in self.path.stem else self.key)
+
+    def _find_mask(self, mask: str | Path | None) -> tuple[Float32[np.ndarray, "t h w"], str]:
+        """Mask of every slice and where it comes from: all ones for a full file."""
+        t, _, h, w = self.slice_shape
+        self._mask_is_foreign = False
+        if self.fully_sampled:
+            if mask is not None:
+                got = f"the fully sampled {self.key!r} together with mask={str(mask)!r}"
+                raise DataError(self.path, "undersampled k-space to go with a mask", got)
+            return np.ones((t, h, w), np.float32), "all samples"
+        candidates = [Path(mask)] if mask else list(_mask_paths(self.path))
+        path = next((path for path in candidates if path.is_file()), None)
+        if path is None:
+            wanted = f"the sampling mask of {self.key!r} in {candidates[0]}"
+            fix = "put it there, or name the mask file with --mask (mask= in Python)"
+            raise DataError(self.path, wanted, "no file", fix)
+        self._mask_is_foreign = not mask and _set_folder(path) != _set_folder(self.path)
+        shape = (self._stored_frames, h, w)
+        return read_mask(path, shape, self.path.name, self._nominal())[:t], str(path)
+
+
+def _find_kspace(path: Path, key: str | None) -> tuple[str, ArrayInfo]:
+    """The dataset of the k-space, by its official name unless ``key`` gives another."""
+    arrays = list_arrays(path)
+    key = key or kspace_key(arrays)
+    if key is None or key not in arrays:
+        wanted = f"one dataset named {_KEYS}" if key is None else f"a dataset named {key!r}"
+        fix = "name the dataset with --key (key= in Python)"
+        raise DataError(path, wanted, f"the keys {sorted(arrays)}", fix)
+    if arrays[key].kind != "complex":
+        wanted = f"{key!r} as a compound of floats 'real' and 'imag'"
+        raise DataError(path, wanted, f"{arrays[key].dtype}")
+    return key, arrays[key]
+
+
+def _mask_paths(path: Path) -> Iterator[Path]:
+    """Where the mask of an undersampled file may lie, the likeliest first."""
+    if "_kus_" not in path.stem:
+        yield path.with_name(f"{path.stem}_mask.mat")
+        return
+    name = path.name.replace("_kus_", "_mask_")
+    folder = _set_folder(path)
+    if folder is not None:
+        task, *inside = path.parent.relative_to(folder).parts
+        likely = task.replace("UnderSample_", "Mask_")
+        others = sorted(p for p in folder.parent.iterdir() if p.is_dir() and p != folder)
+        for place in (folder, *others):
+            tasks = sorted(p.name for p in place.glob("Mask_Task*") if p.name != likely)
+            for mask_folder in (likely, *tasks):
+                yield place.joinpath(mask_folder, *inside, name)
+    yield path.with_name(name)
+
+
+def _set_folder(path: Path) -> Path | None:
+    """``TrainingSet``, ``ValidationSet``, ...: the folder above the kind of sampling."""
+    kinds = re.compile(r"FullSample|AccFactor\d+|(UnderSample|Mask)_Task\w+")
+    above = (parent for parent in path.absolute().parents if kinds.fullmatch(parent.name))
+    kind = next(above, None)
+    return None if kind is None else kind.parent
+
+
+def _year(path: Path, key: str) -> str:
+    """Edition a file belongs to, by its key, the folders around it, and their names; else 2023."""
+    folder = _set_folder(path)
+    beside = {entry.name for entry in folder.iterdir()} if folder else set()
+    parents = [parent.name for parent in path.absolute().parents]
+    if "single" in key or "sub" in key or any(re.fullmatch(r"AccFactor\d+", p) for p in beside):
+        return "2023"
+    if key == "kspace" or any(name.endswith("TaskAll") for name in beside):
+        return "2025"
+    if any(re.fullmatch(r"Center\d+", name) for name in parents):
+        return "2025"
+    if any(re.fullmatch(r"(Mask|UnderSample)_Task[12]", name) for name in beside):
+        return "2024"
+    named = (re.fullmatch(r"\D*(20\d\d)", name) for name in parents)
+    return next((match[1] for match in named if match and match[1] in _YEARS), "2023")
+
+
+def _known_bad(path: Path, year: str, n_frames: int, n_slices: int) -> _Bad:
+    subject = subject_of(path)
+    if year != "2024" or path.stem != "cine_sax" or "ValidationSet" in path.parts:
+        return _Bad(0, None)
+    bad = _KNOWN_BAD.get(subject, _Bad(0, None))
+    fits = n_frames > bad.n_frames and (bad.slice_index is None or n_slices > 1)
+    return bad if fits else _Bad(0, None)
+
+
+def _warn(path: Path, bad: _Bad) -> Sequence[str]:
+    """Says what is left out."""
+    left_out = [f"the last {bad.n_frames} frames"] if bad.n_frames else []
+    left_out += [] if bad.slice_index is None else [f"slice {bad.slice_index}"]
+    if not left_out:
+        return ()
+    note = f"left out {' and '.join(left_out)}, which are damaged in this file as published"
+    warnings.warn(f"{path}: {note}", DataWarning, stacklevel=4)
+    return (note,)

@@ -1,0 +1,185 @@
+"""Magnitude cines, made into k-space: HDF5 and npy stacks, NIfTI. For DICOM see `dicom`.
+
+==========  ==========================================  ==========================================
+file        axes                                        cases
+==========  ==========================================  ==========================================
+HDF5        datasets (t, y, x) of real numbers at any   one a dataset
+            depth; complex ones if called ``image``
+npy         (t, y, x) of real numbers                   one
+NIfTI       (x, y, z, t)                                one a slice
+==========  ==========================================  ==========================================
+
+Rows (y) become ky and columns (x) kx. `Simulation` says how; every case is labelled simulated. Its
+reference is the image without noise.
+"""
+
+import math
+import warnings
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Num
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, list_arrays, read_array
+from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation
+from kgmgt_jax.data.formats.masks import MASK_KEY
+from kgmgt_jax.data.simulation import Simulation
+
+__all__ = ["ArrayImages", "ImageFile", "NiftiImages", "image_keys"]
+
+
+class ImageFile(CineFile):
+    """Slices of magnitude images of which k-space is simulated when asked for; see `CineFile`."""
+
+    def __init__(self, path: Path, *, simulation: Simulation, shape, **common) -> None:
+        t, h, w = shape
+        slice_shape = (t, simulation.n_coils, h, w)
+        super().__init__(path, slice_shape=slice_shape, fully_sampled=True, **common)
+        self.simulation, self._orientation = simulation, "rows y, columns x"
+
+    @abstractmethod
+    def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
+        """Images of a slice, real or complex."""
+
+    def _read(self, z: int) -> CineCase:
+        images = self._read_images(z)
+        name = f"{self.name}/slice{z}"
+        _check_images(self.path, name, images)
+        kind = np.complex64 if np.iscomplexobj(images) else np.float32
+        kspace, reference = self.simulation.run(images.astype(kind), name)
+        meta = self._meta(
+            z,
+            nominal_acceleration=1.0,
+            mask_source="all samples",
+            simulation=str(self.simulation),
+            orientation=self._orientation,
+        )
+        t, _, h, w = kspace.shape
+        return CineCase(kspace, np.ones((t, h, w), np.float32), meta, reference=reference)
+
+
+class ArrayImages(ImageFile):
+    """One stack of images in an HDF5, MATLAB or npy file; see `ImageFile`.
+
+    Args:
+        path: The file.
+        key: The array; empty for npy.
+        axes: Order of the axes.
+        simulation: How k-space is made of it.
+
+    Raises:
+        DataError: If the array has other axes.
+    """
+
+    def __init__(
+        self, path: Path, key: str, *, simulation: Simulation, axes: str = "t,y,x"
+    ) -> None:
+        info = list_arrays(path)[key]
+        self._axes = AxisOrder.parse(axes, path)
+        self._axes.check(info.shape, path, key or path.stem)
+        if "n" in self._axes.letters or info.kind not in ("real", "complex"):
+            got = f"{info.kind} {info.shape} as ({self._axes})"
+            raise DataError(path, "images of numbers, without a coil axis", got)
+        t, n_slices, h, w = (self._axes.size(letter, info.shape) for letter in "tzhw")
+        super().__init__(
+            path,
+            simulation=simulation,
+            shape=(t, h, w),
+            format="images",
+            key=key,
+            n_slices=n_slices,
+            name=f"{path.stem}/{key}" if key else path.stem,
+        )
+
+    def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
+        return self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "thw")
+
+
+class NiftiImages(ImageFile):
+    """One NIfTI file; see `ImageFile`.
+
+    Args:
+        path: A ``.nii`` or ``.nii.gz`` file.
+        axes: Order of the axes, where it is not (x, y, z, t).
+        simulation: How k-space is made of it.
+
+    Raises:
+        DataError: If the package ``nibabel`` is missing, or the file is damaged or has other axes.
+    """
+
+    def __init__(self, path: Path, *, simulation: Simulation, axes: str | None = None) -> None:
+        image = _load_nifti(path)
+        shape = image.shape
+        if axes is None and len(shape) != 4:
+            fix = "say what they are with --axes, such as --axes x,y,t"
+            raise DataError(path, "four axes (x, y, z, t)", f"shape {shape}", fix)
+        self._axes = AxisOrder.parse(axes or "x,y,z,t", path)
+        self._axes.check(shape, path, path.name)
+        dtype = image.get_data_dtype()
+        if dtype.kind not in "fiu" or "n" in self._axes.letters:
+            raise DataError(path, "real numbers without a coil axis", f"{dtype} {shape}")
+        check_size(path, math.prod(shape) * dtype.itemsize, path.stat().st_size)
+        t, n_slices, h, w = (self._axes.size(letter, shape) for letter in "tzhw")
+        super().__init__(
+            path,
+            simulation=simulation,
+            shape=(t, h, w),
+            format="nifti",
+            key="",
+            n_slices=n_slices,
+            name=path.name.split(".nii")[0],
+        )
+        frame = np.diag([-1.0, -1.0, 1.0]) @ np.asarray(image.affine, float)[:3, :3]
+        if {self._axes.letters.index(letter) for letter in "hw"} <= {0, 1, 2}:
+            rows, columns = (frame[:, self._axes.letters.index(letter)] for letter in "hw")
+            self._orientation = orientation(rows, columns)
+
+    def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
+        image = _load_nifti(self.path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                raw = np.asarray(image.dataobj[self._axes.index(z)], np.float32)
+        except Exception as error:  # nibabel raises what gzip, NumPy and the system do
+            raise DataError(self.path, "a complete NIfTI file", str(error)) from error
+        return self._axes.arrange(raw, "thw")
+
+
+def image_keys(arrays: dict[str, ArrayInfo]) -> list[str]:
+    """Arrays in a file that hold cines of images: (t, y, x), real, or complex and named so."""
+    keys = []
+    for key, info in arrays.items():
+        name = key.rsplit("/", 1)[-1].lower()
+        images = info.kind == "real" or (info.kind == "complex" and name in ("image", "images"))
+        if len(info.shape) == 3 and images and not MASK_KEY.match(name):
+            keys.append(key)
+    return keys
+
+
+def _load_nifti(path: Path):
+    package = import_optional("nibabel", path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return package.load(path)
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        got = str(error) or type(error).__name__
+        raise DataError(path, "a complete NIfTI file", got, "copy it again") from error
+
+
+def _check_images(path: Path, name: str, images: np.ndarray) -> None:
+    """Refuses what is no magnitude image."""
+    source = f"{path} [{name}]"
+    if not np.isfinite(images).all():
+        raise DataError(source, "finite images", "NaN or infinite pixels")
+    if not np.iscomplexobj(images) and images.min() < 0:
+        fix = "give magnitudes; signed phase images are none"
+        raise DataError(source, "images of at least 0", f"pixels down to {images.min():g}", fix)
+    if not images.any():
+        raise DataError(source, "images with signal", "zeros only")
+    peak = max(float(np.abs(part).max()) for part in (np.real(images), np.imag(images)))
+    if peak > 1e12:
+        raise DataError(source, "pixels up to 1e12", f"{peak:.3g}")

@@ -1,0 +1,78 @@
+"""K-space in any HDF5, MATLAB or npy file, once its key and the order of its axes are named."""
+
+from pathlib import Path
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.formats.arrays import check_size, describe, list_arrays, read_array
+from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.formats.base import CineFile, measured_pattern
+from kgmgt_jax.data.formats.masks import read_mask
+
+__all__ = ["NamedFile", "unnamed"]
+
+FROM_SAMPLES = "the samples that are not zero"
+_EXAMPLES = {2: "ky,kx", 3: "kx,ky,coil", 4: "t,coil,ky,kx"}
+
+
+class NamedFile(CineFile):
+    """K-space whose key and axes the user names; see `CineFile`.
+
+    Without a mask file the samples that are zero in every coil count as not measured.
+
+    Args:
+        path: An HDF5, MATLAB or npy file.
+        key: The array; an npy file has one, without a name.
+        axes: Order of its axes, as `AxisOrder.parse` reads it.
+        mask: File with the sampling mask.
+
+    Raises:
+        DataError: If there is no such array, or it is not complex or has other axes.
+    """
+
+    def __init__(
+        self, path: str | Path, *, key: str | None, axes: str, mask: str | Path | None = None
+    ) -> None:
+        path = Path(path)
+        arrays = list_arrays(path)
+        key = next(iter(arrays)) if key is None and len(arrays) == 1 else key
+        if key is None or key not in arrays:
+            wanted = "--key with the name of an array" if key is None else f"an array named {key!r}"
+            raise DataError(path, wanted, describe(arrays))
+        self._axes = AxisOrder.parse(axes, path)
+        shape = arrays[key].shape
+        self._axes.check(shape, path, key)
+        if arrays[key].kind != "complex":
+            raise DataError(path, f"complex k-space in {key!r}", f"{arrays[key].dtype}")
+        t, n_slices, n, h, w = (self._axes.size(letter, shape) for letter in "tznhw")
+        check_size(path, 8 * t * n * h * w, path.stat().st_size)
+        super().__init__(
+            path,
+            format="named axes",
+            key=key,
+            slice_shape=(t, n, h, w),
+            n_slices=n_slices,
+            fully_sampled=False,
+        )
+        self._mask = None if mask is None else read_mask(mask, (t, h, w), path.name)
+        self._mask_source = FROM_SAMPLES if mask is None else str(mask)
+        self.fully_sampled = all(bool(case.mask.all()) for case in self)
+
+    def _read(self, z: int) -> CineCase:
+        kspace = self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "tnhw")
+        mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
+        return CineCase(kspace, mask, self._meta(z, mask_source=self._mask_source))
+
+
+def unnamed(path: Path) -> DataError:
+    """Why a file of arrays cannot be read by itself, and what to pass."""
+    arrays = list_arrays(path)
+    candidates = [key for key, info in arrays.items() if info.kind == "complex"]
+    fix = "no array is complex, as k-space is"
+    if candidates:
+        key = candidates[0]
+        naming = f"--key {key} and " if key else ""
+        n_axes = len(arrays[key].shape)
+        example = _EXAMPLES.get(n_axes, "t,z,coil,ky,kx")
+        fix = f"pass {naming}--axes with its {n_axes} axes in order, such as --axes {example}"
+    wanted = "k-space or images under the keys of a known format"
+    return DataError(path, wanted, describe(arrays), fix)

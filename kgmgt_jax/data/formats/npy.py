@@ -1,0 +1,109 @@
+"""Reader for k-space, sensitivities and mask in three npy files side by side.
+
+Files belong together by name: ``kspace.npy``, ``sens.npy``, ``mask.npy``, with any common prefix
+or suffix, e.g. ``P001_kspace.npy`` and ``P001_mask.npy``. See `ROLES` for other words that serve.
+
+===========  ==========================================  =====================================
+array        axes                                        if the file is missing
+===========  ==========================================  =====================================
+k-space      (t, coil, ky, kx), complex
+maps         (t, coil, ky, kx) or (coil, ky, kx)         no maps
+mask         (t, ky, kx), (ky, kx) or (ky,)              the samples that are not zero
+===========  ==========================================  =====================================
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Complex64
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.formats.arrays import list_arrays, read_array
+from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.formats.base import CineFile, measured_pattern
+from kgmgt_jax.data.formats.masks import read_mask
+from kgmgt_jax.data.formats.named import FROM_SAMPLES
+
+__all__ = ["ROLES", "NpyFile", "npy_role"]
+
+ROLES = {
+    "kspace": ("kspace", "ksp", "kdata"),
+    "sens": ("sens", "sensitivities", "maps", "smaps", "csm", "csmap", "csmaps"),
+    "mask": ("mask", "masks"),
+}
+"""Words in a file name that say what it holds."""
+
+_ROLE = {word: role for role, words in ROLES.items() for word in words}
+
+
+def npy_role(path: Path) -> tuple[str, str]:
+    """What a file name says it holds (``"kspace"``, ``"sens"``, ``"mask"`` or ``""``), and the
+    rest of the name, which members of a triple share.
+    """
+    words = re.split(r"[_\-. ]", path.stem.lower())
+    roles = [word for word in words if word in _ROLE]
+    rest = "_".join(word for word in words if word not in _ROLE)
+    return (_ROLE[roles[0]] if len(roles) == 1 else ""), rest
+
+
+class NpyFile(CineFile):
+    """One cine slice in npy files; see `CineFile`.
+
+    Args:
+        path: The file with the k-space; its companions lie beside it.
+        mask: File with the mask, instead of the companion.
+        axes: Order of the axes of the k-space, where it is not (t, coil, ky, kx).
+
+    Raises:
+        DataError: If an array has other axes or another dtype than the k-space asks for.
+    """
+
+    def __init__(
+        self, path: str | Path, *, mask: str | Path | None = None, axes: str | None = None
+    ) -> None:
+        path = Path(path)
+        info = list_arrays(path)[""]
+        self._axes = AxisOrder.parse(axes or "t,coil,ky,kx", path)
+        self._axes.check(info.shape, path, path.stem)
+        if info.kind != "complex":
+            raise DataError(path, "complex k-space", f"{info.dtype} {info.shape}")
+        t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
+        super().__init__(
+            path,
+            format="npy",
+            key="",
+            slice_shape=(t, n, h, w),
+            n_slices=n_slices,
+            fully_sampled=False,
+        )
+        mask = mask or _companion(path, "mask")
+        self._mask = None if mask is None else read_mask(mask, (t, h, w), path.name)
+        self._mask_source = FROM_SAMPLES if mask is None else str(mask)
+        self._sens = _companion(path, "sens")
+        self.fully_sampled = all(bool(case.mask.all()) for case in self)
+
+    def _read(self, z: int) -> CineCase:
+        kspace = self._axes.arrange(read_array(self.path, "", self._axes.index(z)), "tnhw")
+        mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
+        meta = self._meta(z, mask_source=self._mask_source)
+        return CineCase(kspace, mask, meta, sens=self._read_sens())
+
+    def _read_sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:
+        if self._sens is None:
+            return None
+        info = list_arrays(self._sens)[""]
+        t, n, h, w = self.slice_shape
+        if info.kind != "complex" or info.shape not in ((n, h, w), (t, n, h, w)):
+            wanted = f"complex maps (coil, ky, kx) = {(n, h, w)} or (t, coil, ky, kx)"
+            raise DataError(self._sens, wanted, f"{info.dtype} {info.shape}")
+        return np.ascontiguousarray(read_array(self._sens, ""))
+
+
+def _companion(path: Path, role: str) -> Path | None:
+    """The file beside ``path`` with the same name but for another role, if there is one."""
+    _, rest = npy_role(path)
+    found = [p for p in sorted(path.parent.glob("*.npy")) if npy_role(p) == (role, rest)]
+    if len(found) > 1:
+        raise DataError(path, f"one {role} file beside it", f"{[p.name for p in found]}")
+    return found[0] if found else None

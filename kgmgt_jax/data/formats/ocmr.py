@@ -1,0 +1,229 @@
+"""Reader for ISMRMRD files (HDF5, group ``dataset``), such as those of OCMR.
+
+Readouts are sorted into (phase, coil, ky, kx) for each slice, set and, beside several cardiac
+phases, repetition; with one phase the repetitions are the frames. Averages of one line are
+averaged. ``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``. An echo that starts late
+(``2 center_sample < nx``) is padded with zeros in front, which the mask says. Noise scans and other
+readouts that are no imaging data are skipped. Readouts are kept as long as they were sampled, in
+OCMR twice the field of view.
+
+Source: the ISMRMRD specification; the reading script of MRIOSU/OCMR for the padding.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import numpy as np
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.formats.arrays import check_size, get_dataset, open_hdf5
+from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation
+
+__all__ = ["IsmrmrdFile", "is_ismrmrd"]
+
+_GROUP = "dataset"
+_SKIPPED = (
+    "ACQ_IS_NOISE_MEASUREMENT",
+    "ACQ_IS_PARALLEL_CALIBRATION",
+    "ACQ_IS_NAVIGATION_DATA",
+    "ACQ_IS_PHASECORR_DATA",
+    "ACQ_IS_HPFEEDBACK_DATA",
+    "ACQ_IS_DUMMYSCAN_DATA",
+    "ACQ_IS_RTFEEDBACK_DATA",
+    "ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA",
+)
+_COUNTERS = ("slice", "set", "repetition", "phase", "kspace_encode_step_1")
+
+
+_PROBE = """
+import sys, h5py
+with h5py.File(sys.argv[1], "r") as file:
+    group = file[sys.argv[2]]
+    group["xml"][0]
+    for start in range(0, len(group["data"]), 256):
+        group["data"][start : start + 256]
+"""
+_PROBE_SECONDS, _BYTES_A_SECOND = 15, 20e6  # the least to wait for, and the slowest disk
+
+
+def is_ismrmrd(arrays) -> bool:
+    """Whether these are the arrays of an ISMRMRD file."""
+    return {f"{_GROUP}/data", f"{_GROUP}/xml"} <= set(arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class _Readouts:
+    """Imaging readouts in the order of the file; every array has one entry a readout.
+
+    Attributes:
+        number: Position in the file.
+        frame: Cardiac phase, or repetition where there is one phase only.
+        line: ky.
+        case: Which slice, set and repetition, counted from 0 in that order.
+    """
+
+    number: np.ndarray
+    frame: np.ndarray
+    line: np.ndarray
+    case: np.ndarray
+
+
+class IsmrmrdFile(CineFile):
+    """One ISMRMRD file; see `CineFile`.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: If the package ``ismrmrd`` is missing, the file is damaged, its header
+            contradicts its readouts, or it is not a two-dimensional Cartesian cine.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        package = import_optional("ismrmrd", path)
+        _probe(path)
+        with open_hdf5(path) as file:
+            lines, nx, centre = _encoding(path, file, package)
+            heads = _imaging_heads(path, file, package)
+        self._first = heads[0]
+        counters = {name: heads["head"]["idx"][name].astype(int) for name in _COUNTERS}
+        _check_counters(path, heads["head"], counters["kspace_encode_step_1"], lines)
+        n_frames, self._readouts = _sort(heads["number"], counters)
+        head = heads["head"][0]
+        n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
+        self._n_samples = n_samples
+        short = 2 * int(head["center_sample"]) < nx
+        self._padding = nx - n_samples if short and n_samples < nx else 0
+        shape = (n_frames, n_coils, lines, n_samples + self._padding)
+        check_size(path, 8 * int(np.prod(shape)), path.stat().st_size * 64)
+        notes = [f"the centre of k-space is line {centre}"] if centre != lines // 2 else []
+        notes += ["asymmetric echo, padded with zeros"] if self._padding else []
+        super().__init__(
+            path,
+            format="ismrmrd",
+            key=_GROUP,
+            slice_shape=shape,
+            n_slices=int(self._readouts.case.max()) + 1,
+            fully_sampled=False,
+            notes=notes,
+        )
+        wanted = self.n_slices * n_frames * lines
+        r = self._readouts
+        self.fully_sampled = len(set(zip(r.case, r.frame, r.line, strict=True))) == wanted
+
+    def _read(self, z: int) -> CineCase:
+        chosen = np.flatnonzero(self._readouts.case == z)
+        frames, lines = self._readouts.frame[chosen], self._readouts.line[chosen]
+        t, n, h, _ = self.slice_shape
+        total = np.zeros((t, h, n, self._n_samples), np.complex64)
+        count = np.zeros((t, h), np.float32)
+        np.add.at(count, (frames, lines), 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # NaN is refused by CineCase
+            np.add.at(total, (frames, lines), self._samples(self._readouts.number[chosen]))
+            total /= np.maximum(count, 1)[..., None, None]
+        average = total.transpose(0, 2, 1, 3)  # t n h w
+        padding = [(0, 0)] * 3 + [(self._padding, 0)]
+        kspace = np.pad(np.ascontiguousarray(average), padding)
+        mask = np.repeat((count > 0).astype(np.float32)[..., None], self._n_samples, axis=2)
+        mask = np.pad(mask, padding[1:])
+        head = self._first["head"]
+        meta = self._meta(
+            z,
+            orientation=orientation(head["phase_dir"], head["read_dir"]),
+            mask_source="the readouts in the file",
+            nominal_acceleration=1.0 if self.fully_sampled else None,
+        )
+        return CineCase(kspace, mask, meta)
+
+    def _samples(self, numbers: np.ndarray) -> np.ndarray:
+        """Readouts by their position in the file, complex64 (readout, coil, sample)."""
+        _, n_coils, _, _ = self.slice_shape
+        with open_hdf5(self.path) as file:
+            raw = get_dataset(file, f"{_GROUP}/data")[numbers]["data"]
+            size = 2 * n_coils * self._n_samples
+            sizes = {np.size(readout) for readout in raw}
+            if sizes != {size}:
+                got = f"sizes {sorted(sizes)}"
+                raise DataError(self.path, f"readouts of {size} floats as their headers say", got)
+            samples = np.stack([np.asarray(readout, np.float32) for readout in raw])
+        return samples.view(np.complex64).reshape(len(numbers), n_coils, self._n_samples)
+
+
+def _probe(path: Path) -> None:
+    """Reads a file in a process of its own first.
+
+    Readouts have variable length, and on damaged heaps of such the HDF5 library may loop forever
+    or crash where no exception can stop it.
+    """
+    limit = _PROBE_SECONDS + path.stat().st_size / _BYTES_A_SECOND
+    command = [sys.executable, "-c", _PROBE, str(path), _GROUP]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired as error:
+        got = f"one that is not read within {limit:.0f} s"
+        raise DataError(path, "a complete HDF5 file", got, "copy it again") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise DataError(path, "a complete HDF5 file", last, "copy it again")
+
+
+def _encoding(path: Path, file: h5py.File, package: ModuleType) -> tuple[int, int, int]:
+    """Number of ky lines, readout samples of a full echo, and the central line, of the header."""
+    xml = get_dataset(file, f"{_GROUP}/xml")[0]
+    try:
+        encodings = package.xsd.CreateFromDocument(xml).encoding
+        limits = encodings[0].encodingLimits.kspace_encoding_step_1
+        matrix = encodings[0].encodedSpace.matrixSize
+        lines, nx, nz = int(limits.maximum) + 1, int(matrix.x), int(matrix.z)
+        centre = int(limits.center)
+        trajectory = str(getattr(encodings[0].trajectory, "value", encodings[0].trajectory))
+    except Exception as error:  # the XML library raises many kinds
+        raise DataError(path, "a complete ISMRMRD header", str(error)) from error
+    if trajectory != "cartesian" or nz > 1:
+        got = f"a {trajectory} trajectory with nz = {nz}"
+        raise DataError(path, "a Cartesian cine of single slices", got)
+    return lines, nx, centre
+
+
+def _imaging_heads(path: Path, file: h5py.File, package: ModuleType) -> np.ndarray:
+    """Headers of the imaging readouts and their positions, fields ``number`` and ``head``."""
+    data = get_dataset(file, f"{_GROUP}/data")
+    check_size(path, len(data) * 340, path.stat().st_size)
+    heads = np.asarray(data.fields("head")[()])
+    skip = 0
+    for flag in _SKIPPED:
+        skip |= 1 << (getattr(package, flag) - 1)
+    numbers = np.flatnonzero((heads["flags"] & np.uint64(skip)) == 0)
+    if not len(numbers):
+        raise DataError(path, "imaging readouts", f"{len(heads)} readouts, none of that kind")
+    chosen = np.empty(len(numbers), [("number", int), ("head", heads.dtype)])
+    chosen["number"], chosen["head"] = numbers, heads[numbers]
+    return chosen
+
+
+def _check_counters(path: Path, heads: np.ndarray, line: np.ndarray, lines: int) -> None:
+    """Refuses readouts beyond the header's limits, in 3-D, or of several lengths."""
+    if line.max() >= lines:
+        got = f"a readout of line {line.max()}"
+        raise DataError(path, f"lines 0 to {lines - 1} as its header says", got)
+    if heads["idx"]["kspace_encode_step_2"].any() or heads["idx"]["contrast"].any():
+        raise DataError(path, "one partition and one contrast", "several")
+    for name in ("number_of_samples", "active_channels"):
+        values = np.unique(heads[name])
+        if len(values) != 1 or values[0] == 0:
+            raise DataError(path, f"one {name} for all readouts", f"{values.tolist()[:6]}")
+
+
+def _sort(numbers: np.ndarray, counters: dict[str, np.ndarray]) -> tuple[int, _Readouts]:
+    """Number of frames, and the readouts with the frame, line and case they belong to."""
+    gated = bool(counters["phase"].max() > 0)
+    frame = counters["phase"] if gated else counters["repetition"]
+    others = [counters["slice"], counters["set"]] + [counters["repetition"]] * gated
+    _, case = np.unique(np.stack(others), axis=1, return_inverse=True)
+    line = counters["kspace_encode_step_1"]
+    return int(frame.max()) + 1, _Readouts(numbers, frame, line, case.ravel())

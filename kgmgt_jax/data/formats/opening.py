@@ -1,0 +1,187 @@
+"""Opening a path of any format, and finding what to open below a directory."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import cmrxrecon
+from kgmgt_jax.data.formats.arrays import list_arrays
+from kgmgt_jax.data.formats.bart import BartFile
+from kgmgt_jax.data.formats.base import CineFile, DataWarning
+from kgmgt_jax.data.formats.cmrxrecon import CmrxreconFile
+from kgmgt_jax.data.formats.dicom import read_series
+from kgmgt_jax.data.formats.fastmri import FastmriFile
+from kgmgt_jax.data.formats.images import ArrayImages, NiftiImages, image_keys
+from kgmgt_jax.data.formats.named import NamedFile
+from kgmgt_jax.data.formats.npy import NpyFile
+from kgmgt_jax.data.formats.ocmr import IsmrmrdFile
+from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units, recognise
+from kgmgt_jax.data.simulation import Simulation
+
+__all__ = ["ReadOptions", "find_files", "open_files", "open_unit", "read_file"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a user may say about a file.
+
+    Attributes:
+        mask: File with the sampling mask, where it does not lie with the k-space.
+        key: Array that holds the data, where its name is not one a format knows.
+        axes: Order of that array's axes as h5py and NumPy see them, e.g. ``"kx,ky,coil"``.
+        simulation: How k-space is made of magnitude images.
+    """
+
+    mask: str | Path | None = None
+    key: str | None = None
+    axes: str | None = None
+    simulation: Simulation = Simulation()
+
+
+def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[Path]:
+    """Lists the cines below a directory, sorted by path, to be opened by `open_files`.
+
+    Magnitude images count only where there is no k-space beside them, so that measured and
+    simulated data never mix unasked. Files that hold no cine are left out with a warning; a
+    damaged one is an error.
+
+    Args:
+        root: A directory, searched to any depth, or one file, returned as it is.
+        fully_sampled: Keep only fully sampled (``True``) or only undersampled files (``False``);
+            ``None`` keeps both.
+
+    Raises:
+        DataError: If ``root`` does not exist or holds no such file, or one is damaged.
+    """
+    root = Path(root)
+    if root.is_file():
+        return [root]
+    units = find_units(root)
+    good = [unit for unit in units if unit.error is None]
+    bad = [unit for unit in units if unit.error is not None]
+    for unit in bad:
+        if unit.error and (unit.format == "damaged" or not good):
+            raise unit.error
+    if not good:
+        raise DataError(root, "cines such as cine_*.mat files at any depth", "none")
+    if bad:
+        note = f"{root}: left out {len(bad)} files that hold no cine, such as {bad[0].path}"
+        warnings.warn(note, DataWarning, stacklevel=2)
+    if any(unit.format not in IMAGES for unit in good):
+        good = [unit for unit in good if unit.format not in IMAGES]
+    files = [unit.path for unit in good]
+    if fully_sampled is not None:
+        files = [unit.path for unit in good if _is_full(unit) == fully_sampled]
+        if not files:
+            wanted = "fully sampled" if fully_sampled else "undersampled"
+            raise DataError(root, f"{wanted} cine_*.mat files", "none of that kind")
+    return files
+
+
+def open_files(path: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
+    """Opens what a path holds: one or more files of slices of equal shape.
+
+    A file of several image stacks, a folder of several DICOM series or a tree give more than one.
+
+    Args:
+        path: A file or a directory.
+        options: What the user says about it.
+
+    Raises:
+        DataError: If it does not exist, is damaged or of no known format.
+    """
+    path, options = Path(path), options or ReadOptions()
+    if path.is_dir():
+        units = find_units(path)
+        if not units:
+            raise DataError(path, "cines such as cine_*.mat files at any depth", "none")
+        return [file for unit in units for file in open_unit(unit, options)]
+    return open_unit(recognise(path), options)
+
+
+def read_file(
+    path: str | Path,
+    *,
+    mask: str | Path | None = None,
+    key: str | None = None,
+    axes: str | None = None,
+) -> CineFile:
+    """Opens one file of slices that are read when asked for; see `ReadOptions`.
+
+    Returns:
+        The slices of the file; ``len()``, indexing and iteration give one ``CineCase`` each.
+
+    Raises:
+        DataError: If the file is missing, damaged, of no known format, or holds several cines.
+    """
+    files = open_files(path, ReadOptions(mask, key, axes))
+    if len(files) != 1:
+        got = f"{len(files)}: {', '.join(repr(file.key or file.name) for file in files[:4])}, ..."
+        raise DataError(path, "one cine", got, "name one with --key (key= in Python)")
+    return files[0]
+
+
+def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
+    """Opens one of `find_units`; see `open_files`."""
+    options = options or ReadOptions()
+    path, mask = unit.path, options.mask
+    named = options.key is not None or options.axes is not None
+    if unit.error is not None and not (named and unit.format in ("arrays", "mask")):
+        raise unit.error
+    if named:
+        return [_open_named(unit, options)]
+    if unit.format in IMAGES and mask is not None:
+        got = f"images together with mask={str(mask)!r}"
+        raise DataError(path, "undersampled k-space to go with a mask", got)
+    simulation = options.simulation
+    openers: dict[str, Callable[[], Sequence[CineFile]]] = {
+        "cmrxrecon": lambda: [CmrxreconFile(path, mask=mask)],
+        "fastmri": lambda: [FastmriFile(path, mask=mask)],
+        "ismrmrd": lambda: [IsmrmrdFile(path)],
+        "bart": lambda: [BartFile(path, mask=mask)],
+        "npy": lambda: [NpyFile(path, mask=mask)],
+        "nifti": lambda: [NiftiImages(path, simulation=simulation)],
+        "dicom": lambda: read_series(_dicom_files(path), path, simulation),
+        "images": lambda: [
+            ArrayImages(path, key, simulation=simulation) for key in image_keys(list_arrays(path))
+        ],
+    }
+    return list(openers[unit.format]())
+
+
+def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
+    """Opens a file whose key or axes the user names."""
+    path, mask, key, axes = unit.path, options.mask, options.key, options.axes
+    simulation = options.simulation
+    if unit.format in ("nifti", "npy") and key is not None:
+        raise DataError(path, "no --key, for the file holds one array", f"{key=}")
+    if unit.format == "nifti":
+        return NiftiImages(path, axes=axes, simulation=simulation)
+    if unit.format == "npy":
+        return NpyFile(path, mask=mask, axes=axes)
+    if unit.format not in ("cmrxrecon", "fastmri", "images", "arrays", "mask"):
+        raise DataError(path, f"no --key and --axes for {unit.format}", f"{key=}, {axes=}")
+    arrays = list_arrays(path)
+    only = next(iter(arrays)) if len(arrays) == 1 else None
+    official = cmrxrecon.kspace_key(arrays) if unit.format == "cmrxrecon" else None
+    name = only if key is None and official is None else key or official
+    if name in arrays and (arrays[name].kind == "real" or name in image_keys(arrays)):
+        return ArrayImages(path, name, axes=axes or "t,y,x", simulation=simulation)
+    if axes is None or name == official:
+        return CmrxreconFile(path, mask=mask, key=key, axes=axes)
+    return NamedFile(path, key=name, axes=axes, mask=mask)
+
+
+def _is_full(unit: Unit) -> bool:
+    """Whether a file is fully sampled; CMRxRecon's keys say so without its mask."""
+    if unit.format == "cmrxrecon":
+        return cmrxrecon.is_full_key(cmrxrecon.kspace_key(list_arrays(unit.path)) or "")
+    return all(file.fully_sampled for file in open_unit(unit))
+
+
+def _dicom_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return [p for p in sorted(path.iterdir()) if p.is_file() and recognise(p).format == "dicom"]

@@ -1,0 +1,140 @@
+"""Which format a file or a tree of files is in, told by content rather than by name."""
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import cmrxrecon
+from kgmgt_jax.data.formats.arrays import list_arrays
+from kgmgt_jax.data.formats.bart import bart_base, is_bart_header
+from kgmgt_jax.data.formats.dicom import is_dicom
+from kgmgt_jax.data.formats.fastmri import is_fastmri
+from kgmgt_jax.data.formats.images import image_keys
+from kgmgt_jax.data.formats.masks import MASK_KEY
+from kgmgt_jax.data.formats.named import unnamed
+from kgmgt_jax.data.formats.npy import npy_role
+from kgmgt_jax.data.formats.ocmr import is_ismrmrd
+
+__all__ = ["IMAGES", "Unit", "find_units", "recognise"]
+
+IMAGES = ("nifti", "dicom", "images")
+_ARRAYS = (".mat", ".h5", ".hdf5", ".npy")
+_SUFFIXES = (*_ARRAYS, ".cfl", ".hdr", ".nii", ".gz", ".dcm", ".ima", "")
+_PREVIEWS = ("ImgSnapshot", "ImageShow")  # the organisers' pictures of their own k-space
+_NO_CINE = re.compile(r"t[12]|tagging|aorta|flow|black|lge|perfusion|mapping", re.IGNORECASE)
+
+
+class Unit(NamedTuple):
+    """What is read together: a file, or a folder of DICOM files, and its format.
+
+    ``error`` says why it cannot be read, ``None`` where nothing is known to be wrong.
+    """
+
+    path: Path
+    format: str
+    error: DataError | None = None
+
+
+def find_units(root: str | Path) -> list[Unit]:
+    """Lists what there is to read below a directory, sorted by path; masks and maps are not listed.
+
+    Args:
+        root: A directory, searched to any depth, or one file.
+
+    Raises:
+        DataError: If ``root`` does not exist.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DataError(root, "a directory or a .mat file", "nothing at that path")
+    if root.is_file():
+        return [recognise(root)]
+    files = sorted(p for p in root.rglob("*") if _is_candidate(p.relative_to(root)) and p.is_file())
+    units = {}
+    for path in files:
+        unit = recognise(path)
+        if unit.format == "dicom":
+            unit = unit._replace(path=path.parent)
+        if unit.format == "cmrxrecon" and _NO_CINE.search(path.stem):
+            error = DataError(path, "a cine", "another kind of scan, by its name")
+            unit = Unit(path, "no cine", error)
+        if unit.format not in ("mask", "maps", "unknown"):
+            units[unit.path] = unit
+    return list(units.values())
+
+
+def recognise(path: Path) -> Unit:
+    """Format of one file; never raises for what is in it."""
+    try:
+        return _recognise(path)
+    except DataError as error:
+        return Unit(path, "damaged", error)
+    except OSError as error:
+        return Unit(path, "damaged", DataError(path, "a readable file", str(error)))
+
+
+def _recognise(path: Path) -> Unit:
+    if not path.is_file():
+        what = "a .mat file" if path.suffix in (".mat", "") else f"a {path.suffix} file"
+        raise DataError(path, what, "no file")
+    with open(path, "rb") as file:
+        head = file.read(600)
+    if path.suffix == ".cfl" or is_bart_header(head):
+        return Unit(Path(f"{bart_base(path)}.cfl"), "bart")
+    if is_dicom(head):
+        return Unit(path, "dicom")
+    if head[:2] == b"\x1f\x8b":
+        head = _unzipped(path)
+    named_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+    if named_nifti or head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2"):
+        return Unit(path, "nifti")
+    arrays_inside = head.startswith(b"\x93NUMPY") or b"\x89HDF\r\n" in head or b"MATLAB" in head
+    if arrays_inside or path.suffix in _ARRAYS:
+        return _recognise_arrays(path)
+    known = "CMRxRecon, fastMRI, ISMRMRD, BART, npy, NIfTI, DICOM, HDF5 or MATLAB"
+    error = DataError(path, f"a file of {known}", f"bytes that begin with {head[:8]!r}")
+    return Unit(path, "unknown", error)
+
+
+def _recognise_arrays(path: Path) -> Unit:
+    """Format of an HDF5, MATLAB or npy file."""
+    arrays = list_arrays(path)
+    if path.suffix == ".npy":
+        role, _ = npy_role(path)
+        info = arrays[""]
+        if role in ("mask", "sens"):
+            return Unit(path, "mask" if role == "mask" else "maps", unnamed(path))
+        if info.kind == "complex":
+            return Unit(path, "npy")
+        if len(info.shape) == 3 and info.kind == "real" and role == "":
+            return Unit(path, "images")
+        return Unit(path, "arrays", unnamed(path))
+    if is_ismrmrd(arrays):
+        return Unit(path, "ismrmrd")
+    if is_fastmri(path, arrays):
+        return Unit(path, "fastmri")
+    if cmrxrecon.kspace_key(arrays):
+        return Unit(path, "cmrxrecon")
+    if arrays and all(MASK_KEY.fullmatch(key) for key in arrays):
+        return Unit(path, "mask", unnamed(path))
+    if image_keys(arrays):
+        return Unit(path, "images")
+    return Unit(path, "arrays", unnamed(path))
+
+
+def _is_candidate(path: Path) -> bool:
+    """Whether a file of a tree, by its path below the root, may hold a cine."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() in _SUFFIXES and not set(path.parts) & set(_PREVIEWS)
+
+
+def _unzipped(path: Path) -> bytes:
+    """First bytes of a gzip file; none if it is damaged."""
+    try:
+        with gzip.open(path) as file:
+            return file.read(600)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return b""

@@ -1,0 +1,113 @@
+"""Picture of one case: where it was sampled, its coils, the zero-filled and the reference image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex64, Num
+from matplotlib.figure import Figure
+
+from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.case import CineCase
+from kgmgt_jax.data.transforms import coil_combine, ifft2c
+from kgmgt_jax.mri.coils import estimate_sens
+
+__all__ = ["case_figure"]
+
+_MOST_COILS, _COILS_A_ROW = 10, 5
+_WINDOW_PERCENTILE = 99.5
+
+
+def case_figure(path: str | Path, case: CineCase) -> Path:
+    """Draws a case: mask over time and of the first frame, images, coil maps by magnitude.
+
+    The images show the first frame in one grey window. The reference is the case's own, or that
+    of the fully sampled k-space; an undersampled file has none. Maps that the file lacks are
+    estimated from the complete central lines.
+
+    Args:
+        path: PNG file to write, whole or not at all.
+        case: What to draw.
+
+    Returns:
+        ``path``.
+    """
+    sens, origin = _sens(case)
+    coil_images = ifft2c(case.kspace[:1].copy())
+    if sens is None:
+        combined = np.sqrt(np.sum(np.abs(coil_images) ** 2, axis=1))[0]
+    else:
+        combined = np.abs(coil_combine(coil_images[0], sens))
+    maps = () if sens is None else np.abs(sens[:_MOST_COILS])
+    figure, panels = _layout(len(maps), *case.mask.shape[1:])
+    _draw_masks(panels, case)
+    _draw_images(panels, combined, _reference(case, combined))
+    for i, (axes, one) in enumerate(zip(panels[4:], maps, strict=True)):
+        _show(axes, one, f"coil {i}, {origin}" if i == 0 else f"coil {i}", None)
+    label = ", simulated" if case.meta.simulated else ""
+    figure.suptitle(
+        f"{case.meta.name} ({case.meta.format}{label}): {case.n_frames} frames, "
+        f"{case.n_coils} coils, true R {case.true_acceleration:.2f}",
+        fontsize=9,
+    )
+    return write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+
+
+def _layout(n_maps: int, h: int, w: int) -> tuple[Figure, list[Any]]:
+    """A figure of four panels in a row and one for each map below, shaped like the image."""
+    n_rows = -(-n_maps // _COILS_A_ROW)
+    heights = [min(3.0, 2.4 * h / w) + 0.3, *[min(2.6, 1.9 * h / w) + 0.25] * n_rows]
+    figure = Figure(figsize=(10, sum(heights) + 0.4), layout="constrained")
+    grid = figure.add_gridspec(1 + n_rows, 4 * _COILS_A_ROW, height_ratios=heights)
+    above = [(0, slice(i * _COILS_A_ROW, (i + 1) * _COILS_A_ROW)) for i in range(4)]
+    places = (divmod(i, _COILS_A_ROW) for i in range(n_maps))
+    below = [(1 + row, slice(4 * place, 4 * place + 4)) for row, place in places]
+    return figure, [figure.add_subplot(grid[place]) for place in above + below]
+
+
+def _sens(case: CineCase) -> tuple[Complex64[np.ndarray, "n h w"] | None, str]:
+    """Maps of the first frame and where they come from; ``None`` for one coil or too few lines."""
+    if case.sens is not None:
+        return (case.sens[0] if case.sens.ndim == 4 else case.sens), "given"
+    if case.n_coils == 1:
+        return None, ""
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            sens = estimate_sens(jnp.asarray(case.kspace), jnp.asarray(case.mask))
+    except ValueError:
+        return None, ""
+    return np.asarray(sens), "estimated"
+
+
+def _reference(case: CineCase, combined: Num[np.ndarray, "h w"]) -> Num[np.ndarray, "..."] | None:
+    if case.reference is not None:
+        return np.abs(case.reference[0])
+    return combined if case.mask.all() else None
+
+
+def _draw_masks(row: Sequence[Any], case: CineCase) -> None:
+    _show(row[0], case.mask.max(axis=2), "mask: frames down, ky across", 1.0, equal=False)
+    _show(row[1], case.mask[0], "mask of frame 0", 1.0, equal=False)
+
+
+def _draw_images(
+    row: Sequence[Any], combined: Num[np.ndarray, "h w"], reference: np.ndarray | None
+) -> None:
+    shown = combined if reference is None else reference
+    window = float(np.percentile(shown, _WINDOW_PERCENTILE)) or None
+    _show(row[2], combined, "zero-filled", window)
+    row[3].set_axis_off()
+    if reference is None:
+        row[3].text(0.5, 0.5, "no reference\nin the file", ha="center", va="center", fontsize=8)
+    else:
+        _show(row[3], reference, "reference", window)
+
+
+def _show(axes: Any, image: np.ndarray, title: str, top: float | None, equal: bool = True) -> None:
+    aspect = "equal" if equal else "auto"
+    axes.set_axis_off()
+    axes.imshow(image, cmap="gray", vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
+    axes.set_title(title, fontsize=7)

@@ -1,0 +1,71 @@
+"""Arrays in untrusted files: listed by path, converted, and never given memory on their word."""
+
+import h5py
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import ocmr, read_file
+from kgmgt_jax.data.formats.arrays import check_size, list_arrays, read_array
+from tests.data.formats import writers
+
+
+def test_arrays_are_listed_by_path_with_what_they_hold(tmp_path):
+    path = tmp_path / "any.h5"
+    with h5py.File(path, "w") as file:
+        file["a/b"] = np.zeros((2, 3), np.complex64)
+        file["c"] = np.zeros(4)
+        file["d"] = "text"
+        file["#refs#/x"] = np.zeros(1)
+        file["a/loop"] = h5py.SoftLink("/a")
+    kinds = {key: (info.shape, info.kind) for key, info in list_arrays(path).items()}
+    assert kinds == {"a/b": ((2, 3), "complex"), "c": ((4,), "real"), "d": ((), "object")}
+
+
+def test_a_group_that_holds_itself_ends(tmp_path):
+    path = tmp_path / "any.h5"
+    with h5py.File(path, "w") as file:
+        file["a/loop"] = file.require_group("a")
+    with pytest.raises(DataError, match="at most 20000 arrays"):
+        list_arrays(path)
+
+
+def test_a_dataset_that_claims_more_than_is_stored_is_refused(tmp_path):
+    path = tmp_path / "cine_sax.mat"
+    with h5py.File(path, "w") as file:
+        shape = (20, 1, 1, 1000, 1000)
+        file.create_dataset("kspace_full", shape, np.complex64, chunks=(1, 1, 1, 1000, 1000))
+    with pytest.raises(DataError, match=r"what 0 stored bytes hold, got .* claims 1.6e\+08"):
+        read_file(path)[0]
+
+
+def test_arrays_larger_than_the_memory_are_refused():
+    with pytest.raises(DataError, match="bytes of memory"):
+        check_size("file", 1 << 60, 1 << 55)
+
+
+def test_doubles_beyond_single_precision_become_infinite_and_are_refused(tmp_path):
+    path = tmp_path / "cine_sax.mat"
+    with h5py.File(path, "w") as file:
+        file["kspace_full"] = np.full((1, 1, 1, 3, 3), 1e300 + 0j)
+    with pytest.raises(DataError, match="9 NaN or infinite samples"):
+        read_file(path)[0]
+
+
+def test_a_part_of_an_array_is_read(tmp_path):
+    path = writers.write_mat5(tmp_path)
+    part = read_array(path, "kspace", (slice(None), 1))
+    np.testing.assert_array_equal(part, writers.kspace()[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [("while True: pass", "not read within 1 s"), ("import os; os.abort()", "exit status -6")],
+)
+def test_a_hang_or_crash_of_the_hdf5_library_is_refused(tmp_path, monkeypatch, probe, message):
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    monkeypatch.setattr(ocmr, "_PROBE", probe)
+    monkeypatch.setattr(ocmr, "_PROBE_SECONDS", 1)
+    with pytest.raises(DataError, match=message):
+        read_file(path)

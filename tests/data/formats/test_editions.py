@@ -1,0 +1,185 @@
+"""CMRxRecon 2024 and 2025: trees, masks by name, MATLAB 5, odd sizes, damaged cases."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import DataWarning, find_files, read_file
+from kgmgt_jax.data.formats.cmrxrecon import subject_of
+from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.mri.coils import estimate_sens, rss, sens_reduce
+from kgmgt_jax.mri.fourier import ifft2c
+from tests.data.formats.writers import kspace, line_mask, write_mat5
+
+SHAPES = {
+    "2024/MultiCoil/Cine/TrainingSet/FullSample/P001/cine_lax.mat": (2, (8, 4, 120, 208)),
+    "2024/MultiCoil/Cine/ValidationSet/UnderSample_Task2/P001/cine_lax_kus_ktGaussian8.mat": (
+        2,
+        (8, 4, 120, 208),
+    ),
+    "2025/MultiCoil/Cine/TrainingSet/FullSample/Center001/GE_15T_Signa/P001/cine_sax.mat": (
+        1,
+        (6, 4, 111, 192),
+    ),
+    "2025/MultiCoil/Cine/TrainingSet/FullSample/Center001/GE_15T_Signa/P002/cine_sax.mat": (
+        1,
+        (3, 4, 111, 192),
+    ),
+}
+TASKS = {"Task1": "Uniform4", "Task2": "ktGaussian8", "TaskAll": "ktRadial16"}
+
+
+def _kus(root: Path, task: str, mask: np.ndarray, *, mask_set: str = "ValidationSet") -> Path:
+    """An undersampled file of 2024 or 2025, measured on ``line_mask()``, and its mask."""
+    inside = "Center001/GE/P001" if task == "TaskAll" else "P001"
+    top, pattern = root / "MultiCoil/Cine", TASKS[task]
+    write_mat(top / mask_set / f"Mask_{task}" / inside / f"lvot_mask_{pattern}.mat", "mask", mask)
+    path = top / "ValidationSet" / f"UnderSample_{task}" / inside / f"lvot_kus_{pattern}.mat"
+    return write_mat(path, "kus", kspace() * line_mask().astype(np.float32))
+
+
+def _full(root: Path, subject: str, shape=(6, 3, 2, 9, 8), *, task: str = "Mask_Task1") -> Path:
+    """A fully sampled file of the 2024 training set, known by the masks beside it."""
+    top = root / "MultiCoil/Cine/TrainingSet"
+    (top / task).mkdir(parents=True, exist_ok=True)
+    return write_mat(top / "FullSample" / subject / "cine_sax.mat", "kspace_full", kspace(shape))
+
+
+# Samples in the official layout
+
+
+@pytest.mark.parametrize("path", SHAPES)
+def test_official_files_read_to_their_shapes(data_dir, path):
+    n_slices, shape = SHAPES[path]
+    file = read_file(data_dir / "cmrxrecon" / path)
+    assert [case.shape for case in file] == [shape] * n_slices
+    assert file.format == f"cmrxrecon{path[:4]}"
+
+
+def test_an_official_undersampled_file_is_the_full_one_on_its_mask(data_dir):
+    paths = list(SHAPES)
+    full, sub = (read_file(data_dir / "cmrxrecon" / path)[1] for path in paths[:2])
+    np.testing.assert_array_equal(sub.kspace, full.kspace * sub.mask[:, None])
+    assert (sub.meta.nominal_acceleration, sub.acs) == (8.0, 16)
+    assert sub.true_acceleration == pytest.approx(4.267, abs=1e-3)
+    assert (sub.meta.view, sub.meta.is_stack) == ("lax", False)
+    assert len({tuple(lines) for lines in sub.mask[:, :, 0]}) == 8  # another pattern a frame
+
+
+@pytest.mark.parametrize("fully_sampled, expected", [(True, 5), (False, 7)])
+def test_the_whole_sample_tree_is_found(data_dir, fully_sampled, expected):
+    assert len(find_files(data_dir / "cmrxrecon", fully_sampled=fully_sampled)) == expected
+
+
+def test_names_of_all_official_cases_differ(data_dir):
+    for year in ("2023/MultiCoil", "2024", "2025"):
+        files = find_files(data_dir / "cmrxrecon" / year, fully_sampled=True)
+        names = [case.meta.name for path in files for case in read_file(path)]
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "path, z",
+    [
+        ("2023/MultiCoil/Cine/TrainingSet/FullSample/P001/cine_sax.mat", 0),
+        ("2023/MultiCoil/Cine/TrainingSet/FullSample/P001/cine_sax.mat", 1),
+        *[(path, z) for path, (n, _) in SHAPES.items() if "kus" not in path for z in range(n)],
+    ],
+)
+def test_maps_from_all_lines_combine_coil_images_to_their_rss(data_dir, path, z):
+    """Relative L2 with single-pixel covariances: 0.64, 0.69, 1.14, 1.30, 1.11 and 1.10 %."""
+    case = read_file(data_dir / "cmrxrecon" / path)[z]
+    data = jnp.asarray(case.kspace)
+    sens = estimate_sens(data, jnp.asarray(case.mask), patch=1)
+    expected = rss(ifft2c(data))
+    combined = jnp.abs(sens_reduce(ifft2c(data), sens[None]))
+    assert float(jnp.linalg.norm(combined - expected) / jnp.linalg.norm(expected)) < 0.02
+
+
+# Masks
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_masks_are_found_by_task_and_pattern(tmp_path, task):
+    mask = line_mask() if task == "Task1" else np.stack([line_mask()] * 3)
+    case = read_file(_kus(tmp_path, task, mask))[0]
+    np.testing.assert_array_equal(case.mask, np.stack([line_mask()] * 3).astype(np.float32))
+    assert case.meta.nominal_acceleration == float("".join(filter(str.isdigit, TASKS[task])))
+    assert case.meta.view == "lvot"
+
+
+def test_a_mask_in_another_set_serves_if_it_fits_exactly(tmp_path):
+    path = _kus(tmp_path, "Task1", line_mask(), mask_set="TrainingSet")
+    assert read_file(path)[0].true_acceleration == pytest.approx(9 / 5)
+
+
+def test_a_mask_in_another_set_that_only_covers_the_samples_is_refused(tmp_path):
+    path = _kus(tmp_path, "Task1", np.ones((9, 8)), mask_set="TrainingSet")
+    with pytest.raises(DataError, match=r"samples elsewhere than in .*TrainingSet.*--mask"):
+        read_file(path)[0]
+
+
+def test_a_missing_mask_names_the_place_for_it(tmp_path):
+    path = _kus(tmp_path, "Task2", np.stack([line_mask()] * 3))
+    for mask in tmp_path.rglob("*_mask_*"):
+        mask.unlink()
+    with pytest.raises(DataError, match=r"Mask_Task2/P001/lvot_mask_ktGaussian8.mat, got no file"):
+        read_file(path)
+
+
+# MATLAB 5, odd sizes, editions
+
+
+def test_matlab_5_reads_like_hdf5(tmp_path):
+    file = read_file(write_mat5(tmp_path))
+    np.testing.assert_array_equal(file[1].kspace, kspace()[:, 1])
+    assert (file.format, file.fully_sampled) == ("cmrxrecon2025", True)
+
+
+def test_a_changed_matlab_5_file_is_read_anew(tmp_path):
+    path = write_mat5(tmp_path)
+    assert len(read_file(path)) == 2
+    write_mat(path, "kspace", kspace((1, 1, 2, 3, 4)))
+    assert len(read_file(path)) == 1
+
+
+def test_numbers_of_one_centre_do_not_collide_with_anothers():
+    inside = "MultiCoil/Cine/TrainingSet/FullSample/Center002/UIH_30T/P001/cine_sax.mat"
+    assert subject_of(inside) == "Center002/UIH_30T/P001"
+
+
+def test_dropped_singleton_axes_can_be_named(tmp_path):
+    path = write_mat(tmp_path / "cine_sax.mat", "kspace_full", kspace((2, 4, 9, 8)))
+    with pytest.raises(DataError, match=r"got shape \(2, 4, 9, 8\); .*--axes"):
+        read_file(path)
+    file = read_file(path, axes="z,coil,ky,kx")
+    assert (len(file), file.slice_shape) == (2, (1, 4, 9, 8))
+
+
+# Damaged cases of 2024
+
+
+def test_p109_loses_its_last_three_frames_with_a_warning(tmp_path):
+    path = _full(tmp_path, "P109")
+    with pytest.warns(DataWarning, match="left out the last 3 frames"):
+        file = read_file(path)
+    assert len(file) == 3
+    np.testing.assert_array_equal(file[2].kspace, kspace((6, 3, 2, 9, 8))[:3, 2])
+
+
+def test_p100_loses_four_frames_and_its_second_slice(tmp_path):
+    path = _full(tmp_path, "P100")
+    with pytest.warns(DataWarning, match="left out the last 4 frames and slice 1"):
+        file = read_file(path)
+    assert [case.meta.slice_index for case in file] == [0, 2]
+    assert file[0].meta.notes and file[0].shape[0] == 2
+    np.testing.assert_array_equal(file[1].kspace, kspace((6, 3, 2, 9, 8))[:2, 2])
+
+
+@pytest.mark.parametrize("subject, task", [("P101", "Mask_Task1"), ("P109", "AccFactor04")])
+def test_other_subjects_and_editions_keep_all_frames(tmp_path, subject, task):
+    file = read_file(_full(tmp_path, subject, task=task))
+    assert (len(file), file.slice_shape[0]) == (3, 6)

@@ -1,0 +1,109 @@
+"""Magnitude cines in HDF5, npy, NIfTI and DICOM: their images come back as the reference."""
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import ReadOptions, find_files, open_files, read_file
+from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.data.simulation import Simulation
+from tests.data.formats import writers
+
+
+def _magnitude(case):
+    return np.abs(case.reference)
+
+
+def test_hdf5_stacks_at_any_depth_are_one_file_each(tmp_path):
+    one, two = open_files(writers.write_stacks(tmp_path))
+    np.testing.assert_allclose(_magnitude(one[0]), writers.images(), rtol=1e-6)
+    np.testing.assert_allclose(_magnitude(two[0]), writers.images((4, 8, 9), "two"), rtol=1e-6)
+    assert (one[0].meta.name, two[0].meta.name) == ("train/a/one/slice0", "train/two/slice0")
+
+
+def test_a_stack_is_chosen_by_key(tmp_path):
+    path = writers.write_stacks(tmp_path)
+    with pytest.raises(DataError, match=r"expected one cine, got 2: 'a/one', 'two'.*--key"):
+        read_file(path)
+    assert read_file(path, key="two").slice_shape == (4, 8, 8, 9)
+
+
+def test_axes_of_images_can_be_named(tmp_path):
+    path = writers.write_image_npy(tmp_path)
+    (file,) = open_files(path, ReadOptions(axes="z,y,x"))
+    assert (len(file), file.slice_shape) == (3, (1, 8, 9, 8))
+    np.testing.assert_allclose(_magnitude(file[2])[0], writers.images()[2], rtol=1e-6)
+
+
+def test_nifti_axes_become_time_rows_columns(tmp_path):
+    pytest.importorskip("nibabel")
+    file = read_file(writers.write_nifti(tmp_path))
+    for z in range(2):
+        expected = writers.images((3, 2, 9, 8))[:, z]
+        np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
+    assert file[0].meta.orientation == "rows to P, columns to R"
+
+
+def test_three_nifti_axes_need_a_name(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "cine.nii"
+    nibabel.save(nibabel.nifti1.Nifti1Image(writers.images().T, np.eye(4)), path)
+    with pytest.raises(DataError, match=r"\(x, y, z, t\), got shape \(8, 9, 3\); .*--axes x,y,t"):
+        read_file(path)
+    np.testing.assert_allclose(
+        _magnitude(read_file(path, axes="x,y,t")[0]), writers.images(), rtol=1e-6
+    )
+
+
+def test_dicom_is_sorted_by_position_and_trigger_time_and_rescaled(tmp_path):
+    pytest.importorskip("pydicom")
+    file = read_file(writers.write_dicom(tmp_path))
+    for z in range(2):
+        expected = 2.0 * writers.images((3, 2, 9, 8))[:, z] + 1
+        np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
+    assert file[0].meta.orientation == "rows to P, columns to L"
+
+
+def test_a_dicom_series_with_a_missing_image_is_refused(tmp_path):
+    pytest.importorskip("pydicom")
+    writers.write_dicom(tmp_path)
+    sorted(tmp_path.iterdir())[0].unlink()
+    with pytest.raises(DataError, match=r"as many frames .* got \[2, 3\] frames a slice"):
+        read_file(tmp_path)
+
+
+def test_every_case_from_images_says_that_it_is_simulated(tmp_path):
+    options = ReadOptions(simulation=Simulation(n_coils=3, noise=0.02, seed=5))
+    (file,) = open_files(writers.write_image_npy(tmp_path), options)
+    meta = file[0].meta
+    assert meta.simulated and "3 coils, noise 0.02" in meta.simulation
+    assert file[0].n_coils == 3 and file[0].sens is None
+
+
+@pytest.mark.parametrize("bad, message", [(-1.0, "at least 0"), (np.nan, "finite"), (0.0, "zeros")])
+def test_what_is_no_magnitude_is_refused(tmp_path, bad, message):
+    np.save(tmp_path / "cine.npy", np.full((2, 5, 4), bad))
+    with pytest.raises(DataError, match=message):
+        read_file(tmp_path / "cine.npy")[0]
+
+
+def test_images_beside_kspace_are_left_out_of_a_tree(tmp_path):
+    writers.write_stacks(tmp_path / "images")
+    assert [p.name for p in find_files(tmp_path)] == ["train.h5"]
+    full = write_mat(tmp_path / "P001/cine_sax.mat", "kspace_full", writers.kspace())
+    assert find_files(tmp_path) == [full]
+
+
+def test_previews_and_masks_are_not_images(tmp_path):
+    writers.write_cmrxrecon(tmp_path / "P001")
+    writers.write_stacks(tmp_path / "ImgSnapshot")
+    assert [p.name for p in find_files(tmp_path)] == ["cine_sax.mat"]
+    with pytest.raises(DataError, match="'mask04' real"):
+        read_file(tmp_path / "P001/cine_sax_mask.mat")
+
+
+def test_real_cines_are_read(data_dir):
+    files = open_files(data_dir / "val.h5")
+    assert len(files) == 11
+    case = files[0][0]
+    assert case.shape == (12, 8, 256, 198) and case.meta.simulated

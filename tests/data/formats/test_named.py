@@ -1,0 +1,67 @@
+"""Arrays of no known format: read once key and axes are named, refused with advice before."""
+
+import h5py
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.matfile import write_mat
+from tests.data.formats.writers import kspace, line_mask
+
+
+@pytest.mark.parametrize("text", ["kx,ky,coil", "x y c", "(kx, ky, n)", "W,H,COIL"])
+def test_axes_go_by_several_names(text):
+    assert AxisOrder.parse(text, "file").letters == "whn"
+
+
+@pytest.mark.parametrize("text", ["", "kx,coil", "kx,ky,ky", "kx,ky,b"])
+def test_axes_that_make_no_image_are_refused(text):
+    with pytest.raises(DataError, match="each once"):
+        AxisOrder.parse(text, "file")
+
+
+def test_axes_in_any_order_read_to_ours(tmp_path):
+    stored = kspace((8, 2, 9, 3))  # kx z ky t
+    path = write_mat(tmp_path / "any.mat", "data", stored)
+    file = read_file(path, key="data", axes="kx,z,ky,t")
+    np.testing.assert_array_equal(file[1].kspace, stored[:, 1].transpose(2, 1, 0)[:, None])
+
+
+def test_the_only_array_needs_no_key(tmp_path):
+    path = write_mat(tmp_path / "any.mat", "data", kspace((9, 8)))
+    assert read_file(path, axes="ky,kx")[0].shape == (1, 1, 9, 8)
+
+
+def test_a_mask_file_decides_what_was_measured(tmp_path):
+    path = write_mat(tmp_path / "any.mat", "data", kspace((9, 8)) * line_mask().astype(np.float32))
+    np.save(tmp_path / "m.npy", np.ones(9))
+    assert read_file(path, axes="ky,kx")[0].true_acceleration == pytest.approx(9 / 5)
+    case = read_file(path, axes="ky,kx", mask=tmp_path / "m.npy")[0]
+    assert case.true_acceleration == 1 and case.meta.mask_source.endswith("m.npy")
+
+
+def test_the_measured_frame_reads_with_key_and_axes(data_dir):
+    path = data_dir / "real/cmrxrecon_underkslice.mat"
+    case = read_file(path, key="underkspace", axes="kx,ky,coil")[0]
+    assert case.shape == (1, 10, 162, 448)
+    assert case.true_acceleration == pytest.approx(162 / 32) and case.acs == 20
+    with h5py.File(path) as file:
+        stored = file["underkspace"][()]
+    expected = (stored["real"] + 1j * stored["imag"]).transpose(2, 1, 0)[None]
+    np.testing.assert_allclose(case.kspace, expected, rtol=1e-6)
+
+
+def test_the_measured_frame_is_refused_with_what_to_pass(data_dir):
+    found = r"'underkspace' complex \(448, 162, 10\)"
+    with pytest.raises(DataError, match=rf"got {found}; pass --key underkspace and --axes"):
+        read_file(data_dir / "real/cmrxrecon_underkslice.mat")
+
+
+def test_axes_that_contradict_the_array_are_refused(tmp_path):
+    path = write_mat(tmp_path / "any.mat", "data", kspace((3, 9, 8)))
+    with pytest.raises(DataError, match=r"axes \(kx, ky\), got shape \(3, 9, 8\)"):
+        read_file(path, key="data", axes="kx,ky")
+    with pytest.raises(DataError, match=r"an array named 'other', got 'data' complex"):
+        read_file(path, key="other", axes="coil,ky,kx")

@@ -1,0 +1,97 @@
+"""Finding what to open below a directory, and opening a path by what is in it."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import DataWarning, find_files, find_units, open_files, read_file
+from kgmgt_jax.data.matfile import write_mat
+from tests.data.formats import writers
+
+KINDS = {
+    "cmrxrecon": writers.write_cmrxrecon,
+    "fastmri": writers.write_fastmri,
+    "bart": writers.write_bart,
+    "npy": writers.write_npy,
+    "images": writers.write_stacks,
+}
+
+
+def _refused(message: str):
+    """Expects a `DataError` of one line that matches ``message``."""
+    return pytest.raises(DataError, match=rf"^[^\n]*{message}[^\n]*$")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_format_is_told_by_content_whatever_its_name(tmp_path, kind):
+    path = KINDS[kind](tmp_path)
+    (unit,) = find_units(tmp_path)
+    assert (unit.path, unit.format, unit.error) == (path, kind, None)
+    if kind in ("fastmri", "images"):
+        renamed = tmp_path / "scan.dat"
+        shutil.copy(path, renamed)
+        assert [f.slice_shape for f in open_files(renamed)] == [
+            f.slice_shape for f in open_files(path)
+        ]
+
+
+def test_a_tree_opens_to_the_files_of_all_formats(tmp_path):
+    for kind, write in KINDS.items():
+        write(tmp_path / kind)
+    formats = [file.format for file in open_files(tmp_path)]
+    assert formats == ["bart", "cmrxrecon2023", "fastmri", "images", "images", "npy"]
+
+
+def test_files_that_hold_no_cine_are_left_out_with_a_warning(tmp_path):
+    full = write_mat(tmp_path / "P001/cine_sax.mat", "kspace_full", writers.kspace())
+    write_mat(tmp_path / "P001/T1map.mat", "kspace_full", writers.kspace())
+    np.save(tmp_path / "P001/notes.npy", np.ones(3))
+    with pytest.warns(DataWarning, match="left out 2 files that hold no cine"):
+        assert find_files(tmp_path) == [full]
+
+
+def test_a_damaged_file_in_a_tree_is_refused_by_name(tmp_path):
+    write_mat(tmp_path / "P001/cine_sax.mat", "kspace_full", writers.kspace())
+    (tmp_path / "P001/cine_lax.mat").write_bytes(b"nothing")
+    with _refused("cine_lax.mat: expected a complete HDF5 file"):
+        find_files(tmp_path)
+
+
+def test_a_mask_goes_with_no_images(tmp_path):
+    path = writers.write_image_npy(tmp_path)
+    with _refused("images together with mask='m.npy'"):
+        read_file(path, mask="m.npy")
+
+
+def test_find_files_lists_cines_and_no_masks(data_dir):
+    files = find_files(data_dir / "cmrxrecon/2023")
+    assert [path.name for path in files] == ["cine_sax.mat"] * 8
+
+
+@pytest.mark.parametrize(("fully_sampled", "expected"), [(True, 2), (False, 6)])
+def test_find_files_tells_full_from_undersampled_by_the_key(data_dir, fully_sampled, expected):
+    files = find_files(data_dir / "cmrxrecon/2023", fully_sampled=fully_sampled)
+    assert len(files) == expected
+
+
+def test_an_empty_directory_is_refused(tmp_path):
+    with _refused("cine_.*.mat files at any depth, got none"):
+        find_files(tmp_path)
+
+
+def test_a_missing_directory_is_refused(tmp_path):
+    with _refused("nothing at that path"):
+        find_files(tmp_path / "nowhere")
+
+
+def test_a_directory_without_the_wanted_kind_is_refused(tmp_path):
+    writers.write_cmrxrecon(tmp_path)
+    with _refused("fully sampled cine_.*.mat files, got none of that kind"):
+        find_files(tmp_path, fully_sampled=True)
+
+
+def test_a_file_is_found_as_itself(tmp_path):
+    path = write_mat(tmp_path / "any_name.mat", "kspace_full", writers.kspace())
+    assert find_files(path) == [path]

@@ -1,0 +1,194 @@
+"""Small files of every format, written by the library that its users write them with."""
+
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+
+from kgmgt_jax.data.matfile import write_mat
+
+SHAPE = (3, 2, 4, 9, 8)  # (t, z, coil, ky, kx), odd ky
+
+
+def kspace(shape: tuple[int, ...] = SHAPE, name: str = "") -> np.ndarray:
+    """Random k-space without a zero, another for each name."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def line_mask(h: int = 9, w: int = 8) -> np.ndarray:
+    """Every third line and the three central ones, (ky, kx) in double precision."""
+    mask = np.zeros((h, w))
+    mask[::3] = mask[h // 2 - 1 : h // 2 + 2] = 1
+    return mask
+
+
+def write_cmrxrecon(folder: Path) -> Path:
+    """An undersampled file of 2023 beside its mask."""
+    write_mat(folder / "cine_sax_mask.mat", "mask04", line_mask())
+    measured = kspace() * line_mask().astype(np.float32)
+    return write_mat(folder / "cine_sax.mat", "kspace_sub04", measured)
+
+
+def write_mat5(folder: Path) -> Path:
+    """A fully sampled file of 2025 in MATLAB 5, axes reversed as MATLAB has them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "cine_sax.mat"
+    scipy.io.savemat(path, {"kspace": kspace().T}, do_compression=True)
+    return path
+
+
+def write_fastmri(folder: Path, *, masked: bool = True) -> Path:
+    """A fastMRI file: (slices, coils, H, W), a mask over W."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "file1000.h5"
+    data, lines = kspace((2, 4, 8, 9)), line_mask()[:, 0].astype(np.float32)
+    with h5py.File(path, "w") as file:
+        file["kspace"] = data * lines if masked else data
+        if masked:
+            file["mask"] = lines
+        file["ismrmrd_header"] = "<ismrmrdHeader/>"
+        file["reconstruction_rss"] = np.abs(data[:, 0, 1:7, 1:8])
+        file.attrs.update(acquisition="CORPD_FBK", patient_id="0", max=1.0, norm=1.0)
+    return path
+
+
+def write_bart(folder: Path) -> Path:
+    """A pair of BART's, dims 0 read, 1 phase, 3 coils, 10 time, 13 slices."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = [8, 9, 1, 4, 1, 1, 1, 1, 1, 1, 3, 1, 1, 2, 1, 1]
+    data = kspace() * line_mask().astype(np.float32)
+    (folder / "ksp.hdr").write_text(f"# Dimensions\n{' '.join(map(str, sizes))} \n")
+    numbers = np.transpose(data, (4, 3, 2, 0, 1)).reshape(sizes)  # kx ky coil t z
+    numbers.ravel(order="F").tofile(folder / "ksp.cfl")
+    return folder / "ksp.cfl"
+
+
+def write_npy(folder: Path, *, sens_in_time: bool = False) -> Path:
+    """K-space, maps and mask as three npy files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mask = np.stack([line_mask(), line_mask()[::-1], line_mask()])
+    np.save(folder / "P1_kspace.npy", kspace((3, 4, 9, 8)) * mask[:, None].astype(np.float32))
+    np.save(folder / "P1_sens.npy", kspace((3, 4, 9, 8) if sens_in_time else (4, 9, 8), "sens"))
+    np.save(folder / "P1_mask.npy", mask.astype(np.uint8))
+    return folder / "P1_kspace.npy"
+
+
+def images(shape: tuple[int, ...] = (3, 9, 8), name: str = "") -> np.ndarray:
+    """Random magnitudes, (t, y, x), 0 to 4000."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return rng.integers(0, 4000, shape).astype(np.uint16)
+
+
+def write_stacks(folder: Path) -> Path:
+    """An HDF5 file with two image stacks at two depths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "train.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a/one", data=images(), compression="gzip")
+        file["two"] = images((4, 8, 9), "two")
+    return path
+
+
+def write_image_npy(folder: Path) -> Path:
+    """An npy file with one image stack."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "cine.npy", images())
+    return folder / "cine.npy"
+
+
+def write_nifti(folder: Path) -> Path:
+    """A NIfTI file (x, y, z, t) whose x runs to the right and y to the back."""
+    import nibabel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    data = np.transpose(images((3, 2, 9, 8)), (3, 2, 1, 0))  # t z y x -> x y z t
+    image = nibabel.nifti1.Nifti1Image(data, np.diag([1.0, -1.0, 8.0, 1.0]))
+    nibabel.save(image, folder / "cine.nii.gz")
+    return folder / "cine.nii.gz"
+
+
+def write_dicom(folder: Path) -> Path:
+    """A series of 2 slices x 3 frames in one file each, numbered against their order in time."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = images((3, 2, 9, 8))
+    series = generate_uid(entropy_srcs=["series"])
+    for t in range(3):
+        for z in range(2):
+            meta = FileMetaDataset()
+            meta.MediaStorageSOPClassUID = MRImageStorage
+            meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[f"{t}{z}"])
+            meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            data = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+            data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
+            data.Modality, data.SeriesInstanceUID, data.InstanceNumber = "MR", series, 9 - t
+            data.TriggerTime = 30.0 * t
+            data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+            data.ImagePositionPatient = [0, 0, 8.0 * z]
+            data.Rows, data.Columns, data.SamplesPerPixel = 9, 8, 1
+            data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
+            data.BitsAllocated = data.BitsStored = 16
+            data.HighBit, data.RescaleSlope, data.RescaleIntercept = 15, 2, 1
+            data.PixelData = pixels[t, z].tobytes()
+            data.save_as(folder / f"im{5 - t}{z}.dcm", enforce_file_format=True)
+    return folder
+
+
+def write_ismrmrd(folder: Path, *, skip: tuple[int, ...] = (), late: int = 0) -> Path:
+    """An ISMRMRD file of 3 phases x 2 slices, two averages, and a noise scan in front.
+
+    Args:
+        folder: Where to write.
+        skip: Lines that are not measured.
+        late: Samples missing in front of each echo.
+    """
+    import ismrmrd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "fs_0001.h5"
+    path.unlink(missing_ok=True)
+    data = kspace()
+    with ismrmrd.Dataset(str(path), "dataset") as file:
+        file.write_xml_header(_ismrmrd_header().encode())
+        noise = ismrmrd.Acquisition.from_array(kspace((4, 8), "noise"))
+        noise.setFlag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+        file.append_acquisition(noise)
+        for t, z, y, average in np.ndindex(3, 2, 9, 2):
+            if y in skip:
+                continue
+            sign = 0.5 if average else -0.5  # averages to the data
+            line = data[t, z, :, y, late:] + sign
+            acquisition = ismrmrd.Acquisition.from_array(np.ascontiguousarray(line, np.complex64))
+            acquisition.idx.phase, acquisition.idx.slice = t, z
+            acquisition.idx.kspace_encode_step_1, acquisition.idx.average = y, average
+            acquisition.center_sample = 4 - late
+            acquisition.read_dir[:], acquisition.phase_dir[:] = (1, 0, 0), (0, -1, 0)
+            file.append_acquisition(acquisition)
+    return path
+
+
+def _ismrmrd_header() -> str:
+    from ismrmrd import xsd
+
+    def limit(most: int) -> xsd.limitType:
+        return xsd.limitType(minimum=0, maximum=most, center=(most + 1) // 2)
+
+    size = xsd.matrixSizeType(x=8, y=9, z=1)
+    space = xsd.encodingSpaceType(
+        matrixSize=size, fieldOfView_mm=xsd.fieldOfViewMm(x=300, y=300, z=8)
+    )
+    limits = xsd.encodingLimitsType(kspace_encoding_step_1=limit(8))
+    encoding = xsd.encodingType(
+        encodedSpace=space,
+        reconSpace=space,
+        encodingLimits=limits,
+        trajectory=xsd.trajectoryType.CARTESIAN,
+    )
+    conditions = xsd.experimentalConditionsType(H1resonanceFrequency_Hz=63500000)
+    header = xsd.ismrmrdHeader(experimentalConditions=conditions, encoding=[encoding])
+    return xsd.ToXML(header)

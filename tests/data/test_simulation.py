@@ -1,0 +1,51 @@
+"""Simulated k-space is what its equation says, and depends on seed and name only."""
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.simulation import Simulation
+from kgmgt_jax.data.transforms import ifft2c
+
+IMAGES = np.random.default_rng(0).uniform(1, 2, (3, 15, 12)).astype(np.float32)
+
+
+def test_coil_images_have_the_magnitude_of_the_image():
+    kspace, image = Simulation(n_coils=4, noise=0.0).run(IMAGES, "a")
+    combined = np.sqrt(np.sum(np.abs(ifft2c(kspace)) ** 2, axis=1))
+    np.testing.assert_allclose(combined, IMAGES, rtol=1e-4)
+    np.testing.assert_allclose(np.abs(image), IMAGES, rtol=1e-5)
+
+
+def test_noise_has_the_size_asked_for():
+    images = np.full((4, 64, 64), 3.0, np.float32)
+    noisy, _ = Simulation(n_coils=2, noise=0.1).run(images, "a")
+    clean, _ = Simulation(n_coils=2, noise=0.0).run(images, "a")
+    assert np.std(noisy - clean) == pytest.approx(0.3, rel=0.02)
+
+
+def test_equal_seed_and_name_give_equal_bits_and_others_do_not():
+    def run(seed, name):
+        return Simulation(n_coils=2, seed=seed).run(IMAGES, name)[0]
+
+    np.testing.assert_array_equal(run(1, "a"), run(1, "a"))
+    assert not np.allclose(run(1, "a"), run(2, "a"))
+    assert not np.allclose(run(1, "a"), run(1, "b"))
+
+
+def test_phase_varies_smoothly_and_is_the_same_in_all_frames():
+    _, image = Simulation(n_coils=1).run(IMAGES, "a")
+    phase = np.angle(image * np.conj(image[:1]))
+    np.testing.assert_allclose(phase, 0, atol=1e-5)
+    assert np.ptp(np.angle(image[0])) > 0.1
+    assert np.abs(np.angle(image[0, 1:] * np.conj(image[0, :-1]))).max() < 1.0
+
+
+def test_complex_images_keep_their_phase():
+    images = (IMAGES * np.exp(0.3j)).astype(np.complex64)
+    np.testing.assert_allclose(Simulation(n_coils=1).run(images, "a")[1], images, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"n_coils": 0}, {"noise": -0.1}, {"seed": -1}])
+def test_values_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="expected n_coils >= 1"):
+        Simulation(**options)
