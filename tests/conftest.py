@@ -10,6 +10,11 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# The networks' shapes are checked while testing, and only then. (Functions of mri, metrics and data
+# refuse wrong shapes themselves, and tests look at their messages.)
+install_import_hook(["kgmgt_jax.models", "kgmgt_jax.losses"], "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -11,7 +11,7 @@ import contextvars
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -50,7 +50,7 @@ class Initialiser:
         if self.kind not in _KINDS:
             raise ValueError(f"kind must be one of {_KINDS}, got {self.kind!r}")
 
-    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
+    def __call__(self, key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
         """Draws with ``jax.random``; ``key`` may be ``None`` for constants."""
         if _recording.get():
             return _Recorded(jnp.zeros(shape, dtype), self, tuple(shape))
@@ -64,7 +64,7 @@ class Initialiser:
         return self.mean + self._scale(shape) * draw[self.kind]()
 
     def draw(
-        self, rng: np.random.Generator, shape: tuple[int, ...], single: tuple[int, ...]
+        self, rng: np.random.Generator, shape: Sequence[int], single: tuple[int, ...]
     ) -> np.ndarray:
         """Draws with NumPy a stack ``shape`` of parameters that each have the shape ``single``."""
         if self.kind == "constant":
@@ -77,7 +77,7 @@ class Initialiser:
             z = rng.uniform(-1.0, 1.0, shape)
         return self.mean + self._scale(single) * z
 
-    def _scale(self, shape: tuple[int, ...]) -> float:
+    def _scale(self, shape: Sequence[int]) -> float:
         return self.scale / math.sqrt(math.prod(shape[:-1])) if self.per_fan_in else self.scale
 
 

@@ -40,8 +40,8 @@ class Match(NamedTuple):
         similarity: cosine similarity of the two patches, in [-1, 1].
     """
 
-    flow: Float[Array, "b h-2 w-2 2"]
-    similarity: Float[Array, "b h-2 w-2"]
+    flow: Float[Array, "b hp wp 2"]
+    similarity: Float[Array, "b hp wp"]
 
 
 def normalise_features(x: Float[Array, "*b c"], eps: float = 1e-12) -> Float[Array, "*b c"]:
@@ -50,13 +50,13 @@ def normalise_features(x: Float[Array, "*b c"], eps: float = 1e-12) -> Float[Arr
     return x * jax.lax.rsqrt(jnp.maximum(square, eps**2))
 
 
-def _box3(x: Float[Array, "h w"]) -> Float[Array, "h-2 w-2"]:
+def _box3(x: Float[Array, "h w"]) -> Float[Array, "hp wp"]:
     """Sum over 3 x 3 windows, no padding."""
     rows = x[:-2] + x[1:-1] + x[2:]
     return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
 
 
-def _patch_norm(x: Float[Array, "h w c"]) -> Float[Array, "h-2 w-2"]:
+def _patch_norm(x: Float[Array, "h w c"]) -> Float[Array, "hp wp"]:
     """Euclidean norm of each 3 x 3 patch; its gradient is zero where the patch is."""
     square = _box3(jnp.sum(jnp.square(x), axis=-1))
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
@@ -64,7 +64,7 @@ def _patch_norm(x: Float[Array, "h w c"]) -> Float[Array, "h-2 w-2"]:
 
 def patch_correlation(
     target: Float[Array, "h w c"], reference: Float[Array, "h w c"]
-) -> Float[Array, "h-2 w-2 h-2 w-2"]:
+) -> Float[Array, "hp wp hp wp"]:
     """Correlation of every target patch with every reference patch (indices ``y, x, v, u``).
 
     ``corr[y, x, v, u] = <T patch at (y, x), R patch at (v, u)> / (||R patch at (v, u)|| + 1e-5)``.
@@ -81,7 +81,7 @@ def patch_correlation(
 
 def _local_correlation(
     target: Float[Array, "h w c"], reference: Float[Array, "h w c"], radius: int
-) -> Float[Array, "d h-2 w-2"]:
+) -> Float[Array, "d hp wp"]:
     """As ``patch_correlation``, for displacements of at most ``radius``; hugely negative beyond
     the edge.
 
@@ -94,7 +94,7 @@ def _local_correlation(
     padded = jnp.pad(reference, (*border, (0, 0)))
     inverse_norm = jnp.pad(1 / (_patch_norm(reference) + _EPS), border)
 
-    def one(d: Int[Array, ""]) -> Float[Array, "h-2 w-2"]:
+    def one(d: Int[Array, ""]) -> Float[Array, "hp wp"]:
         dy, dx = d // side, d % side
         shifted = jax.lax.dynamic_slice(padded, (dy, dx, 0), target.shape)
         weight = jax.lax.dynamic_slice(inverse_norm, (dy, dx), (h - 2, w - 2))
@@ -110,7 +110,7 @@ def _grid(h: int, w: int) -> tuple[Int[Array, "h 1"], Int[Array, "1 w"]]:
 
 def _search(
     target: Float[Array, "h w c"], reference: Float[Array, "h w c"], radius: int | None
-) -> tuple[Int[Array, "h-2 w-2"], Int[Array, "h-2 w-2"]]:
+) -> tuple[Int[Array, "hp wp"], Int[Array, "hp wp"]]:
     """Displacement (dx, dy) of the best reference patch of each target patch; first on ties."""
     h, w = target.shape[0] - 2, target.shape[1] - 2
     if radius is None:
@@ -125,9 +125,9 @@ def _search(
 def _similarity_at(
     target: Float[Array, "h w c"],
     reference: Float[Array, "h w c"],
-    dx: Int[Array, "h-2 w-2"],
-    dy: Int[Array, "h-2 w-2"],
-) -> Float[Array, "h-2 w-2"]:
+    dx: Int[Array, "hp wp"],
+    dy: Int[Array, "hp wp"],
+) -> Float[Array, "hp wp"]:
     """Cosine similarity of each target patch and the reference patch displaced by (dx, dy)."""
     h, w, c = target.shape
     y, x = _grid(h - 2, w - 2)

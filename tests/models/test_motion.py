@@ -73,7 +73,7 @@ def test_deformable_conv_refuses_indivisible_channels():
 
 def test_matching_equals_reference(fixtures_dir):
     fixture = Fixture(fixtures_dir, "e_correspondence")
-    query, key = nhwc(fixture["in/feat_in"]), nhwc(fixture["in/feat_ref"])
+    query, key = (jnp.asarray(nhwc(fixture[f"in/feat_{name}"])) for name in ("in", "ref"))
     match = best_match(query, key)
     h, w = match.flow.shape[1:3]
     y, x = np.mgrid[:h, :w]

@@ -1,6 +1,8 @@
 """Training runs end to end on phantoms: logs, checkpoints, resumption, refusals."""
 
+import itertools
 import json
+import signal
 
 import jax
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights
 from kgmgt_jax.training.loop import train
+from kgmgt_jax.training.writer import Writer
 from tests.training.small import small_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Orbax and TensorStore
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +34,48 @@ def _config(data, n_steps, **model):
     return config
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Keeps the compiled steps, since each run is that of a process of its own."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """One run of four steps, and the same in two pieces."""
+    """One run of four steps, and the same stopped by a signal during its second."""
     root = tmp_path_factory.mktemp("runs")
     whole = train(_config(data, 4), root / "whole")
-    train(_config(data, 4), root / "pieces", stop_after=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "advance", _stop_at(2, Writer.advance))
+        with pytest.raises(KeyboardInterrupt):
+            train(_config(data, 4), root / "pieces")
+    assert Checkpoints(root / "pieces").latest_step() == 2
     pieces = train(_config(data, 4), root / "pieces")
     return root, whole, pieces
 
 
-def test_resuming_equals_not_stopping(runs):
+def _stop_at(step, advance):
+    """``advance`` that at the given step also sends this process the signal of a Ctrl-C."""
+    calls = itertools.count(1)
+
+    def stopping(writer):
+        if next(calls) == step:
+            signal.raise_signal(signal.SIGINT)
+        advance(writer)
+
+    return stopping
+
+
+def test_resuming_after_a_signal_equals_not_stopping(runs):
     _, whole, pieces = runs
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(pieces), strict=True):
         np.testing.assert_array_equal(a, b)
