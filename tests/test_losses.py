@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kgmgt_jax.interop.torch_names import from_state_dict, vgg_entries
 from kgmgt_jax.losses import (
     adversarial_loss,
     critic_loss,
@@ -12,7 +13,9 @@ from kgmgt_jax.losses import (
     l1_loss,
     perceptual_loss,
 )
-from tests.models.fixtures import Fixture, nhwc, relative_error
+from kgmgt_jax.models.encoder import VGG, VGG19_LAYERS
+from tests.models.fixtures import Fixture, nchw, nhwc, relative_error
+from tests.models.released import state_dict
 
 
 def test_l1_averages_both_parts():
@@ -27,6 +30,28 @@ def test_l1_equals_reference(fixtures_dir):
     assert float(loss) == pytest.approx(float(fixture["out/l_pix"]), rel=1e-6)
     gradient = np.stack([gradient.real, -gradient.imag], axis=1)  # JAX conjugates
     assert relative_error(gradient, fixture["out/g_pix"]) < 1e-6
+
+
+def test_perceptual_loss_equals_reference(fixtures_dir):
+    fixture = Fixture(fixtures_dir, "k_losses")
+    names = VGG19_LAYERS[: VGG19_LAYERS.index("conv5_1") + 1]
+    entries = list(vgg_entries("vgg.vgg_net.", ("params",), names))
+    variables = from_state_dict(entries, state_dict(fixtures_dir, "perceptual"))
+
+    def features(image):
+        maps = VGG(last="conv5_1", slope=0.0).apply(variables, image)
+        return {"relu5_1": jax.nn.relu(maps["conv5_1"])}
+
+    def loss(x, gt):
+        maps = features(x), features(gt)
+        return 1e-4 * perceptual_loss(*maps, per_image=False), maps
+
+    x, gt = nhwc(fixture["in/x"]), nhwc(fixture["in/gt"])
+    (value, maps), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(x, gt)
+    for got, name in zip(maps, ("x", "gt"), strict=True):
+        assert relative_error(nchw(got["relu5_1"]), fixture[f"out/relu5_1_{name}"]) < 1e-5
+    assert relative_error(value, fixture["out/l_percep"]) < 1e-5
+    assert relative_error(nchw(gradient), fixture["out/g_percep"]) < 1e-4
 
 
 def test_perceptual_norm_is_taken_per_image():

@@ -1,4 +1,13 @@
-"""ImageNet VGG19 weights from a file the user has."""
+"""ImageNet VGG19 (or VGG16) weights from a file the user has.
+
+They serve the perceptual loss, which shows VGG three equal channels, and may initialise our own
+encoder, whose first convolution has two input channels, real and imaginary part:
+
+    real = red + blue / 2,    imaginary = green + blue / 2
+
+so that an image with equal parts is answered as the grey image of that intensity would be, and the
+two parts still have filters of their own (two equal filters would see their sum alone).
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,48 +15,107 @@ from pathlib import Path
 
 import numpy as np
 
+from kgmgt_jax.interop.state_files import read_state_dict
 from kgmgt_jax.interop.torch_names import from_state_dict, vgg_entries
 from kgmgt_jax.models.encoder import VGG19_LAYERS
 
-__all__ = ["load_vgg19", "vgg_names"]
+__all__ = ["load_encoder", "load_vgg19", "two_channel_kernel", "vgg_names"]
 
+_VGG16_LAYERS = tuple(n for n in VGG19_LAYERS if not re.fullmatch("conv[345]_4", n))
 # Index of each convolution among torchvision's ``features``: activations and pooling count too.
-_TORCHVISION: dict[int, str] = dict(
-    zip((0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), VGG19_LAYERS, strict=True)
-)
+_VGG19_INDICES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
+_VGG16_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+_VGG19: dict[int, str] = dict(zip(_VGG19_INDICES, VGG19_LAYERS, strict=True))
+_VGG16: dict[int, str] = dict(zip(_VGG16_INDICES, _VGG16_LAYERS, strict=True))
+_CHANNELS = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
+_ENCODER = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
+
+
+def _torchvision_names(state_dict: Mapping[str, np.ndarray]) -> dict[int, str]:
+    """VGG16 has a convolution at index 17 of ``features``, where VGG19 has an activation."""
+    return _VGG16 if any(re.search(r"(?:^|\.)features\.17\.", k) for k in state_dict) else _VGG19
 
 
 def vgg_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames ``features.5.weight`` or ``any.prefix.conv2_1.weight`` to ``conv2_1.weight``."""
-    renamed = {}
+    renamed, names = {}, _torchvision_names(state_dict)
     for key, value in state_dict.items():
         torchvision = re.search(r"(?:^|\.)features\.(\d+)\.(weight|bias)$", key)
         named = re.search(r"(?:^|\.)(conv\d_\d)\.(weight|bias)$", key)
-        if torchvision and int(torchvision[1]) in _TORCHVISION:
-            renamed[f"{_TORCHVISION[int(torchvision[1])]}.{torchvision[2]}"] = value
+        if torchvision and int(torchvision[1]) in names:
+            renamed[f"{names[int(torchvision[1])]}.{torchvision[2]}"] = value
         elif named:
             renamed[f"{named[1]}.{named[2]}"] = value
     return renamed
 
 
+def two_channel_kernel(kernel: np.ndarray) -> np.ndarray:
+    """A first convolution of (out, red green blue, kh, kw) for real and imaginary part.
+
+    ``real = red + blue / 2``, ``imaginary = green + blue / 2``.
+    """
+    return kernel[:, :2] + kernel[:, 2:] / 2
+
+
 def load_vgg19(path: str | Path, *, last: str = "conv5_1") -> dict:
-    """Parameters of ``VGG`` up to ``last`` from an ``.npz`` of PyTorch-layout arrays.
+    """Parameters of ``VGG`` up to ``last``, for images of three channels.
 
     Args:
-        path: arrays named as torchvision names them (``features.0.weight``) or by convolution
-            (``conv1_1.weight``, with any prefix).
+        path: ``.npz``, ``.safetensors`` or ``.pth`` with arrays named as torchvision names them
+            (``features.0.weight``; VGG16 or VGG19) or by convolution (``conv1_1.weight``, with any
+            prefix).
         last: the last convolution needed.
 
     Raises:
-        ValueError: if the file cannot be read or lacks a convolution.
+        ValueError: if the file cannot be read, lacks a convolution or has one of another shape.
     """
-    try:
-        with np.load(path) as file:
-            found = vgg_names({key: file[key] for key in file.files})
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected an .npz of VGG19 weights, got {error}") from error
-    names = VGG19_LAYERS[: VGG19_LAYERS.index(last) + 1]
+    found = vgg_names(read_state_dict(path))
+    convs = VGG19_LAYERS if "conv3_4.weight" in found else _VGG16_LAYERS
+    return _parameters(path, found, _up_to(path, convs, last))
+
+
+def load_encoder(path: str | Path) -> dict:
+    """Parameters of the shared frame encoder (full width) from VGG weights.
+
+    They go to ``params["frame_encoder"]["encoder"]`` of a network with ``encoder="shared"``. A
+    first convolution of three input channels becomes one of two by ``two_channel_kernel``; the
+    ImageNet mean and standard deviation are not applied, nor are they to the encoder's input.
+
+    Args:
+        path: as for ``load_vgg19``; a first convolution of two channels is taken as it is.
+
+    Raises:
+        ValueError: as for ``load_vgg19``.
+    """
+    found = vgg_names(read_state_dict(path))
+    first = found.get("conv1_1.weight")
+    if first is not None and first.shape == (64, 3, 3, 3):
+        found["conv1_1.weight"] = two_channel_kernel(first)
+    return _parameters(path, found, _ENCODER, n_inputs=2)["params"]
+
+
+def _up_to(path: str | Path, convs: tuple[str, ...], last: str) -> tuple[str, ...]:
+    if last not in convs:
+        raise ValueError(f"{path}: expected VGG19 up to {last}, got no {last} (is it VGG16?)")
+    return convs[: convs.index(last) + 1]
+
+
+def _parameters(
+    path: str | Path,
+    found: Mapping[str, np.ndarray],
+    names: tuple[str, ...],
+    *,
+    n_inputs: int = 3,
+) -> dict:
+    """The named convolutions as variables of ``VGG``, their shapes checked."""
     missing = [n for n in names if f"{n}.weight" not in found or f"{n}.bias" not in found]
     if missing:
-        raise ValueError(f"{path}: expected VGG19 up to {last}, got no {', '.join(missing)}")
-    return from_state_dict(list(vgg_entries("", ("params",), names)), found)
+        raise ValueError(f"{path}: expected VGG19 up to {names[-1]}, got no {', '.join(missing)}")
+    for name in names:
+        n_out, got = _CHANNELS[name[4]], found[f"{name}.weight"].shape
+        if got != (n_out, n_inputs, 3, 3) or found[f"{name}.bias"].shape != (n_out,):
+            want = (n_out, n_inputs, 3, 3)
+            raise ValueError(f"{path}: expected {name}.weight of shape {want}, got {got}")
+        n_inputs = n_out
+    single = {key: np.asarray(value, np.float32) for key, value in found.items()}
+    return from_state_dict(list(vgg_entries("", ("params",), names)), single)

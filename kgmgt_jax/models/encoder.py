@@ -60,22 +60,22 @@ class VGG(nn.Module):
         channels: width of each of the blocks that are used.
         slope: negative slope of the activation; 0 is VGG's own ReLU.
         layers: precision and initialisation.
+        convs: names of all convolutions; VGG16 lacks the fourth of the last three blocks.
     """
 
     last: str = "conv3_1"
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)
     slope: float = LRELU_SLOPE
     layers: Layers = Layers()
+    convs: tuple[str, ...] = VGG19_LAYERS
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> dict[str, Float[Array, "..."]]:
         """Returns the map of every convolution *before* its activation, by name."""
-        if self.last not in VGG19_LAYERS:
-            raise ValueError(
-                f"last must name a VGG19 convolution {VGG19_LAYERS}, got {self.last!r}"
-            )
+        if self.last not in self.convs:
+            raise ValueError(f"last must name a convolution {self.convs}, got {self.last!r}")
         maps, block = {}, "1"
-        for name in VGG19_LAYERS[: VGG19_LAYERS.index(self.last) + 1]:
+        for name in self.convs[: self.convs.index(self.last) + 1]:
             if name[4] != block:
                 x, block = max_pool(x), name[4]
             maps[name] = self.layers.conv(self.channels[int(block) - 1], name=name)(x)
@@ -145,10 +145,12 @@ def vgg19_features(
     """Feature maps of VGG19, after activation, of the magnitude of images of about unit scale.
 
     Args:
-        variables: of ``VGG`` with three input channels and slope 0.
+        variables: of ``VGG`` with three input channels and slope 0 (of VGG16, if some lack).
         image: complex images.
         layers: names such as ``"relu5_1"``, in order.
     """
     names = [layer.replace("relu", "conv") for layer in layers]
-    maps: Any = VGG(last=names[-1], slope=0.0).apply(variables, imagenet_input(jnp.abs(image)))
+    convs = tuple(name for name in VGG19_LAYERS if name in variables["params"])
+    vgg = VGG(last=names[-1], slope=0.0, convs=convs)
+    maps: Any = vgg.apply(variables, imagenet_input(jnp.abs(image)))
     return {layer: nn.relu(maps[name]) for layer, name in zip(layers, names, strict=True)}

@@ -18,10 +18,21 @@ from orbax.checkpoint import checkpoint_managers as policies
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.training.state import TrainState
 
-__all__ = ["CheckpointError", "Checkpoints", "build_model", "freeze", "load_weights"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "build_model",
+    "freeze",
+    "load_item",
+    "load_weights",
+    "save_weights",
+]
 
 _FOLDER = "checkpoints"
 _METRIC = "psnr"
+# What an item of a checkpoint is read with.
+_ARRAYS = (ocp.args.StandardRestore, ocp.StandardCheckpointHandler)
+_JSON = (ocp.args.JsonRestore, ocp.JsonCheckpointHandler)
 
 
 class CheckpointError(ValueError):
@@ -184,22 +195,59 @@ def load_weights(path: str | Path) -> tuple[Any, dict]:
     Raises:
         CheckpointError: if there is none, or it cannot be read.
     """
+    restored = _restore(path, {"weights": _ARRAYS, "config": _JSON})
+    return ml_collections.ConfigDict(freeze(restored.config)), restored.weights
+
+
+def load_item(path: str | Path, name: str) -> Any:
+    """A further item that ``save_weights`` put into a checkpoint; ``None`` if there is none.
+
+    Raises:
+        CheckpointError: as for ``load_weights``.
+    """
+    folder = _find(Path(path).absolute())
+    return _restore(folder, {name: _ARRAYS})[name] if (folder / name).is_dir() else None
+
+
+def save_weights(path: str | Path, config: Mapping, weights: Mapping, **items: Mapping) -> Path:
+    """Writes one checkpoint to reconstruct with, whole or not at all; ``load_weights`` reads it.
+
+    Args:
+        path: the folder to be made.
+        config: configuration, with the network under ``model``.
+        weights: variables of the network.
+        **items: further trees of arrays, for ``load_item``.
+
+    Raises:
+        CheckpointError: if something is at ``path`` already, or it cannot be written.
+    """
+    path = Path(path).absolute()
+    if path.exists():
+        raise CheckpointError(f"{path}: expected a folder yet to be made, got one that is there")
+    trees = {"weights": weights, **items}
+    trees = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    arguments = ocp.args.Composite(config=ocp.args.JsonSave(dict(config)), **trees)
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+            writer.save(path, args=arguments)
+    except OSError as error:
+        raise CheckpointError(f"{path}: expected a writable folder, got {error}") from error
+    return path
+
+
+def _restore(path: str | Path, items: Mapping[str, Any]) -> Any:
+    """Items of a checkpoint by name."""
     path = Path(path).absolute()
     if not path.is_dir():
         raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got no folder")
     folder = _find(path)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    registry.add("weights", ocp.args.StandardRestore, ocp.StandardCheckpointHandler())
-    registry.add("config", ocp.args.JsonRestore, ocp.JsonCheckpointHandler())
+    for name, (restore, handler) in items.items():
+        registry.add(name, restore, handler())
+    arguments = ocp.args.Composite(**{name: restore() for name, (restore, _) in items.items()})
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as reader:
-            restored = reader.restore(
-                folder,
-                args=ocp.args.Composite(
-                    weights=ocp.args.StandardRestore(), config=ocp.args.JsonRestore()
-                ),
-            )
+            return reader.restore(folder, args=arguments)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{folder}: expected a readable checkpoint, got {reason}") from error
-    return ml_collections.ConfigDict(freeze(restored.config)), restored.weights

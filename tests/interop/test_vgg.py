@@ -1,15 +1,22 @@
-"""VGG19 weights under either naming, and what is missing named."""
+"""VGG weights under either naming, for the loss and for the encoder; what is missing is named."""
 
+import math
+
+import jax
 import numpy as np
 import pytest
 
-from kgmgt_jax.interop.vgg import load_vgg19, vgg_names
+from configs.kgmgt import get_config
+from kgmgt_jax.interop.state_files import write_state_dict
+from kgmgt_jax.interop.vgg import load_encoder, load_vgg19, two_channel_kernel, vgg_names
+from kgmgt_jax.models.encoder import VGG19_LAYERS, vgg19_features
+from kgmgt_jax.training.checkpoint import build_model
 
 
 def _weights(rng, names):
     shapes = {0: (64, 3, 3, 3), 2: (64, 64, 3, 3), 5: (128, 64, 3, 3)}
     return {
-        f"{name}.{part}": rng.standard_normal(shape if part == "weight" else shape[:1])
+        f"{name}.{part}": rng.standard_normal(shape if part == "weight" else shape[:1], np.float32)
         for name, shape in zip(names, shapes.values(), strict=True)
         for part in ("weight", "bias")
     }
@@ -43,5 +50,96 @@ def test_missing_convolutions_are_named(tmp_path):
 
 def test_unreadable_file_is_refused(tmp_path):
     (tmp_path / "v.npz").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match=r"v\.npz: expected an \.npz"):
+    with pytest.raises(ValueError, match=r"v\.npz: expected a file of arrays"):
         load_vgg19(tmp_path / "v.npz")
+
+
+# torchvision's own layer lists: channels of convolutions (each with an activation), M for pooling
+CONFIGURATIONS = {
+    16: (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"),
+    19: (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"),
+}
+
+
+def _torchvision(depth):
+    """Random weights as torchvision names them, and the name by block of each convolution."""
+    rng, arrays, names = np.random.default_rng(0), {}, {}
+    index, n_in, block, number = 0, 3, 1, 1
+    for entry in CONFIGURATIONS[depth]:
+        if entry == "M":
+            index, block, number = index + 1, block + 1, 1
+            continue
+        kernel = rng.standard_normal((entry, n_in, 3, 3), np.float32) / math.sqrt(9 * n_in)
+        arrays[f"features.{index}.weight"] = kernel
+        arrays[f"features.{index}.bias"] = rng.standard_normal(entry, np.float32)
+        names[f"conv{block}_{number}"] = index
+        index, n_in, number = index + 2, entry, number + 1
+    return arrays, names
+
+
+@pytest.mark.parametrize("depth", [16, 19])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "pth"])
+def test_torchvision_layout_of_both_depths(tmp_path, depth, suffix):
+    if suffix != "npz":
+        pytest.importorskip({"pth": "torch"}.get(suffix, suffix))
+    arrays, names = _torchvision(depth)
+    file = write_state_dict(tmp_path / f"vgg.{suffix}", arrays)
+    params = load_vgg19(file)["params"]
+    expected = {n for n in VGG19_LAYERS[: VGG19_LAYERS.index("conv5_1") + 1] if n in names}
+    assert params.keys() == expected
+    for name in expected:
+        want = arrays[f"features.{names[name]}.weight"].transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(params[name]["kernel"], want, err_msg=name)
+
+
+def test_vgg16_gives_features_without_the_convolutions_it_lacks(tmp_path):
+    file = write_state_dict(tmp_path / "vgg.npz", _torchvision(16)[0])
+    params = load_vgg19(file, last="conv4_1")
+    assert "conv3_4" not in params["params"]
+    image = jax.random.normal(jax.random.key(0), (1, 32, 32)) + 0j
+    maps = jax.jit(lambda image: vgg19_features(params, image, ("relu4_1",)))(image)
+    assert maps["relu4_1"].shape == (1, 4, 4, 512)
+
+
+def test_vgg16_has_no_fourth_convolution(tmp_path):
+    file = write_state_dict(tmp_path / "vgg.npz", _torchvision(16)[0])
+    with pytest.raises(ValueError, match="got no conv4_4"):
+        load_vgg19(file, last="conv4_4")
+
+
+def test_misshapen_convolution_is_named(tmp_path):
+    arrays = _torchvision(19)[0]
+    arrays["features.5.weight"] = arrays["features.5.weight"][:, :32]
+    file = write_state_dict(tmp_path / "vgg.npz", arrays)
+    with pytest.raises(ValueError, match=r"conv2_1.weight of shape \(128, 64, 3, 3\)"):
+        load_vgg19(file)
+
+
+def test_equal_parts_are_answered_as_a_grey_image():
+    kernel = np.random.default_rng(0).standard_normal((8, 3, 3, 3), np.float32)
+    two = two_channel_kernel(kernel)
+    assert two.shape == (8, 2, 3, 3)
+    np.testing.assert_allclose(two.sum(1), kernel.sum(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(two[:, 0], kernel[:, 0] + kernel[:, 2] / 2)
+    assert np.abs(two[:, 0] - two[:, 1]).max() > 0.1
+
+
+@pytest.mark.parametrize("depth", [16, 19])
+def test_encoder_of_the_base_network_takes_vgg_weights(tmp_path, depth):
+    arrays, _ = _torchvision(depth)
+    encoder = load_encoder(write_state_dict(tmp_path / "vgg.npz", arrays))
+    model = build_model(get_config("base").model.to_dict())
+    frame = jax.ShapeDtypeStruct((1, 32, 32), np.complex64)
+    own = jax.eval_shape(lambda f: model.init(jax.random.key(0), f, method="encode"), frame)
+    assert jax.tree.map(np.shape, encoder) == jax.tree.map(
+        np.shape, own["params"]["frame_encoder"]["encoder"]
+    )
+    bias = arrays["features.10.bias"]
+    np.testing.assert_array_equal(encoder["conv3_1"]["bias"], bias)
+
+
+def test_encoder_keeps_a_first_convolution_of_two_channels(tmp_path):
+    arrays, _ = _torchvision(19)
+    arrays["features.0.weight"] = first = arrays["features.0.weight"][:, :2]
+    encoder = load_encoder(write_state_dict(tmp_path / "vgg.npz", arrays))
+    np.testing.assert_array_equal(encoder["conv1_1"]["kernel"], first.transpose(2, 3, 1, 0))

@@ -17,6 +17,9 @@ class Fixture:
     def __getitem__(self, key: str) -> np.ndarray:
         return self._arrays[key]
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays.files
+
     def weights(self, prefix: str = "w/") -> dict[str, np.ndarray]:
         """Arrays below ``prefix``, by the rest of their name."""
         names = [k for k in self._arrays.files if k.startswith(prefix)]

@@ -1,0 +1,329 @@
+"""PyTorch weights to a checkpoint and back; what does not fit is named, and nothing is executed."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs.kgmgt import get_config
+from kgmgt_jax.interop import released, torch_weights
+from kgmgt_jax.interop.released import PARTS, RELEASED
+from kgmgt_jax.interop.state_files import read_state_dict, write_state_dict
+from kgmgt_jax.interop.vgg import two_channel_kernel
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.training.checkpoint import build_model, load_weights
+from tests.models.released import shapes, state_dict
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
+NETS = {"generator": "net_g", "extractor": "net_extractor", "vgg19": "net_map", "critic": "net_d"}
+FIRST = "vgg.vgg_net.conv1_1.weight"
+
+
+@pytest.fixture(scope="module")
+def whole(fixtures_dir):
+    """Every array of the release's state dicts by part; counters and masks unlike our defaults."""
+    dicts = {}
+    for part, net in NETS.items():
+        arrays = state_dict(fixtures_dir, net)
+        for key, shape in shapes(fixtures_dir, net).items():
+            if key.endswith("num_batches_tracked"):
+                arrays[key] = np.array(500_000, np.int64)
+            elif key not in arrays:
+                arrays[key] = released.default_buffers([key])[key]
+                assert arrays[key].shape == shape
+            if key.endswith("attn_mask"):
+                arrays[key] = arrays[key][:25]  # of another training size
+        dicts[part] = arrays
+    return dicts
+
+
+@pytest.fixture(scope="module")
+def files(whole, tmp_path_factory):
+    """The parts as files, the generator with ``module.`` before each name."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {part: folder / f"{part}.npz" for part in whole}
+    for part, path in paths.items():
+        prefix = "module." if part == "generator" else ""
+        np.savez(path, **{prefix + key: value for key, value in whole[part].items()})
+    return paths
+
+
+def _options(files, *parts):
+    return [word for part in parts for word in (f"--{part}", str(files[part]))]
+
+
+@pytest.fixture(scope="module")
+def imported(files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("imported") / "released"
+    parts = _options(files, "extractor", "vgg19", "critic")
+    assert torch_weights.main([str(files["generator"]), *parts, "--out", str(out)]) == 0
+    return out
+
+
+def _refused(capsys, arguments, out, *words):
+    """Exit code 2 after one line that has these words, and nothing written."""
+    before = set(out.parent.iterdir())
+    assert torch_weights.main([*map(str, arguments), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    for word in words:
+        assert str(word) in captured.err, captured.err
+    assert set(out.parent.iterdir()) == before
+
+
+def test_checkpoint_is_of_the_released_variant():
+    assert get_config("released").model.to_dict() == RELEASED
+
+
+def test_export_checks_every_file_before_it_writes_one(imported, tmp_path, capsys):
+    arguments = ["--to-torch", imported, "--critic", tmp_path / "d.h5"]
+    _refused(capsys, arguments, tmp_path / "g.npz", "d.h5: expected one of .pth")
+
+
+def test_every_name_of_the_release_has_a_place(fixtures_dir):
+    for part, net in NETS.items():
+        names = [*PARTS[part].keys, *PARTS[part].buffers]
+        assert sorted(names) == sorted(shapes(fixtures_dir, net))
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "pth"])
+def test_there_and_back_is_bit_identical(whole, imported, tmp_path, suffix):
+    if suffix != "npz":
+        pytest.importorskip({"pth": "torch"}.get(suffix, suffix))
+    back = {part: tmp_path / f"{part}.{suffix}" for part in whole}
+    arguments = ["--to-torch", str(imported), "--out", str(back["generator"])]
+    others = _options(back, "extractor", "vgg19", "critic")
+    assert torch_weights.main([*arguments, *others]) == 0
+    for part, arrays in whole.items():
+        read = read_state_dict(back[part])
+        assert read.keys() == arrays.keys()
+        for key, want in arrays.items():
+            assert (read[key].dtype, read[key].shape) == (want.dtype, want.shape), key
+            assert read[key].tobytes() == want.tobytes(), key
+
+
+def test_checkpoint_fits_the_network_it_names(imported):
+    config, variables = load_weights(imported)
+    assert build_model(config.model) == KGMgT(**RELEASED)
+    expected = {name: dict(tree) for name, tree in released.template().items()}
+    for tree in expected.values():
+        del tree["critic"]
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, expected)
+
+
+def test_buffers_of_a_checkpoint_from_elsewhere_are_pytorch_s(fixtures_dir):
+    keys = shapes(fixtures_dir, "net_g")
+    made = released.default_buffers([k for k in keys if k in PARTS["generator"].buffers])
+    for key, value in made.items():
+        assert value.shape == keys[key], key
+    mask = made["dyn_agg_restore.up_body_small.layers.0.residual_group.blocks.1.attn_mask"]
+    assert set(np.unique(mask)) == {-100.0, 0.0} and not mask[0].any() and mask[-1].any()
+
+
+@pytest.mark.parametrize("wrapper", ["params", "params_ema", "state_dict"])
+def test_wrapped_state_dicts_are_unwrapped(tmp_path, wrapper):
+    torch = pytest.importorskip("torch")
+    inner = {"module.a.weight": torch.ones(2), "b": torch.zeros(3, dtype=torch.bfloat16)}
+    torch.save({"epoch": 3, wrapper: inner}, tmp_path / "w.pth")
+    read = read_state_dict(tmp_path / "w.pth")
+    assert read.keys() == {"a.weight", "b"}
+    np.testing.assert_array_equal(read["a.weight"], np.ones(2, np.float32))
+
+
+def test_incomplete_release_is_refused_by_name(files, tmp_path, capsys):
+    words = ("missing: feature_extraction_image1.model.conv1_1.weight", "--extractor and --vgg19")
+    _refused(capsys, [files["generator"]], tmp_path / "out", *words)
+
+
+@pytest.fixture(scope="module")
+def spoiled(whole, files, tmp_path_factory):
+    """Files with one unknown, one missing, and five misshapen arrays."""
+    arrays = dict(whole["generator"])
+    arrays["extra.weight"] = np.zeros(2, np.float32)
+    del arrays["dw.nw.0.bias"]
+    arrays["dw.nw.1.weight"] = np.zeros(63, np.float32)
+    arrays["dw.nw.1.bias"] = np.zeros(64, np.int64)
+    arrays["dw.nw.3.bias"] = np.full(64, np.nan, np.float32)
+    index = next(k for k in arrays if k.endswith("relative_position_index"))
+    arrays[index] = arrays[index] + 1
+    vgg = dict(whole["vgg19"])
+    vgg[FIRST] = np.random.default_rng(0).standard_normal((64, 3, 3, 3)).astype(np.float32)
+    folder = tmp_path_factory.mktemp("spoiled")
+    paths = files | {"generator": folder / "g.npz", "vgg19": folder / "v.npz"}
+    np.savez(paths["generator"], **arrays)
+    np.savez(paths["vgg19"], **vgg)
+    return paths, index, vgg
+
+
+def test_what_does_not_fit_is_named(spoiled, tmp_path, capsys):
+    paths, index, _ = spoiled
+    _refused(
+        capsys,
+        [paths["generator"], *_options(paths, "extractor", "vgg19")],
+        tmp_path / "out",
+        paths["generator"],
+        "unknown: extra.weight; missing: dw.nw.0.bias; misshapen: ",
+        "dw.nw.1.weight (63,) not (64,)",
+        "dw.nw.1.bias int64 not float32",
+        "dw.nw.3.bias not finite",
+        f"{index} of another window",
+        f"{FIRST} (64, 3, 3, 3) not (64, 2, 3, 3)",
+    )
+
+
+def test_partial_import_fills_from_the_initialisation(spoiled, whole, tmp_path, capsys):
+    paths, _, vgg = spoiled
+    arguments = [str(paths["generator"]), *_options(paths, "extractor", "vgg19")]
+    out = tmp_path / "out"
+    assert torch_weights.main([*arguments, "--out", str(out), "--allow-partial"]) == 0
+    assert "partial, missing: dw.nw.0.bias" in capsys.readouterr().out
+    config, variables = load_weights(out)
+    assert any("dw.nw.0.bias" in line for line in config.imported_with)
+    denoiser = variables["params"]["mentor_net"]["denoiser"]["denoiser"]
+    start = released.template()["params"]["mentor_net"]["denoiser"]["denoiser"]
+    np.testing.assert_array_equal(denoiser["conv0"]["bias"], start["conv0"]["bias"])
+    np.testing.assert_array_equal(denoiser["norm0"]["scale"], start["norm0"]["scale"])
+    kept = whole["generator"]["dw.nw.0.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(denoiser["conv0"]["kernel"], kept)
+    first = variables["params"]["frame_encoder"]["vgg"]["conv1_1"]["kernel"]
+    np.testing.assert_array_equal(first, two_channel_kernel(vgg[FIRST]).transpose(2, 3, 1, 0))
+
+
+def test_torchvision_vgg19_is_refused_for_its_first_layer_alone(whole, files, tmp_path, capsys):
+    indices = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10}
+    arrays = {"classifier.0.weight": np.zeros((1, 1)), "features.12.bias": np.zeros(256)}
+    for key, value in whole["vgg19"].items():
+        if "conv" in key:
+            name, part = key.split(".")[-2:]
+            arrays[f"features.{indices[name]}.{part}"] = value
+    arrays["features.0.weight"] = np.zeros((64, 3, 3, 3), np.float32)
+    np.savez(tmp_path / "v.npz", **arrays)
+    paths = files | {"vgg19": tmp_path / "v.npz"}
+    arguments = [files["generator"], *_options(paths, "extractor", "vgg19")]
+    line = f"got misshapen: {FIRST} (64, 3, 3, 3) not (64, 2, 3, 3) ("
+    _refused(capsys, arguments, tmp_path / "out", line)
+
+
+def test_another_project_s_weights_are_refused_even_in_part(tmp_path, capsys):
+    np.savez(tmp_path / "resnet.npz", **{"layer1.0.conv1.weight": np.zeros((64, 64, 3, 3))})
+    arguments = [tmp_path / "resnet.npz", "--allow-partial"]
+    words = ("expected a state dict of KGMgT", "layer1.0.conv1.weight")
+    _refused(capsys, arguments, tmp_path / "out", *words)
+
+
+def test_same_name_in_two_files_is_refused(files, tmp_path, capsys):
+    paths = files | {"extractor": files["vgg19"]}
+    arguments = [files["generator"], *_options(paths, "vgg19", "extractor")]
+    _refused(capsys, arguments, tmp_path / "out", "expected names of its own", "vgg.vgg_net")
+
+
+def test_existing_folder_is_kept(imported, files, capsys):
+    arguments = [files["generator"], *_options(files, "extractor", "vgg19")]
+    _refused(capsys, arguments, imported, imported, "yet to be made")
+
+
+def test_checkpoint_of_another_network_is_not_exported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch_weights, "load_weights", lambda _: ({}, {"params": {"a": {}}}))
+    monkeypatch.setattr(torch_weights, "load_item", lambda *_: None)
+    arguments = ["--to-torch", tmp_path]
+    _refused(
+        capsys, arguments, tmp_path / "g.npz", "released network's generator, got none or another"
+    )
+
+
+class _Planted:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle", "npz"])
+def test_planted_code_is_refused_and_not_run(tmp_path, capsys, kind):
+    mark, out = tmp_path / "mark", tmp_path / "out"
+    planted = {"dw.nw.0.weight": _Planted(mark)}
+    file = tmp_path / ("bad.npz" if kind == "npz" else "bad.pth")
+    if kind == "npz":
+        np.savez(file, **{k: np.array([v], object) for k, v in planted.items()})
+    else:
+        torch = pytest.importorskip("torch")
+        write = torch.save if kind == "torch" else pickle.dump
+        with file.open("wb") as stream:
+            write(planted, stream)
+    _refused(capsys, [file, "--allow-partial"], out, file)
+    assert not mark.exists()
+    if kind == "pickle":  # the trap is a trap
+        pickle.loads(file.read_bytes())
+        assert mark.exists()
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "pth"])
+def test_truncated_file_is_refused(tmp_path, capsys, suffix):
+    if suffix != "npz":
+        pytest.importorskip({"pth": "torch"}.get(suffix, suffix))
+    file = write_state_dict(tmp_path / f"w.{suffix}", {"a": np.arange(5000.0)})
+    file.write_bytes(file.read_bytes()[:9000])
+    _refused(capsys, [file], tmp_path / "out", file)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.npz", "no such file"), ("w.h5", "expected one of .pth"), ("empty.npz", "got none")],
+)
+def test_unusable_files_are_refused(tmp_path, capsys, name, message):
+    np.savez(tmp_path / "empty.npz")
+    _refused(capsys, [tmp_path / name], tmp_path / "out", name, message)
+
+
+def test_tensors_alone_make_a_state_dict(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    torch.save({"a": torch.ones(1), "epoch": 3}, tmp_path / "w.pth")
+    _refused(capsys, [tmp_path / "w.pth"], tmp_path / "out", "expected tensors alone", "epoch")
+    torch.save([torch.ones(1)], tmp_path / "w.pth")
+    _refused(capsys, [tmp_path / "w.pth"], tmp_path / "out", "expected a state dict, got list")
+
+
+def _python(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_arrays_are_read_without_torch(tmp_path):
+    pytest.importorskip("safetensors")
+    for suffix in ("npz", "safetensors"):
+        write_state_dict(tmp_path / f"w.{suffix}", {"a": np.ones(2, np.float32)})
+    (tmp_path / "w.pth").write_bytes(b"")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from kgmgt_jax.interop import torch_weights\n"
+        "from kgmgt_jax.interop.state_files import read_state_dict\n"
+        "print([read_state_dict(p)['a'].sum() for p in sys.argv[1:3]])\n"
+        "sys.exit(torch_weights.main([sys.argv[3], '--out', sys.argv[3] + '.out']))"
+    )
+    done = _python(code, *(tmp_path / f"w.{s}" for s in ("npz", "safetensors", "pth")))
+    assert done.stdout.count("2.0") == 2, done.stderr
+    assert done.returncode == 2
+    assert "pip install 'kgmgt-jax[torch]'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_program_reports_bad_input_in_one_line(tmp_path):
+    code = "import runpy; runpy.run_module('kgmgt_jax.interop.torch_weights', run_name='__main__')"
+    done = _python(code, tmp_path / "none.pth", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    message = f"error: {tmp_path}/none.pth: expected a file of weights, got no such file\n"
+    assert done.stderr == message
