@@ -4,18 +4,20 @@ No file is trusted: ``.npz`` and ``.safetensors`` are read as plain arrays, ``.p
 ``torch.load(weights_only=True)``, which refuses pickles with anything but arrays in them.
 """
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import numpy as safetensors
 
 from kgmgt_jax.data.atomic import write_atomically
 
 __all__ = ["StateFileError", "check_suffix", "read_state_dict", "write_state_dict"]
 
-_TORCH = (".pth", ".pt", ".bin", ".ckpt")
-_SUFFIXES = (*_TORCH, ".npz", ".safetensors")
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+_SUFFIXES = (*_TORCH_SUFFIXES, ".npz", ".safetensors")
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")
 
 
@@ -39,7 +41,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     check_suffix(path)
     if not path.is_file():
         raise StateFileError(f"{path}: expected a file of weights, got no such file")
-    reader = _read_torch if path.suffix in _TORCH else {".npz": _read_npz}.get(path.suffix)
+    reader = _read_torch if path.suffix in _TORCH_SUFFIXES else {".npz": _read_npz}.get(path.suffix)
     try:
         arrays = (reader or _read_safetensors)(path)
     except StateFileError:
@@ -75,11 +77,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    return _package("safetensors.numpy", path, "safetensors").load_file(path)
+    return safetensors.load_file(path)
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    torch = _package("torch", path, "torch")
+    torch = _torch(path)
     found = torch.load(path, map_location="cpu", weights_only=True)
     while isinstance(found, Mapping):
         inner = next((found[k] for k in _WRAPPERS if isinstance(found.get(k), Mapping)), None)
@@ -99,14 +101,14 @@ def _to_numpy(torch: Any, tensor: Any) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _package(name: str, path: Path, extra: str) -> Any:
-    """An optional package, or what to install."""
+def _torch(path: Path) -> Any:
+    """PyTorch, or what to install."""
     try:
-        return __import__(name, fromlist=["_"])
+        return importlib.import_module("torch")
     except ImportError as error:
         raise StateFileError(
-            f"{path}: {path.suffix} files need {extra}, which is not installed: "
-            f"pip install 'kgmgt-jax[{extra}]'"
+            f"{path}: {path.suffix} files need PyTorch, which is not installed: "
+            "pip install 'kgmgt-jax[torch]'"
         ) from error
 
 
@@ -119,13 +121,12 @@ def write_state_dict(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path
     path = Path(path)
     check_suffix(path)
     copies = {key: np.array(value) for key, value in arrays.items()}  # contiguous, writable
-    if path.suffix in _TORCH:
-        torch = _package("torch", path, "torch")
+    if path.suffix in _TORCH_SUFFIXES:
+        torch = _torch(path)
         tensors = {key: torch.from_numpy(value) for key, value in copies.items()}
         return write_atomically(path, lambda p: torch.save(tensors, p))
     if path.suffix == ".safetensors":
-        package = _package("safetensors.numpy", path, "safetensors")
-        return write_atomically(path, lambda p: package.save_file(copies, p))
+        return write_atomically(path, lambda p: safetensors.save_file(copies, p))
     return write_atomically(path, lambda p: _write_npz(p, copies))
 
 
