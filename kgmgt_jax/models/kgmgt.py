@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.models.aggregation import GuidedUNet
 from kgmgt_jax.models.denoiser import UnrolledDenoiser
@@ -43,7 +43,7 @@ class Reconstruction(NamedTuple):
     mentor: ComplexImage
 
 
-def pad_frame(frame: ComplexImage, multiple: int) -> ComplexImage:
+def pad_frame(frame: ComplexImage, multiple: int) -> Complex[Array, "b hp wp"]:
     """Grows a frame to multiples of ``multiple``, evenly on both sides.
 
     Rows (phase encoding) wrap around, as aliasing does; columns (readout) are reflected.

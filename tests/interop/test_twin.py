@@ -16,6 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from kgmgt_jax.interop.torch_names import from_state_dict, to_state_dict  # noqa: E402
+from tests.models.fixtures import relative_error  # noqa: E402
 from tests.models.released import (  # noqa: E402
     ENTRIES,
     Compiled,
@@ -29,6 +30,7 @@ from tests.oracles import torch_kgmgt as twin  # noqa: E402
 
 SHAPE, MARGIN = (2, 2, 96, 64), 4e-5
 NETS = ("net_g", "net_extractor", "net_map")
+OPTIONS = {"drop_path": 0.0, "checkpoint_bodies": True}  # less memory
 DAMPED = ("dyn_agg_restore.up_tail_large.2.weight", "dw.nw.13.weight", "dw.nw.13.bias")
 NULL = tuple(f"dw.nw.{i}.bias" for i in (0, 3, 6, 9, 12))  # batch norm removes these biases
 PARAMETERS = [entry for entry in ENTRIES if entry.path[0] == "params"]
@@ -45,18 +47,26 @@ def one_thread():
 
 @functools.cache
 def _case(folder, seed):
-    """Weights by network, three frames, and a cotangent for each of the two images."""
+    """Weights by network, three frames, and a cotangent for each of the two images.
+
+    The frames show a random scene that moves by one cell of the matching. The cotangents are
+    smooth and of one sign: under noise, gradients of shared parameters nearly cancel, and their
+    float32 values tell of little but rounding.
+    """
     weights = {net: state_dict(folder, net, offset=1000 * (seed + 1)) for net in NETS}
     for key in DAMPED:
         weights["net_g"][key] = 0.02 * weights["net_g"][key]
-    draw = np.random.default_rng(seed).standard_normal
+    rng = np.random.default_rng(seed)
     b, c, h, w = SHAPE
-    scene = draw((b, c, h + 4, w + 4))
+    scene = rng.standard_normal((b, c, h + 4, w + 4))
     frames = [
-        0.5 * scene[:, :, y : y + h, x : x + w] + noise * draw(SHAPE)
+        0.5 * scene[:, :, y : y + h, x : x + w] + noise * rng.standard_normal(SHAPE)
         for y, x, noise in ((4, 4, 0.0), (0, 4, 0.05), (4, 0, 0.05))
     ]
-    return weights, [x.astype(np.float32) for x in frames], [draw(SHAPE) for _ in range(2)]
+    phase = 2 * np.pi * rng.random((2, 2, b, c, 1, 1))
+    y, x = np.arange(h)[:, None] / 9, np.arange(w) / 7
+    ct = 1 + 0.5 * np.cos(y + phase[0]) * np.sin(x + phase[1])
+    return weights, [frame.astype(np.float32) for frame in frames], list(ct)
 
 
 def _margin(target, reference):
@@ -73,7 +83,7 @@ def _torch_side(folder, seed, dtype):
     """Both images and the gradients by name of the twin, and its margin."""
     weights, frames, ct = _case(folder, seed)
     nets = [
-        twin.load(net, weights[net], **({"drop_path": 0.0} if net == "net_g" else {})).to(dtype)
+        twin.load(net, weights[net], **(OPTIONS if net == "net_g" else {})).to(dtype)
         for net in NETS
     ]
     nets[0].train()
@@ -119,38 +129,54 @@ def _jax_side(folder, seed, dtype):
     return [from_image(x) for x in images], named
 
 
+@functools.cache
+def _oracle(folder, seed):
+    """The twin in float64; each match must be clear."""
+    images, grads, margin = _torch_side(folder, seed, torch.float64)
+    assert margin > MARGIN
+    return images, grads
+
+
 def _l2(got, want):
     return np.linalg.norm(got - want) / np.linalg.norm(want)
 
 
-def _compare(folder, seed, dtype, forward, gradient):
-    """Asserts agreement in relative L2; gradients that should vanish against the largest."""
-    with jax.enable_x64(dtype == np.float64):
-        images, grads = _jax_side(folder, seed, dtype)
-    torch_dtype = {np.float32: torch.float32, np.float64: torch.float64}[dtype]
-    want_images, want, margin = _torch_side(folder, seed, torch_dtype)
-    assert margin > MARGIN
-    assert grads.keys() == want.keys()
-    for got, image in zip(images, want_images, strict=True):
-        assert got.dtype == dtype and _l2(got, image) < forward
+def _check_null(grads, want, tolerance):
+    """Gradients that should vanish do, against the largest."""
     largest = max(np.linalg.norm(g) for g in want.values())
-    for name, got in grads.items():
-        assert got.shape == want[name].shape
-        if name in NULL:
-            assert np.max(np.abs(got)) < gradient * largest, name
-        else:
-            assert _l2(got, want[name]) < gradient, name
+    for name in NULL:
+        assert np.max(np.abs(grads[name])) < tolerance * largest, name
 
 
-SEEDS = [20, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (23, 68))]
+SEEDS = (20, 23, 68)
+pytestmark = pytest.mark.slow  # minutes a seed, and several GiB
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_float64_output_and_gradients_equal_the_twin_s(fixtures_dir, seed):
-    _compare(fixtures_dir, seed, np.float64, 1e-8, 1e-6)
+def test_float64_outputs_and_gradients_equal_the_twin_s(fixtures_dir, seed):
+    with jax.enable_x64(True):
+        images, grads = _jax_side(fixtures_dir, seed, np.float64)
+    want_images, want = _oracle(fixtures_dir, seed)
+    for got, image in zip(images, want_images, strict=True):
+        assert got.dtype == np.float64 and _l2(got, image) < 1e-8
+    assert grads.keys() == want.keys()
+    for name in want.keys() - set(NULL):
+        assert grads[name].shape == want[name].shape
+        assert _l2(grads[name], want[name]) < 1e-6, name
+    _check_null(grads, want, 1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [20, 23, 68])
-def test_float32_output_and_gradients_equal_the_twin_s(fixtures_dir, seed):
-    _compare(fixtures_dir, seed, np.float32, 1e-4, 5e-3)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_float32_outputs_and_gradients_equal_the_twin_s(fixtures_dir, seed):
+    """Norms to 5e-3 and projections to 2e-2 of the norm, as for the stored training step."""
+    images, grads = _jax_side(fixtures_dir, seed, np.float32)
+    want_images, want = _oracle(fixtures_dir, seed)
+    for got, image in zip(images, want_images, strict=True):
+        assert got.dtype == np.float32 and relative_error(got, image) < 1e-4
+    draw = np.random.default_rng(0).standard_normal
+    for name in sorted(want.keys() - set(NULL)):
+        got, norm = grads[name].astype(np.float64), np.linalg.norm(want[name])
+        assert abs(np.linalg.norm(got) - norm) < 5e-3 * norm, name
+        projection = np.sum((got - want[name]) * draw(got.shape))
+        assert abs(projection) < 2e-2 * norm, name
+    _check_null(grads, want, 1e-5)

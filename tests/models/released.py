@@ -33,10 +33,10 @@ SCALES = ("relu1_1", "relu2_1", "relu3_1")
 
 
 def model() -> KGMgT:
-    """The released network without stochastic depth and recomputation, as precise as its inputs."""
+    """The released network without stochastic depth, as precise as its inputs."""
     config: Any = get_config("released")
     fields = config.model.to_dict()
-    return build_model(fields | {"drop_path": 0.0, "remat": False, "dtype": None})
+    return build_model(fields | {"drop_path": 0.0, "dtype": None})
 
 
 @functools.cache

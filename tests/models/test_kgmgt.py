@@ -44,7 +44,7 @@ def _inputs(h, w, *, coils=0, seed=0):
 @functools.cache
 def _variables(model: KGMgT):
     frames, measurement = _inputs(32, 32)
-    return initialise(model, 0, *frames, measurement)
+    return jax.tree.map(jnp.asarray, initialise(model, 0, *frames, measurement))
 
 
 def _shapes(tree):
