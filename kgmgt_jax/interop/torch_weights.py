@@ -77,7 +77,11 @@ def _sort(
             fit[key] = np.asarray(value, np.float32)
         else:
             misshapen.append(f"{key} {problem}")
-    missing = [key for key in start if key not in arrays]
+    missing = []
+    for name in parts:
+        absent = [entry.key for entry in PARTS[name].entries if entry.key not in arrays]
+        whole = len(absent) == len(PARTS[name].entries)
+        missing += [f"the whole {name} ({absent[0]} .. {absent[-1]})"] if whole else absent
     lines = [
         *_listed("unknown", unknown),
         *_listed("missing", missing),
