@@ -106,7 +106,14 @@ def test_released_critic_and_vgg_parameter_counts():
     assert _shapes(vgg) == 12_944_384
 
 
-@pytest.mark.parametrize("size", [(32, 32), (45, 37), (7, 9), (64, 20), (1, 1)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (45, 37),
+        (1, 1),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in ((32, 32), (7, 9), (64, 20))),
+    ],
+)
 def test_any_size_is_reconstructed_at_its_size(size):
     model = KGMgT(**SMALL)
     frames, measurement = _inputs(*size)
@@ -167,7 +174,7 @@ def test_without_knowledge_the_preceding_frame_reaches_the_learner_by_the_image_
     np.testing.assert_array_equal(learner(1.0), learner(2.0))
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 31)])
+@pytest.mark.parametrize("size", [(33, 31), pytest.param((32, 32), marks=pytest.mark.slow)])
 def test_hard_consistency_keeps_the_measurement(size):
     model = KGMgT(**SMALL)
     frames, measurement = _inputs(*size)
