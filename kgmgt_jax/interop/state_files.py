@@ -70,8 +70,9 @@ def _without_prefix(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, n
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        if not hasattr(file, "files"):
+    with path.open("rb") as stream:
+        file = np.load(stream, allow_pickle=False)
+        if isinstance(file, np.ndarray):
             raise StateFileError(f"{path}: expected an .npz archive, got a single array")
         return {key: file[key] for key in file.files}
 
