@@ -3,7 +3,7 @@
 from absl import flags
 
 from kgmgt_jax import cli
-from kgmgt_jax.data.transforms import MASK_KINDS
+from kgmgt_jax.data.mask_sampler import MASK_KINDS
 from kgmgt_jax.evaluation.evaluate import Method, evaluate_files
 from kgmgt_jax.metrics import PRESETS
 

@@ -78,10 +78,20 @@ def _base() -> ConfigDict:
             "validation": "",
             "batch_size": 4,
             "crop": (128, 128),  # phase encoding, readout
+            "augmentation": {
+                "flips": True,
+                "quarter_turns": False,
+                "max_angle": 0.0,  # degrees
+                "phase": True,
+                "intensity": 0.0,  # relative
+            },
             "mask_kinds": ("variable_density", "uniform"),
             "accelerations": (6.0, 10.0),
             "acs": 8,
-            "circular": True,
+            "sens": "adaptive",  # coil maps of files without: "espirit" or "adaptive"
+            "input_fill": "zero",  # "neighbours", "average": lines from other frames
+            "circular": True,  # False: real-time cines, whose ends are not neighbours
+            "n_buckets": 4,  # most shapes of batches, each of which is compiled
             "worker_count": 0,
             "validation_frames": 4,
             "validation_batches": 8,

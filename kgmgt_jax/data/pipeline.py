@@ -1,330 +1,215 @@
-"""Grain pipeline: fully sampled files in, batches of retrospectively undersampled triplets out.
+"""Grain pipeline: fully sampled slices in, batches of retrospectively undersampled triplets out.
 
-The chain is source -> shuffle -> random crop, flips, mask -> repeat -> batch. Grain hands each
-example a random generator that depends on the seed and the example's running number (its epoch
-and its place in it), and on nothing else. So a run gives the same batches bit for bit, whatever
-the number of workers, and an iterator resumes from its ``get_state()``, a small dictionary.
+The chain of each shape bucket is source -> shuffle -> random geometry, mask, padding -> repeat ->
+batch; batches of the buckets take turns in proportion to their frames. Grain hands each example a
+random generator that depends on the seed and the example's running number (its epoch and its place
+in it), and on nothing else. So a run gives the same batches bit for bit, whatever the number of
+workers, and an iterator resumes from its ``get_state()``, a small dictionary. Of several processes
+each makes its own part of the very batches that one process would make.
 """
 
-import functools
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jaxtyping import Complex64
 
-from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats import CineFile, open_files
-from kgmgt_jax.data.transforms import (
-    MaskSampler,
-    augment,
-    crop_case,
-    fft2c,
-    ifft2c,
-    triplet,
-    triplets,
-)
-from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES, estimate_sens
+from kgmgt_jax.data.augmentation import Augmentation, pad_case
+from kgmgt_jax.data.buckets import Shape, choose_buckets
+from kgmgt_jax.data.filling import check_fill
+from kgmgt_jax.data.mask_sampler import MaskSampler
+from kgmgt_jax.data.slices import SliceSource
+from kgmgt_jax.data.transforms import neighbours, triplet_of_images
 
-__all__ = [
-    "CineFrame",
-    "TripletSource",
-    "make_training_loader",
-    "validation_batches",
-    "validation_cases",
-]
-
-Size = Sequence[int | None]
-Shape = tuple[int, int, int, int]
+__all__ = ["CineFrame", "FrameSource", "TripletOptions", "make_training_loader"]
 
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # counted in batches
 
 
-@dataclass(frozen=True, eq=False)
-class CineFrame:
-    """One frame to be reconstructed, with the whole fully sampled slice it belongs to.
+class CineFrame(NamedTuple):
+    """One frame to be reconstructed, with the frames of its slice that are needed for it.
 
     Attributes:
-        images: Coil images over all frames, ``(t, n, h, w)``.
-        sens: Sensitivities ``(n, h, w)``, or ``None`` for a single coil.
-        frame: Target frame, in [0, t).
-        name: Name of the case, as in ``CaseMeta.name``.
+        images: Coil images of some frames, ``(f, n, h, w)``.
+        sens: Sensitivities ``(n, h, w)``, or of each of ``images``; ``None`` for a single coil.
+        frames: Which frames of the slice these are.
+        places: Where among them the preceding, the target and the succeeding frame lie.
+        n_frames: Frames of the slice.
+        index: Running number of the target among all frames of the set.
     """
 
-    images: Complex64[np.ndarray, "t n h w"]
-    sens: Complex64[np.ndarray, "n h w"] | None
-    frame: int
-    name: str
+    images: Complex64[np.ndarray, "f n h w"]
+    sens: Complex64[np.ndarray, "*f n h w"] | None
+    frames: tuple[int, ...]
+    places: tuple[int, int, int]
+    n_frames: int
+    index: int
 
 
-class TripletSource:
-    """Random access to every frame of every slice of fully sampled files.
-
-    Index ``i`` runs over frames within slices within files. A slice is read, transformed to coil
-    images and, if it has several coils, given sensitivities when first asked for; it then stays
-    in memory until the cache is full and no other was left unused for longer.
-
-    Sensitivities are calibrated from the central lines that every mask of lines contains, and from
-    nothing else, so they are what a reconstruction of the undersampled data could have estimated.
-    (A radial mask contains only a square of them.)
-
-    Args:
-        files: Fully sampled cine files.
-        acs: Calibration lines of the masks to come, at the size of the crop.
-        crop: Rows and columns of the crops to come, ``None`` for a whole axis. A crop has fewer
-            and wider-spaced lines, so a slice of ``h`` rows to be cut to ``h'`` is calibrated
-            from ``acs * h / h'`` of its own lines: the same extent of k-space.
-        cache_gib: Memory for decoded slices in GiB, in each worker process; at least one slice
-            is kept.
+@dataclass(frozen=True)
+class TripletOptions:
+    """How a training example is made of a frame.
 
     Attributes:
-        slices: File and slice index of every slice, in order.
+        masks: Kinds of sampling and accelerations.
+        augmentation: What else is random.
+        input_fill: What the inputs have in the place of unmeasured samples; see `fill_gaps`. Any
+            but ``"zero"`` reads all frames of a slice for each example.
+        circular: Whether the last frame precedes the first (retrospective gating); ``False`` is
+            for real-time cines.
 
     Raises:
-        DataError: If there are no files, one cannot be read, or one is undersampled.
-        ValueError: If ``acs`` is too small to calibrate several coils.
+        ValueError: If ``input_fill`` is unknown.
+    """
+
+    masks: MaskSampler
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    input_fill: str = "zero"
+    circular: bool = True
+
+    def __post_init__(self) -> None:
+        check_fill(self.input_fill)
+
+
+class FrameSource:
+    """Random access to every frame of some slices, in order: frames within slices.
+
+    Args:
+        source: Where the slices come from.
+        options: How examples are made, which decides what frames they need.
+        numbers: Which slices; all if left out.
     """
 
     def __init__(
-        self,
-        files: Sequence[str | Path],
-        *,
-        acs: int,
-        crop: Size = (None, None),
-        cache_gib: float = 4.0,
+        self, source: SliceSource, options: TripletOptions, numbers: Sequence[int] | None = None
     ) -> None:
-        self._acs, self._crop = acs, crop
-        self.slices = _reference_slices(files, acs)
-        shapes = [file.slice_shape for file, _ in self.slices]
-        self._index = [(i, t) for i, shape in enumerate(shapes) for t in range(shape[0])]
-        largest = max(int(np.prod(shape)) for shape in shapes) * np.dtype(np.complex64).itemsize
-        self._cache_size = max(1, int(cache_gib * 2**30 / largest))
-        self._load_cached = functools.lru_cache(self._cache_size)(self._load)
+        self._source, self._options = source, options
+        first, self._index = 0, []
+        chosen = set(range(len(source.slices)) if numbers is None else numbers)
+        for number, info in enumerate(source.slices):
+            n_frames = info.shape[0]
+            if number in chosen:
+                self._index += [(number, t, first + t) for t in range(n_frames)]
+            first += n_frames
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitem__(self, index: int) -> CineFrame:
-        number, frame = self._index[index]
-        images, sens, name = self._load_cached(number)
-        return CineFrame(images, sens, frame, name)
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "_load_cached"}
-
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)  # a worker process starts with an empty cache
-        self._load_cached = functools.lru_cache(self._cache_size)(self._load)
-
-    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray | None, str]:
-        file, z = self.slices[number]
-        case = file[z]
-        rows = case.shape[-2]
-        acs = min(rows, round(self._acs * rows / _cropped(case.shape, self._crop)[-2]))
-        return ifft2c(case.kspace), _calibrate(case, acs), case.meta.name
+        number, t, running = self._index[index]
+        n_frames = self._source.slices[number].shape[0]
+        before, after = neighbours(t, n_frames, circular=self._options.circular)
+        whole = self._options.input_fill != "zero"
+        frames = tuple(range(n_frames)) if whole else tuple(sorted({before, t, after}))
+        before, t, after = (frames.index(frame) for frame in (before, t, after))
+        sens = self._source.sens(number)
+        if sens is not None and sens.ndim == 4:
+            sens = sens[list(frames)]
+        images = self._source.images(number, frames)
+        return CineFrame(images, sens, frames, (before, t, after), n_frames, running)
 
 
 @dataclass(frozen=True)
 class _RandomTriplet(grain.transforms.RandomMap):
-    """Random crop, flips, phase and mask, then the triplet of the target frame."""
+    """Makes the example of a frame, at the shape of its bucket."""
 
-    masks: MaskSampler
-    crop: Size
-    circular: bool
+    options: TripletOptions
+    bucket: Shape
 
     def random_map(self, element: CineFrame, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        images, sens = crop_case(element.images, element.sens, self.crop, rng)
-        images, sens = augment(images, sens, rng)
-        n_frames, _, *size = images.shape
-        mask = self.masks.draw(rng, (n_frames, *size))
-        return triplet(fft2c(images), mask, sens, element.frame, circular=self.circular)
+        options = self.options
+        images, sens = options.augmentation.apply(element.images, element.sens, rng)
+        images, sens = pad_case(images, sens, self.bucket)
+        mask = options.masks.draw(rng, (element.n_frames, *images.shape[-2:]))
+        example = triplet_of_images(
+            images,
+            mask[list(element.frames)],
+            sens,
+            element.places,
+            circular=options.circular,
+            input_fill=options.input_fill,
+            intensity=options.augmentation.draw_intensity(rng),
+        )
+        return example | {"id": np.asarray(element.index, np.int32)}
 
 
 def make_training_loader(
-    files: Sequence[str | Path],
+    source: SliceSource,
+    options: TripletOptions,
     *,
     batch_size: int,
-    crop: Size = (None, None),
-    mask_kinds: Sequence[str] = ("variable_density",),
-    accelerations: Sequence[float] = (4.0, 6.0, 8.0, 10.0),
-    acs: int = 8,
+    n_buckets: int = 4,
     seed: int = 0,
     num_epochs: int | None = None,
     worker_count: int = 0,
-    circular: bool = True,
-    cache_gib: float = 4.0,
+    process: tuple[int, int] = (0, 1),
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """Iterator over random training batches; see `triplets` for what a batch holds.
+    """Iterator over random training batches.
 
-    Every frame is a target once an epoch. Crop, flips, global phase, mask kind, acceleration and
-    mask are drawn anew for every example.
+    Every frame is a target once an epoch. Geometry, phase, mask kind, acceleration and mask are
+    drawn anew for every example. A batch is what `triplets` describes, and ``id``, int32 (b,): the
+    running number of each target.
 
     Args:
-        files: Fully sampled cine files.
-        batch_size: Examples in a batch; an incomplete last batch is dropped.
-        crop: Rows and columns of the random crops; ``None`` keeps a whole axis.
-        mask_kinds: See `MaskSampler`.
-        accelerations: See `MaskSampler`.
-        acs: Calibration lines of the masks, at the size of the crop.
+        source: Fully sampled slices.
+        options: How examples are made.
+        batch_size: Examples in a batch of all processes together; an incomplete last batch of an
+            epoch is filled from the next, and dropped at the very end.
+        n_buckets: Most shapes that batches come in; slices are padded to one of them after the
+            crop.
         seed: Seed of everything random, in [0, 2^32).
         num_epochs: Passes over the data; ``None`` goes on forever.
         worker_count: Worker processes; 0 works in two threads of this process.
-        circular: Whether the last frame precedes the first (retrospective gating).
-        cache_gib: Memory for decoded slices in each process, in GiB.
+        process: Index of this process and their number; it gets its part of each batch.
 
     Returns:
         A Grain iterator. ``get_state()`` and ``set_state()`` save and restore its position, with
         the same ``worker_count`` on both sides; ``close()`` ends its workers.
 
     Raises:
-        DataError: If a file is unusable, or if files of different sizes cannot share a batch.
         ValueError: If a size, a mask kind or an acceleration is impossible.
     """
-    _check_sizes(batch_size, crop, worker_count)
-    source = TripletSource(files, acs=acs, crop=crop, cache_gib=cache_gib)
-    masks = MaskSampler(tuple(mask_kinds), tuple(accelerations), acs)
-    shapes = {_cropped(file.slice_shape, crop) for file, _ in source.slices}
-    for t, _, h, w in shapes:
-        masks.check((t, h, w))
-    if batch_size > 1 and len({shape[1:] for shape in shapes}) > 1:
-        got = f"(n, h, w) = {sorted({shape[1:] for shape in shapes})}"
-        fix = "set crop no larger than the smallest slice, or batch_size=1"
-        raise DataError("training files", "one shape after cropping", got, fix)
-    if num_epochs is not None and num_epochs * len(source) < batch_size:
-        raise ValueError(f"no full batch: {batch_size=} with {len(source)} frames, {num_epochs=}")
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle()
-    dataset = dataset.random_map(_RandomTriplet(masks, crop, circular)).repeat(num_epochs)
-    batches = dataset.batch(batch_size, drop_remainder=True).to_iter_dataset(_READ_OPTIONS)
+    index, n_processes = process
+    _check_sizes(batch_size, worker_count, n_processes)
+    slice_shapes = [info.shape for info in source.slices]
+    shapes = [(n, *options.augmentation.cropped((h, w))) for _, n, h, w in slice_shapes]
+    buckets = choose_buckets(shapes, n_buckets)
+    datasets, sizes = [], []
+    for place, bucket in enumerate(sorted(set(buckets))):
+        numbers = [number for number, own in enumerate(buckets) if own == bucket]
+        for t in {source.slices[number].shape[0] for number in numbers}:
+            options.masks.check((t, *bucket[1:]))
+        frames = FrameSource(source, options, numbers)
+        if num_epochs is not None and num_epochs * len(frames) < batch_size:
+            got = f"{batch_size=} with {len(frames)} frames of shape {bucket}, {num_epochs=}"
+            raise ValueError(f"no full batch: {got}")
+        own_seed = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+        dataset = grain.MapDataset.source(frames).seed(own_seed).shuffle()
+        dataset = dataset.random_map(_RandomTriplet(options, bucket)).repeat(num_epochs)
+        datasets.append(dataset.batch(batch_size // n_processes, drop_remainder=True))
+        sizes.append(len(frames))
+    parts = [dataset[index::n_processes] for dataset in datasets]
+    mixed = parts[0] if len(parts) == 1 else grain.MapDataset.mix(parts, sizes)
+    batches = mixed.to_iter_dataset(_READ_OPTIONS)
     if worker_count:
         if not flags.FLAGS.is_parsed():  # outside absl.app; Grain's workers read their flags
             flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
-        batches = batches.mp_prefetch(options, worker_init_fn=_use_cpu)
+        workers = grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(workers, worker_init_fn=_use_cpu)
     return iter(batches)
 
 
-def validation_batches(
-    files: Sequence[str | Path],
-    *,
-    mask_kind: str = "variable_density",
-    acceleration: float = 8.0,
-    acs: int = 8,
-    batch_size: int | None = None,
-    seed: int = 0,
-    circular: bool = True,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Every frame of every slice once, whole and in order, with a fixed mask for each slice.
-
-    A slice's mask depends on ``seed``, its case name and its shape only, so adding or removing
-    files changes no other slice's.
-
-    Args:
-        files: Fully sampled cine files.
-        mask_kind: See `MaskSampler`.
-        acceleration: See `MaskSampler`.
-        acs: Calibration lines of the masks.
-        batch_size: Frames in a batch, all of one slice; the last of a slice may be smaller.
-            ``None`` takes all frames of a slice at once.
-        seed: Seed of the masks.
-        circular: Whether the last frame precedes the first (retrospective gating).
-
-    Returns:
-        Iterator over batches as `triplets` describes them.
-
-    Raises:
-        DataError: If a file is unusable.
-        ValueError: If a size, the mask kind or the acceleration is impossible.
-    """
-    _check_sizes(1 if batch_size is None else batch_size, (None, None), 0)
-    cases = validation_cases(
-        files, mask_kind=mask_kind, acceleration=acceleration, acs=acs, seed=seed, circular=circular
-    )
-
-    def batches() -> Iterator[dict[str, np.ndarray]]:
-        for _, case in cases:
-            n_frames = len(case["target"])
-            step = batch_size or n_frames
-            for start in range(0, n_frames, step):
-                yield {name: array[start : start + step] for name, array in case.items()}
-
-    return batches()
-
-
-def validation_cases(
-    files: Sequence[str | Path],
-    *,
-    mask_kind: str,
-    acceleration: float,
-    acs: int,
-    seed: int = 0,
-    circular: bool = True,
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Name and whole cine, as one batch of all its frames, of every slice; see
-    `validation_batches`.
-    """
-    slices = _reference_slices(files, acs)
-    masks = MaskSampler((mask_kind,), (acceleration,), acs)
-    for t, _, h, w in {file.slice_shape for file, _ in slices}:
-        masks.check((t, h, w))
-
-    def cases() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        for file, z in slices:
-            case = file[z]
-            rng = np.random.default_rng([seed, zlib.crc32(case.meta.name.encode())])
-            mask, sens = masks.draw(rng, case.mask.shape), _calibrate(case, acs)
-            frames = range(case.n_frames)
-            yield case.meta.name, triplets(case.kspace, mask, sens, frames, circular=circular)
-
-    return cases()
-
-
-def _reference_slices(files: Sequence[str | Path], acs: int) -> list[tuple[CineFile, int]]:
-    """All slices of all files in order, refusing files that cannot serve as reference."""
-    slices = []
-    for file in (file for path in files for file in open_files(path)):
-        path = file.path
-        if not file.fully_sampled:
-            fix = "leave it out, e.g. with find_files(root, fully_sampled=True)"
-            raise DataError(path, "fully sampled k-space", f"undersampled {file.key!r}", fix)
-        if file.slice_shape[1] > 1 and acs < MIN_CALIBRATION_LINES:
-            least = f"acs >= {MIN_CALIBRATION_LINES}"
-            raise ValueError(f"{path}: calibrating several coils needs {least}, got {acs=}")
-        slices += [(file, z) for z in range(len(file))]
-    if not slices:
-        raise DataError("files", "at least one fully sampled cine file", "an empty list")
-    return slices
-
-
-def _calibrate(case: CineCase, acs: int) -> Complex64[np.ndarray, "n h w"] | None:
-    """Sensitivities from the central ``acs`` lines averaged over time; ``None`` for one coil."""
-    if case.n_coils == 1:
-        return None
-    if case.sens is not None:
-        return case.sens
-    average = case.kspace.mean(axis=0, keepdims=True)
-    everything = np.ones((1, *case.shape[-2:]), np.float32)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return np.asarray(estimate_sens(jnp.asarray(average), jnp.asarray(everything), acs=acs))
-
-
-def _cropped(shape: Shape, crop: Size) -> Shape:
-    """Shape ``(t, n, h, w)`` of a slice after `crop_case`."""
-    t, n, *size = shape
-    h, w = (kept if cut is None else min(cut, kept) for cut, kept in zip(crop, size, strict=True))
-    return t, n, h, w
-
-
-def _check_sizes(batch_size: int, crop: Size, worker_count: int) -> None:
+def _check_sizes(batch_size: int, worker_count: int, n_processes: int) -> None:
     if batch_size < 1 or worker_count < 0:
         raise ValueError(f"sizes out of range: got {batch_size=} (>= 1), {worker_count=} (>= 0)")
-    if len(crop) != 2 or any(size is not None and size < 1 for size in crop):
-        raise ValueError(f"crop must be two sizes, each positive or None, got {crop=}")
+    if batch_size % n_processes:
+        raise ValueError(
+            f"the batch must divide among the processes: got {batch_size=} {n_processes=}"
+        )
 
 
 def _use_cpu(worker_index: int, worker_count: int) -> None:

@@ -1,45 +1,31 @@
-"""From fully sampled coil images to what the network is trained on; pure functions on NumPy arrays.
+"""From coil images or k-space to what the network is given; pure functions on NumPy arrays.
 
 All of it runs on the host, inside the data loader, so the Fourier transforms here are the SciPy
 twins of ``kgmgt_jax.mri.fourier``: centred, orthonormal, single precision kept.
 """
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import jax
 import numpy as np
 import scipy.fft
 from jaxtyping import Complex64, Float32, Shaped
 
-from kgmgt_jax.mri.sampling import MASKS, make_mask
+from kgmgt_jax.data.filling import fill_gaps
 
 __all__ = [
-    "MASK_KINDS",
-    "MaskSampler",
-    "augment",
     "coil_combine",
-    "crop_case",
     "fft2c",
     "ifft2c",
     "intensity_scale",
     "neighbours",
-    "triplet",
+    "triplet_of_images",
     "triplets",
 ]
 
-Images = Complex64[np.ndarray, "t n h w"]
 OptionalSens = Complex64[np.ndarray, "*t n h w"] | None
-Cropped = Complex64[np.ndarray, "t n h_cut w_cut"]
-OptionalCropped = Complex64[np.ndarray, "*t n h_cut w_cut"] | None
 
 _AXES = (-2, -1)
 _PERCENTILE = 99.0
-MASK_KINDS = {kind: (kind, {}) for kind in MASKS} | {
-    "variable_density_fixed": ("variable_density", {"fixed": True}),
-    "uniform_aligned": ("uniform", {"offset": 0}),
-}
 
 
 def fft2c(images: Complex64[np.ndarray, "*b h w"]) -> Complex64[np.ndarray, "*b h w"]:
@@ -75,7 +61,7 @@ def intensity_scale(images: Shaped[np.ndarray, "*b h w"]) -> float:
     """99th percentile of the magnitude over all frames: dividing by it brings a case to order 1.
 
     Args:
-        images: Zero-filled images of one case, complex or magnitude, in any unit.
+        images: Images of one case as the network is given them, complex or magnitude, in any unit.
 
     Returns:
         A positive number. Where more than 99 % of the pixels are zero the maximum takes the
@@ -107,45 +93,6 @@ def neighbours(t: int, n_frames: int, *, circular: bool = True) -> tuple[int, in
     return max(t - 1, 0), min(t + 1, n_frames - 1)
 
 
-def crop_case(
-    images: Images,
-    sens: OptionalSens,
-    size: Sequence[int | None],
-    rng: np.random.Generator,
-) -> tuple[Cropped, OptionalCropped]:
-    """Cuts one random window out of all frames, coils and sensitivities alike.
-
-    The Fourier transform of the cut coil images is exactly the k-space of an object that fills the
-    smaller field of view, so measurements simulated from it are as valid as the full frame's.
-
-    Args:
-        images: Fully sampled coil images.
-        sens: Sensitivities, or ``None``.
-        size: Rows and columns to keep; ``None``, or more than there are, keeps the whole axis.
-        rng: Source of the window's position, uniform over all that fit.
-    """
-    window: list[slice] = []
-    for wanted, available in zip(size, images.shape[-2:], strict=True):
-        kept = available if wanted is None else min(wanted, available)
-        start = int(rng.integers(available - kept + 1))
-        window.append(slice(start, start + kept))
-    cut = (..., *window)
-    return images[cut], None if sens is None else sens[cut]
-
-
-def augment(
-    images: Images, sens: OptionalSens, rng: np.random.Generator
-) -> tuple[Images, OptionalSens]:
-    """Mirrors each image axis with probability 1/2 and turns the global phase at random.
-
-    Sensitivities are mirrored along and keep their phase. There is no random intensity: the
-    scaling to `intensity_scale` would undo it.
-    """
-    flips = tuple(axis for axis, flip in zip(_AXES, rng.random(2) < 0.5, strict=True) if flip)
-    phase = np.exp(2j * np.pi * rng.random()).astype(np.complex64)
-    return np.flip(images, flips) * phase, None if sens is None else np.flip(sens, flips)
-
-
 def triplets(
     kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t h w"],
@@ -153,24 +100,26 @@ def triplets(
     frames: Sequence[int],
     *,
     circular: bool = True,
+    input_fill: str = "zero",
 ) -> dict[str, np.ndarray]:
     """Undersamples a cine retrospectively and gathers target frames with their neighbours.
 
     With coil images x, sensitivities S and the mask M of each frame, the measured k-space is
-    ``y = M F x``, the zero-filled image ``sum_n conj(S_n) F^H y_n`` and the reference
-    ``sum_n conj(S_n) x_n``. All are divided by one scale, `intensity_scale` of the zero-filled
-    cine.
+    ``y = M F x``, an input image ``sum_n conj(S_n) F^H fill(y)_n`` and the reference
+    ``sum_n conj(S_n) x_n``. All are divided by one scale, `intensity_scale` of the inputs of the
+    whole cine.
 
     Args:
-        kspace: Fully sampled k-space of the whole cine (or of a crop of it).
+        kspace: Fully sampled k-space of the whole cine, or as much of it as was measured.
         mask: Sampling mask of every frame.
         sens: Sensitivities, one set for all frames or ``(t, n, h, w)``; ``None`` for a single
             coil.
         frames: Target frames, which become the batch axis b.
         circular: See `neighbours`.
+        input_fill: What the inputs have in the place of unmeasured samples; see `fill_gaps`.
 
     Returns:
-        ``target``, ``preceding``, ``succeeding``: zero-filled images, complex64 (b, h, w);
+        ``target``, ``preceding``, ``succeeding``: input images, complex64 (b, h, w);
         ``kspace``: measured k-space of the targets, complex64 (b, n, h, w), zero elsewhere;
         ``mask``: masks of the targets, float32 (b, h, w);
         ``reference``: fully sampled images of the targets, complex64 (b, h, w);
@@ -178,17 +127,19 @@ def triplets(
         ``sens``: complex64 (b, n, h, w), only where ``sens`` was given.
 
     Raises:
-        ValueError: If a frame does not exist or several coils come without sensitivities.
+        ValueError: If a frame does not exist, several coils come without sensitivities, or
+            ``input_fill`` is unknown.
     """
     frames = list(frames)
     around = [neighbours(t, kspace.shape[0], circular=circular) for t in frames]
     measured = kspace * mask[:, None]
-    zero_filled = coil_combine(ifft2c(measured), sens)
-    scale = np.float32(intensity_scale(zero_filled))
+    filled = fill_gaps(measured, mask, input_fill, circular=circular)
+    inputs = coil_combine(ifft2c(filled), sens)
+    scale = np.float32(intensity_scale(inputs))
     batch = {
-        "target": zero_filled[frames] / scale,
-        "preceding": zero_filled[[before for before, _ in around]] / scale,
-        "succeeding": zero_filled[[after for _, after in around]] / scale,
+        "target": inputs[frames] / scale,
+        "preceding": inputs[[before for before, _ in around]] / scale,
+        "succeeding": inputs[[after for _, after in around]] / scale,
         "kspace": measured[frames] / scale,
         "mask": mask[frames],
         "reference": coil_combine(ifft2c(kspace[frames]), _of_frames(sens, frames)) / scale,
@@ -200,73 +151,70 @@ def triplets(
     return batch
 
 
-def _of_frames(sens: OptionalSens, frames: list[int]) -> OptionalSens:
+def _of_frames(sens: OptionalSens, frames: list[int] | int) -> OptionalSens:
     """Maps of the given frames, where they differ between frames."""
     return sens if sens is None or sens.ndim == 3 else sens[frames]
 
 
-def triplet(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t h w"],
-    sens: OptionalSens,
-    t: int,
+def triplet_of_images(
+    images: Complex64[np.ndarray, "f n h w"],
+    mask: Float32[np.ndarray, "f h w"],
+    sens: Complex64[np.ndarray, "*#f n h w"] | None,
+    places: tuple[int, int, int],
     *,
     circular: bool = True,
+    input_fill: str = "zero",
+    intensity: float = 1.0,
 ) -> dict[str, np.ndarray]:
-    """One example of `triplets` without the batch axis: target frame ``t`` and its neighbours."""
-    return {
-        name: array[0]
-        for name, array in triplets(kspace, mask, sens, [t], circular=circular).items()
-    }
+    """One training example from coil images of the frames it needs: as `triplets`, but faster.
 
+    Masks of whole lines commute with the transform along the readout, so lines are left out by
+    transforms along the phase-encoding axis alone. The scale is that of the frames at hand.
 
-@dataclass(frozen=True)
-class MaskSampler:
-    """Draws sampling masks of mixed kinds and accelerations.
+    Args:
+        images: Fully sampled coil images, of the three frames or of the whole cine.
+        mask: Sampling masks of these frames.
+        sens: Sensitivities, one set or one for each of ``images``; ``None`` for a single coil.
+        places: Where the preceding, the target and the succeeding frame lie among ``images``.
+        circular: For ``input_fill``: whether the last frame precedes the first.
+        input_fill: See `fill_gaps`; other than ``"zero"`` it is meant for whole cines.
+        intensity: Further factor on the intensity of the example.
 
-    Attributes:
-        kinds: Names from ``kgmgt_jax.mri.sampling.MASKS``, or ``"variable_density_fixed"`` for
-            the same random lines in all frames, or ``"uniform_aligned"`` for a comb that begins
-            at the first line, as the files of CMRxRecon have it. Each is as likely as the others.
-        accelerations: Accelerations to choose from, with equal chances; whole numbers for the
-            comb patterns.
-        acs: Lines at the centre of k-space that every mask contains.
+    Returns:
+        What `triplets` returns, without the batch axis.
     """
-
-    kinds: tuple[str, ...]
-    accelerations: tuple[float, ...]
-    acs: int
-
-    def check(self, shape: tuple[int, int, int]) -> None:
-        """Refuses what cannot be drawn at shape ``(t, h, w)``, before any is drawn.
-
-        Raises:
-            ValueError: If a kind is unknown, or an acceleration or ``acs`` is impossible for it.
-        """
-        if not self.kinds or not self.accelerations:
-            raise ValueError(f"at least one mask kind and acceleration are needed, got {self}")
-        for kind in self.kinds:
-            if kind not in MASK_KINDS:
-                raise ValueError(f"mask kinds must be among {sorted(MASK_KINDS)}, got {kind=}")
-            for acceleration in self.accelerations:
-                draw = functools.partial(_draw_mask, kind, shape, acceleration, self.acs)
-                jax.eval_shape(draw, np.uint32(0))
-
-    def draw(
-        self, rng: np.random.Generator, shape: tuple[int, int, int]
-    ) -> Float32[np.ndarray, "t h w"]:
-        """A mask of random kind and acceleration; ``rng`` decides everything."""
-        kind = self.kinds[rng.integers(len(self.kinds))]
-        acceleration = self.accelerations[rng.integers(len(self.accelerations))]
-        seed = rng.integers(2**32, dtype=np.uint32)
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            return np.asarray(_draw_mask(kind, shape, float(acceleration), self.acs, seed))
+    before, target, after = places
+    lines = bool((mask == mask[..., :1]).all())
+    axes = (-2,) if lines else _AXES
+    sampled = scipy.fft.ifftshift(mask[..., :1] if lines else mask, axes)
+    measured = np.asarray(scipy.fft.fftn(images, axes=axes, norm="ortho"))
+    measured *= sampled[:, None]
+    filled = fill_gaps(measured, sampled, input_fill, circular=circular)
+    inputs = coil_combine(np.asarray(scipy.fft.ifftn(filled, axes=axes, norm="ortho")), sens)
+    scale = np.float32(intensity_scale(inputs) / intensity)
+    example = {
+        "target": inputs[target] / scale,
+        "preceding": inputs[before] / scale,
+        "succeeding": inputs[after] / scale,
+        "kspace": _centred_kspace(measured[target] / scale, axes),
+        "mask": mask[target],
+        "reference": coil_combine(images[target], _of_frames(sens, target)) / scale,
+        "scale": scale,
+    }
+    if sens is not None:
+        example["sens"] = sens if sens.ndim == 3 else sens[target]
+    return example
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _draw_mask(
-    kind: str, shape: tuple[int, int, int], acceleration: float, acs: int, seed: jax.Array
-) -> jax.Array:
-    """One mask, compiled once for each kind, shape and acceleration: 100 times the speed."""
-    name, options = MASK_KINDS[kind]
-    return make_mask(name, jax.random.key(seed), shape, acceleration, acs=acs, **options).mask
+def _centred_kspace(
+    spectrum: Complex64[np.ndarray, "n h w"], axes: tuple[int, ...]
+) -> Complex64[np.ndarray, "n h w"]:
+    """`fft2c` of images of which ``spectrum`` is the plain transform along ``axes``."""
+    for axis in axes:
+        size = spectrum.shape[axis]
+        ramp = np.exp(2j * np.pi * np.fft.fftfreq(size) * (size // 2)).astype(np.complex64)
+        spectrum = spectrum * (ramp if axis == -1 else ramp[:, None])
+    if -1 not in axes:
+        rows = scipy.fft.ifftshift(spectrum, -1)
+        spectrum = np.asarray(scipy.fft.fft(rows, axis=-1, norm="ortho"))
+    return scipy.fft.fftshift(spectrum, _AXES)

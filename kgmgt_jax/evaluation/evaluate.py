@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from flax import errors as flax_errors
+from jaxtyping import Complex64
 from tqdm import tqdm
 
-from kgmgt_jax.data.formats import find_files
-from kgmgt_jax.data.pipeline import validation_cases
+from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
 from kgmgt_jax.evaluation.sequence import make_reconstructor
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
@@ -31,6 +32,7 @@ class Method:
         model: the network.
         variables: its variables.
         circular: whether it was trained to see the last frame before the first.
+        input_fill: what its inputs have in the place of unmeasured samples.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Method:
     model: KGMgT
     variables: Any
     circular: bool = True
+    input_fill: str = "zero"
 
     @classmethod
     def load(cls, name: str, path: str | Path) -> "Method":
@@ -46,9 +49,10 @@ class Method:
         try:
             model = build_model(config.model)
             circular = bool(config.data.circular)
+            input_fill = config.data.get("input_fill", "zero")
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
-        return cls(name, str(path), model, variables, circular)
+        return cls(name, str(path), model, variables, circular, input_fill)
 
     def reconstruct(
         self, cine: dict[str, np.ndarray], progress: Callable[[int], None] | None = None
@@ -95,26 +99,23 @@ def evaluate_files(
     Returns:
         The table and the paths, to print.
     """
-    files = find_files(data, fully_sampled=True)
+    source = open_slices(data, split="test", acs=acs, cache_gib=0)
     cases = validation_cases(
-        files,
-        mask_kind=mask_kind,
-        acceleration=acceleration,
-        acs=acs,
-        seed=seed,
-        circular=methods[0].circular,
+        source, mask_kind=mask_kind, acceleration=acceleration, acs=acs, seed=seed
     )
     scores, measured, samples, pictures = {}, 0.0, 0, []
     out = Path(out)
-    for name, cine in tqdm(cases, desc="evaluate", unit="slice", dynamic_ncols=True):
-        images = {"zero_filled": cine["target"]}
-        images |= {method.name: method.reconstruct(cine) for method in methods}
-        reference = np.abs(cine["reference"])
-        scores[name] = {k: evaluate(reference, np.abs(v), preset) for k, v in images.items()}
-        measured, samples = measured + float(cine["mask"].sum()), samples + cine["mask"].size
+    for case in tqdm(cases, desc="evaluate", unit="slice", dynamic_ncols=True):
+        images = _images_of_case(case, methods)
+        reference = images.pop("reference")
+        scores[case.name] = {
+            name: evaluate(np.abs(reference), np.abs(image), preset)
+            for name, image in images.items()
+        }
+        measured, samples = measured + float(case.mask.sum()), samples + case.mask.size
         if not pictures:
-            title = f"{name}, {mask_kind} {samples / measured:.2f}x"
-            pictures = _draw(out, images, cine["reference"], methods[0].name, title)
+            title = f"{case.name}, {mask_kind} {samples / measured:.2f}x"
+            pictures = _draw(out, images, reference, methods[0].name, title)
     metrics = write_metrics_json(
         out / "metrics.json",
         scores,
@@ -124,6 +125,19 @@ def evaluate_files(
         checkpoints={method.name: method.source for method in methods},
     )
     return "\n".join([format_table(metrics), *map(str, [out / "metrics.json", *pictures])])
+
+
+def _images_of_case(
+    case: RetrospectiveCase, methods: Sequence[Method]
+) -> dict[str, Complex64[np.ndarray, "t h w"]]:
+    """The reference, the zero-filled images and each method's, in the units of the k-space."""
+    cine = case.frames()
+    scale = cine["scale"][:, None, None]
+    images = {"reference": cine["reference"] * scale, "zero_filled": cine["target"] * scale}
+    for method in methods:
+        cine = case.frames(circular=method.circular, input_fill=method.input_fill)
+        images[method.name] = method.reconstruct(cine) * cine["scale"][:, None, None]
+    return images
 
 
 def _draw(

@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kgmgt_jax.data.formats import find_files
-from kgmgt_jax.data.pipeline import make_training_loader, validation_batches
+from kgmgt_jax.data.augmentation import Augmentation
+from kgmgt_jax.data.mask_sampler import MaskSampler
+from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
+from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.data.validation import validation_batches
 from kgmgt_jax.interop.vgg import load_vgg19
 from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.critic import Critic
@@ -155,17 +158,22 @@ def _make_update(
 
 
 def _loader(data: Any, seed: int):
-    files = find_files(data.train, fully_sampled=True)
+    source = open_slices(
+        data.train, split="train", acs=data.acs, crop_rows=data.crop[0], sens=data.sens
+    )
     return make_training_loader(
-        files,
+        source,
+        TripletOptions(
+            MaskSampler(freeze(data.mask_kinds), freeze(data.accelerations), data.acs),
+            Augmentation(crop=freeze(data.crop), **data.augmentation),
+            input_fill=data.input_fill,
+            circular=data.circular,
+        ),
         batch_size=data.batch_size,
-        crop=freeze(data.crop),
-        mask_kinds=freeze(data.mask_kinds),
-        accelerations=freeze(data.accelerations),
-        acs=data.acs,
-        circular=data.circular,
-        worker_count=data.worker_count,
+        n_buckets=data.n_buckets,
         seed=seed,
+        worker_count=data.worker_count,
+        process=(jax.process_index(), jax.process_count()),
     )
 
 
@@ -173,13 +181,15 @@ def _validation(data: Any) -> list[dict[str, np.ndarray]]:
     """The first frames of each validation slice, a mask fixed by its name."""
     if not data.validation:
         return []
-    batches: Iterator[dict[str, np.ndarray]] = validation_batches(
-        find_files(data.validation, fully_sampled=True),
+    source = open_slices(data.validation, split="validation", acs=data.acs, sens=data.sens)
+    batches = validation_batches(
+        source,
         mask_kind=data.mask_kinds[0],
         acceleration=data.accelerations[0],
         acs=data.acs,
         batch_size=data.validation_frames,
         circular=data.circular,
+        input_fill=data.input_fill,
     )
     return list(itertools.islice(batches, data.validation_batches))
 

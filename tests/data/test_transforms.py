@@ -1,21 +1,13 @@
-"""Crops, flips, masks and triplets on the host, against NumPy and the JAX operators."""
+"""Transforms and triplets on the host, against NumPy and the JAX operators."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kgmgt_jax.data import transforms
-from kgmgt_jax.data.transforms import MaskSampler, crop_case, fft2c, ifft2c, neighbours, triplet
+from kgmgt_jax.data.mask_sampler import MaskSampler
+from kgmgt_jax.data.transforms import fft2c, ifft2c, neighbours, triplet_of_images, triplets
 from kgmgt_jax.mri import coils, fourier
-
-KINDS = (
-    "uniform",
-    "kt_uniform",
-    "kt_gaussian",
-    "variable_density",
-    "variable_density_fixed",
-    "kt_radial",
-)
 
 
 def _random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -118,111 +110,12 @@ def test_a_frame_outside_the_cine_is_refused(t):
         neighbours(t, 5)
 
 
-# Crops and augmentation
-
-
-def test_a_crop_is_one_window_of_all_frames_coils_and_sensitivities():
-    images = np.broadcast_to(np.arange(8 * 9).reshape(8, 9), (2, 3, 8, 9)).astype(np.complex64)
-    cut, sens = crop_case(images, images[0], (4, 5), np.random.default_rng(0))
-    top, left = divmod(int(cut[0, 0, 0, 0].real), 9)
-    np.testing.assert_array_equal(cut, images[..., top : top + 4, left : left + 5])
-    np.testing.assert_array_equal(sens, cut[0])
-
-
-def test_every_window_that_fits_occurs():
-    image = np.arange(3, dtype=np.complex64).reshape(1, 1, 3, 1)
-    rng = np.random.default_rng(0)
-    corners = {crop_case(image, None, (2, None), rng)[0][0, 0, 0, 0].real for _ in range(40)}
-    assert corners == {0, 1}
-
-
-@pytest.mark.parametrize("size", [(None, None), (9, 9), (6, 5)])
-def test_a_crop_that_does_not_fit_keeps_the_axis(size):
-    images = _random(2, 1, 6, 5)
-    np.testing.assert_array_equal(
-        crop_case(images, None, size, np.random.default_rng(0))[0], images
-    )
-
-
-def _augmented(n: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
-    images, sens = _random(2, 3, 4, 5), _sens(3, 4, 5)
-    rng = np.random.default_rng(0)
-    return [transforms.augment(images, sens, rng) for _ in range(n)]
-
-
-def test_augmentation_is_one_of_four_mirrorings():
-    magnitude = np.abs(_random(2, 3, 4, 5))
-    mirrored = [np.flip(magnitude, axes) for axes in ((), (-2,), (-1,), (-2, -1))]
-    matches = [[np.allclose(np.abs(a), m, rtol=1e-5) for m in mirrored] for a, _ in _augmented()]
-    np.testing.assert_array_equal(np.sum(matches, axis=1), 1)
-    assert np.all(np.any(matches, axis=0))
-
-
-def test_augmentation_turns_all_pixels_by_one_phase():
-    images, _ = transforms.augment(np.ones((2, 3, 4, 5), np.complex64), None, _rng())
-    np.testing.assert_allclose(images, images[0, 0, 0, 0] * np.ones_like(images))
-    assert abs(np.angle(images[0, 0, 0, 0])) > 1e-3
-
-
-def test_sensitivities_are_mirrored_with_the_images():
-    image, sens = _random(1, 1, 4, 5), _sens(3, 4, 5)
-    rng = np.random.default_rng(0)
-    for _ in range(8):
-        coil_images, mirrored = transforms.augment(sens * image, sens, rng)
-        combined = transforms.coil_combine(coil_images, mirrored)
-        np.testing.assert_allclose(coil_images, mirrored * combined[:, None], atol=1e-5)
-
-
-def test_augmentation_keeps_single_precision():
-    images, sens = _augmented(1)[0]
-    assert images.dtype == sens.dtype == np.complex64
-
-
-# Masks
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_mask_measures_the_centre_in_every_frame(kind):
-    mask = MaskSampler((kind,), (4.0,), 4).draw(_rng(), (3, 24, 16))
-    assert mask.shape == (3, 24, 16) and mask.dtype == np.float32
-    assert mask[:, 10:14, 6:10].all() and not mask.all()
-
-
-def test_the_generator_decides_the_mask():
-    sampler = MaskSampler(KINDS, (2.0, 4.0), 4)
-    np.testing.assert_array_equal(
-        sampler.draw(_rng(), (3, 16, 12)), sampler.draw(_rng(), (3, 16, 12))
-    )
-
-
-def test_kinds_and_accelerations_are_mixed():
-    sampler = MaskSampler(("variable_density", "variable_density_fixed"), (2.0, 4.0), 2)
-    rng = _rng()
-    masks = [sampler.draw(rng, (3, 16, 4)) for _ in range(24)]
-    seen = {(round(mask.size / mask.sum()), bool((mask == mask[0]).all())) for mask in masks}
-    assert seen == {(2, True), (2, False), (4, True), (4, False)}
-
-
-@pytest.mark.parametrize(
-    ("sampler", "message"),
-    [
-        (MaskSampler(("spiral",), (4.0,), 4), "'variable_density_fixed'.*got kind='spiral'"),
-        (MaskSampler((), (4.0,), 4), "at least one mask kind"),
-        (MaskSampler(("uniform",), (), 4), "at least one mask kind"),
-        (MaskSampler(("uniform",), (2.5,), 4), "whole number"),
-        (MaskSampler(("variable_density",), (4.0, 8.0), 4), "lower acs or the acceleration"),
-    ],
-)
-def test_impossible_masks_are_refused_before_any_is_drawn(sampler, message):
-    with pytest.raises(ValueError, match=message):
-        sampler.check((3, 24, 16))
-
-
 # Triplets
+
+
+def triplet(kspace, mask, sens, t, **options):
+    """One example without the batch axis."""
+    return {k: v[0] for k, v in triplets(kspace, mask, sens, [t], **options).items()}
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -273,7 +166,7 @@ def test_with_everything_measured_the_target_is_the_reference():
 
 def test_the_scaled_cine_has_percentile_one():
     kspace, mask = _cine()
-    batch = transforms.triplets(kspace * np.float32(1e-3), mask, None, range(4))
+    batch = triplets(kspace * np.float32(1e-3), mask, None, range(4))
     assert np.percentile(np.abs(batch["target"]), 99) == pytest.approx(1, rel=1e-5)
 
 
@@ -298,7 +191,53 @@ def test_without_gating_the_first_frame_precedes_itself():
 def test_a_batch_is_its_triplets_stacked():
     kspace, mask = _cine(n=3)
     sens = _sens(3, 6, 5)
-    batch = transforms.triplets(kspace, mask, sens, [3, 0])
+    batch = triplets(kspace, mask, sens, [3, 0])
     for row, t in enumerate((3, 0)):
         for name, array in triplet(kspace, mask, sens, t).items():
             np.testing.assert_allclose(batch[name][row], array, atol=1e-6)
+
+
+@pytest.mark.parametrize("input_fill", ["neighbours", "average"])
+def test_filled_inputs_leave_the_measurement_alone(input_fill):
+    kspace, mask = _cine()
+    mask[:, 0], mask[1, 0] = 1, 0  # a line that only the target lacks
+    plain = triplet(kspace, mask, None, 1)
+    filled = triplet(kspace, mask, None, 1, input_fill=input_fill)
+    np.testing.assert_array_equal(filled["mask"], plain["mask"])
+    unscaled = (plain["kspace"] * plain["scale"], filled["kspace"] * filled["scale"])
+    np.testing.assert_allclose(*unscaled, rtol=1e-5)
+    spectrum = fft2c(filled["target"])
+    np.testing.assert_allclose(spectrum * mask[1], filled["kspace"][0], atol=2e-6)
+    assert np.abs(spectrum[0]).min() > 0.01
+
+
+@pytest.mark.parametrize("input_fill", ["zero", "neighbours", "average"])
+@pytest.mark.parametrize("kind", ["kt_gaussian", "kt_radial"])
+@pytest.mark.parametrize(("n", "h", "w"), [(1, 12, 11), (3, 11, 12)])
+def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):
+    images, sens = _random(4, n, h, w), None if n == 1 else _sens(n, h, w)
+    mask = MaskSampler((kind,), (3.0,), 2).draw(np.random.default_rng(0), (4, h, w))
+    fast = triplet_of_images(images, mask, sens, (3, 0, 1), input_fill=input_fill)
+    slow = triplet(fft2c(images), mask, sens, 0, input_fill=input_fill)
+    assert fast.keys() == slow.keys()
+    for name, array in slow.items():
+        assert fast[name].dtype == array.dtype and fast[name].shape == array.shape
+        np.testing.assert_allclose(fast[name], array, atol=1e-5)
+
+
+def test_maps_of_each_frame_follow_their_frames():
+    images, mask = _random(4, 3, 6, 5), _cine()[1]
+    sens = np.stack([np.roll(_sens(3, 6, 5), i, axis=-1) for i in range(4)])
+    fast = triplet_of_images(images, mask, sens, (3, 0, 1))
+    slow = triplet(fft2c(images), mask, sens, 0)
+    for name, array in slow.items():
+        np.testing.assert_allclose(fast[name], array, atol=1e-5)
+
+
+def test_intensity_multiplies_what_the_network_sees():
+    images, mask = _random(4, 1, 6, 5), _cine()[1]
+    plain = triplet_of_images(images, mask, None, (3, 0, 1))
+    bright = triplet_of_images(images, mask, None, (3, 0, 1), intensity=1.5)
+    for name in ("target", "preceding", "succeeding", "reference", "kspace"):
+        np.testing.assert_allclose(bright[name], 1.5 * plain[name], rtol=1e-5)
+    np.testing.assert_array_equal(bright["mask"], plain["mask"])

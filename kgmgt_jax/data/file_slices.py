@@ -1,0 +1,153 @@
+"""Slices straight from the users' files, for sets that are small enough to read while training.
+
+Large sets are prepared once instead: ``python -m kgmgt_jax.data prepare`` and `PreparedSet`.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex64
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.formats import CineFile, open_files
+from kgmgt_jax.data.slices import SliceInfo
+from kgmgt_jax.data.transforms import ifft2c
+from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES, estimate_sens
+
+__all__ = ["FileSlices", "calibrate", "reference_slices"]
+
+
+class FileSlices:
+    """Coil images of the slices of fully sampled files; a `SliceSource`.
+
+    A slice is read, transformed to coil images and, if it has several coils, given sensitivities
+    when first asked for; it then stays in memory until the cache is full and no other was left
+    unused for longer.
+
+    Sensitivities are calibrated from the central lines that every mask of lines contains, and from
+    nothing else, so they are what a reconstruction of the undersampled data could have estimated.
+    (A radial mask contains only a square of them.)
+
+    Args:
+        files: Fully sampled cine files.
+        acs: Calibration lines of the masks to come, at the size of the crop.
+        crop_rows: Rows of the crops to come, ``None`` for all. A crop has fewer and wider-spaced
+            lines, so a slice of ``h`` rows to be cut to ``h'`` is calibrated from ``acs * h / h'``
+            of its own lines: the same extent of k-space.
+        sens: Method of `estimate_sens`.
+        cache_gib: Memory for decoded slices in GiB, in each worker process; at least one slice
+            is kept.
+
+    Attributes:
+        slices: What is known of each slice, in order.
+
+    Raises:
+        DataError: If there are no files, one cannot be read, or one is undersampled.
+        ValueError: If ``acs`` is too small to calibrate several coils.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | Path],
+        *,
+        acs: int,
+        crop_rows: int | None = None,
+        sens: str = "adaptive",
+        cache_gib: float = 4.0,
+    ) -> None:
+        self._acs, self._crop_rows, self._sens = acs, crop_rows, sens
+        self._places = reference_slices(files, acs)
+        self.slices = tuple(_info(file, z) for file, z in self._places)
+        largest = max(int(np.prod(info.shape)) for info in self.slices)
+        slice_bytes = largest * np.dtype(np.complex64).itemsize
+        self._cache_size = max(1, int(cache_gib * 2**30 / slice_bytes))
+        self._load_cached = functools.lru_cache(self._cache_size)(self._load)
+
+    def images(self, number: int, frames: Sequence[int]) -> Complex64[np.ndarray, "f n h w"]:
+        """Coil images of some frames of a slice; see `SliceSource`."""
+        images = self._load_cached(number)[0]
+        return images if list(frames) == list(range(len(images))) else images[list(frames)]
+
+    def sens(self, number: int) -> Complex64[np.ndarray, "*t n h w"] | None:
+        """Sensitivities of a slice, for each frame if they change; ``None`` for a single coil."""
+        return self._load_cached(number)[1]
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "_load_cached"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)  # a worker process starts with an empty cache
+        self._load_cached = functools.lru_cache(self._cache_size)(self._load)
+
+    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        file, z = self._places[number]
+        case = file[z]
+        rows = case.shape[-2]
+        cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)
+        acs = min(rows, round(self._acs * rows / cropped))
+        return ifft2c(case.kspace), calibrate(case, acs, self._sens)
+
+
+def reference_slices(files: Sequence[str | Path], acs: int) -> list[tuple[CineFile, int]]:
+    """All slices of all files in order, refusing files that cannot serve as reference.
+
+    Args:
+        files: Fully sampled cine files.
+        acs: Calibration lines that the masks will have.
+
+    Raises:
+        DataError: If there are no files, one cannot be read, or one is undersampled.
+        ValueError: If ``acs`` is too small to calibrate several coils.
+    """
+    slices = []
+    for file in (file for path in files for file in open_files(path)):
+        path = file.path
+        if not file.fully_sampled:
+            fix = "leave it out, e.g. with find_files(root, fully_sampled=True)"
+            raise DataError(path, "fully sampled k-space", f"undersampled {file.key!r}", fix)
+        if file.slice_shape[1] > 1 and acs < MIN_CALIBRATION_LINES:
+            least = f"acs >= {MIN_CALIBRATION_LINES}"
+            raise ValueError(f"{path}: calibrating several coils needs {least}, got {acs=}")
+        slices += [(file, z) for z in range(len(file))]
+    if not slices:
+        raise DataError("files", "at least one fully sampled cine file", "an empty list")
+    return slices
+
+
+def calibrate(
+    case: CineCase, acs: int, method: str = "adaptive"
+) -> Complex64[np.ndarray, "*t n h w"] | None:
+    """Sensitivities of a fully sampled case from its central lines, averaged over time.
+
+    Args:
+        case: One slice; its own sensitivities are taken where it has some.
+        acs: How many lines.
+        method: See `estimate_sens`.
+
+    Returns:
+        The maps, ``None`` for a single coil.
+    """
+    if case.n_coils == 1:
+        return None
+    if case.sens is not None:
+        return case.sens
+    average = case.kspace.mean(axis=0, keepdims=True)
+    everything = np.ones((1, *case.shape[-2:]), np.float32)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        maps = estimate_sens(jnp.asarray(average), jnp.asarray(everything), acs=acs)  # TODO method
+    return np.asarray(maps)
+
+
+def _info(file: CineFile, z: int) -> SliceInfo:
+    return SliceInfo(
+        name=f"{file.name}/slice{z}",
+        subject=file.name.split("/")[0],
+        view="",
+        shape=file.slice_shape,
+        simulated=hasattr(file, "simulation"),
+        source=str(file.path),
+    )

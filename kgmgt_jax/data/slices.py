@@ -1,0 +1,59 @@
+"""Fully sampled slices by number: what the pipeline reads, whoever keeps them.
+
+A `SliceSource` is a prepared set on disk (``kgmgt_jax.data.prepared.PreparedSet``) or anything
+else that can hand out coil images frame by frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Complex64
+
+__all__ = ["SliceInfo", "SliceSource"]
+
+
+@dataclass(frozen=True)
+class SliceInfo:
+    """What is known of a slice before any of its samples is read.
+
+    Attributes:
+        name: Short name of the case, e.g. ``"P001/cine_sax/slice0"``, as in ``CaseMeta.name``.
+        subject: Who was scanned, e.g. ``"Center001/Siemens_30T_Vida/P001"``; two slices of one
+            subject never lie in different splits.
+        view: Cardiac view, e.g. ``"sax"``; empty where unknown.
+        shape: Frames, coils, rows and columns of the coil images: ``(t, n, h, w)``.
+        simulated: Whether the k-space was computed from images instead of measured.
+        source: Path of the file the slice comes from.
+    """
+
+    name: str
+    subject: str
+    view: str
+    shape: tuple[int, int, int, int]
+    simulated: bool
+    source: str
+
+
+class SliceSource(Protocol):
+    """Random access to the frames of fully sampled slices; safe to pickle and to share by threads.
+
+    Attributes:
+        slices: What is known of each slice, in order; its number is its place here.
+    """
+
+    slices: tuple[SliceInfo, ...]
+
+    def images(self, number: int, frames: Sequence[int]) -> Complex64[np.ndarray, "f n h w"]:
+        """Coil images of some frames of a slice, in the order asked for.
+
+        Args:
+            number: Which slice, in [0, len(slices)).
+            frames: Which frames, each in [0, t); one may come twice.
+        """
+        ...
+
+    def sens(self, number: int) -> Complex64[np.ndarray, "*t n h w"] | None:
+        """Sensitivities of a slice, for each frame if they change; ``None`` for a single coil."""
+        ...

@@ -1,0 +1,33 @@
+"""Shape buckets: few, large enough, and no larger than need be."""
+
+import pytest
+
+from kgmgt_jax.data.buckets import choose_buckets
+
+SHAPES = [(10, 204, 256), (10, 162, 256), (1, 204, 256), (10, 200, 256), (10, 162, 256)]
+
+
+def test_with_enough_buckets_every_shape_is_its_own():
+    assert choose_buckets(SHAPES, 4) == SHAPES
+
+
+@pytest.mark.parametrize("n_buckets", [1, 2, 3])
+def test_every_slice_fits_into_one_of_few_buckets(n_buckets):
+    buckets = choose_buckets(SHAPES, n_buckets)
+    assert len(set(buckets)) == n_buckets
+    for bucket, shape in zip(buckets, SHAPES, strict=True):
+        assert all(b >= s for b, s in zip(bucket, shape, strict=True))
+
+
+def test_the_cheapest_shapes_share_a_bucket():
+    assert choose_buckets(SHAPES, 3)[0] == choose_buckets(SHAPES, 3)[3] == (10, 204, 256)
+
+
+def test_a_shape_of_many_slices_is_padded_last():
+    few, many = [(1, 10, 20)] * 2, [(1, 20, 10)] * 9 + [(1, 20, 12)]
+    assert choose_buckets(few + many, 2) == few + [(1, 20, 12)] * 10
+
+
+def test_no_bucket_at_all_is_refused():
+    with pytest.raises(ValueError, match="n_buckets=0"):
+        choose_buckets(SHAPES, 0)

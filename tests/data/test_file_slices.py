@@ -1,0 +1,129 @@
+"""Slices straight from files: read once, calibrated on what every mask contains."""
+
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.file_slices import FileSlices
+from kgmgt_jax.data.formats import CineFile, find_files, read_file
+from kgmgt_jax.data.transforms import coil_combine, fft2c
+from tests.data.small_files import write_file
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Two subjects of two slices of four frames."""
+    return [write_file(tmp_path, subject) for subject in ("P001", "P002")]
+
+
+def test_slices_come_in_order_with_their_shapes(files):
+    slices = FileSlices(files, acs=4).slices
+    assert [s.name for s in slices] == [f"P00{p}/cine_sax/slice{z}" for p in (1, 2) for z in (0, 1)]
+    assert {s.shape for s in slices} == {(4, 1, 16, 12)}
+    assert [s.subject for s in slices] == ["P001", "P001", "P002", "P002"]
+    assert slices[2].source == str(files[1]) and not slices[0].simulated
+
+
+def test_images_are_those_of_the_kspace(files):
+    images = FileSlices(files, acs=4).images(1, [3, 0])
+    expected = read_file(files[0])[1].kspace[[3, 0]]
+    np.testing.assert_allclose(fft2c(images), expected, atol=1e-6)
+
+
+def test_simulated_slices_say_so(tmp_path):
+    np.save(tmp_path / "cine.npy", np.ones((3, 16, 12), np.float32))
+    assert FileSlices([tmp_path / "cine.npy"], acs=4).slices[0].simulated
+
+
+def _count_reads(monkeypatch) -> list[int]:
+    reads, read = [], CineFile.__getitem__
+
+    def counted(self, z):
+        reads.append(z)
+        return read(self, z)
+
+    monkeypatch.setattr(CineFile, "__getitem__", counted)
+    return reads
+
+
+def test_a_slice_is_read_once(files, monkeypatch):
+    source, reads = FileSlices(files, acs=4), _count_reads(monkeypatch)
+    for number in (0, 0, 1, 0):
+        source.images(number, [0])
+        source.sens(number)
+    assert reads == [0, 1]
+
+
+def test_a_full_cache_forgets_the_slice_unused_for_longest(files, monkeypatch):
+    two_slices = 2 * (4 * 16 * 12 * 8) / 2**30
+    source, reads = FileSlices(files, acs=4, cache_gib=two_slices), _count_reads(monkeypatch)
+    for number in (0, 1, 0, 2, 0, 1):  # slice 1 makes room for slice 2 and is read again
+        source.images(number, [0])
+    assert reads == [0, 1, 0, 1]
+
+
+def test_slices_can_go_to_another_process(files):
+    source = FileSlices(files, acs=4)
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy.images(2, [1]), source.images(2, [1]))
+
+
+@pytest.mark.parametrize("method", ["adaptive", "espirit"])
+def test_sensitivities_use_the_calibration_lines_and_nothing_else(tmp_path, method):
+    path = write_file(tmp_path, "P001", (3, 1, 3, 16, 12))
+    before = FileSlices([path], acs=6, sens=method).sens(0)
+    with h5py.File(path, "r+") as file:
+        raw = file["kspace_full"][()]
+        outside = np.r_[0:5, 11:16]
+        raw["real"][..., outside, :] += 1
+        file["kspace_full"][...] = raw
+    after = FileSlices([path], acs=6, sens=method).sens(0)
+    np.testing.assert_allclose(after, before, atol=1e-4)
+
+
+def test_a_crop_is_calibrated_on_the_same_extent_of_kspace(tmp_path):
+    path = write_file(tmp_path, "P001", (3, 1, 3, 16, 12))
+    cropped, whole = FileSlices([path], acs=4, crop_rows=8), FileSlices([path], acs=8)
+    np.testing.assert_array_equal(cropped.sens(0), whole.sens(0))
+
+
+@pytest.mark.parametrize("method", ["adaptive", "espirit"])
+def test_official_coils_combine_with_little_loss(data_dir, method):
+    paths = find_files(data_dir / "cmrxrecon/2023/MultiCoil", fully_sampled=True)
+    source = FileSlices(paths, acs=24, sens=method)
+    images = source.images(0, [3])
+    rss = np.sqrt(np.sum(np.abs(images) ** 2, axis=1))
+    lost = rss - np.abs(coil_combine(images, source.sens(0)))
+    assert np.linalg.norm(lost) < 0.03 * np.linalg.norm(rss)
+
+
+# What is refused
+
+
+def test_an_undersampled_file_is_refused(tmp_path):
+    path = write_file(tmp_path, "P001", kind="sub04")
+    with h5py.File(path.with_name("cine_sax_mask.mat"), "w") as file:
+        file["mask04"] = np.ones((16, 12))
+    with pytest.raises(DataError, match=r"fully sampled .*'kspace_single_sub04'; leave it out"):
+        FileSlices([path], acs=4)
+
+
+def test_no_files_are_refused():
+    with pytest.raises(DataError, match="at least one fully sampled cine file"):
+        FileSlices([], acs=4)
+
+
+def test_a_damaged_file_is_named(files):
+    files[1].write_bytes(files[1].read_bytes()[:-50])
+    with pytest.raises(DataError, match=rf"^{files[1]}: .*truncated"):
+        FileSlices(files, acs=4)
+
+
+def test_too_few_calibration_lines_for_several_coils_are_refused(tmp_path):
+    path = write_file(tmp_path, "P001", (4, 1, 3, 16, 12))
+    with pytest.raises(ValueError, match="several coils needs acs >= 4, got acs=2"):
+        FileSlices([path], acs=2)

@@ -1,0 +1,61 @@
+"""Filling gaps from other frames, against cases worked out by hand."""
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.filling import fill_gaps
+
+
+def _cine(*frames: str) -> tuple[np.ndarray, np.ndarray]:
+    """One sample a letter: frame t measured 10^t there (upper case) or nothing (dot)."""
+    mask = np.array([[letter != "." for letter in frame] for frame in frames], np.float32)
+    values = 10.0 ** np.arange(len(frames))[:, None] * mask
+    return values.astype(np.complex64)[:, None, :, None], mask[..., None]
+
+
+def _filled(input_fill: str, *frames: str, **options) -> np.ndarray:
+    kspace, mask = _cine(*frames)
+    return fill_gaps(kspace, mask, input_fill, **options)[:, 0, :, 0].real
+
+
+def test_zero_changes_nothing():
+    np.testing.assert_array_equal(_filled("zero", "X.", ".X"), [[1, 0], [0, 10]])
+
+
+def test_the_nearest_frame_lends_its_sample():
+    filled = _filled("neighbours", "X", ".", ".", "X", ".", circular=False)
+    np.testing.assert_array_equal(filled[:, 0], [1, 1, 1000, 1000, 1000])
+
+
+def test_in_a_circle_the_last_frame_is_next_to_the_first():
+    filled = _filled("neighbours", ".", ".", ".", "X", "X")
+    np.testing.assert_array_equal(filled[:, 0], [10000, 5500, 1000, 1000, 10000])
+
+
+def test_two_frames_equally_near_lend_their_mean():
+    filled = _filled("neighbours", "X", ".", "X", circular=False)
+    np.testing.assert_array_equal(filled[:, 0], [1, 50.5, 100])
+
+
+def test_the_average_is_over_the_frames_that_measured():
+    filled = _filled("average", "X..", "X.X", "..X")
+    np.testing.assert_array_equal(filled, [[1, 0, 55], [10, 0, 10], [5.5, 0, 100]])
+
+
+@pytest.mark.parametrize("input_fill", ["neighbours", "average"])
+def test_each_coil_and_sample_is_filled_by_itself(input_fill):
+    rng = np.random.default_rng(0)
+    mask = (rng.random((5, 4, 3)) < 0.5).astype(np.float32)
+    kspace = (rng.normal(size=(5, 2, 4, 3)) * mask[:, None]).astype(np.complex64)
+    filled = fill_gaps(kspace, mask, input_fill)
+    assert filled.dtype == np.complex64
+    for n, y, x in np.ndindex(2, 4, 3):
+        alone = fill_gaps(
+            kspace[:, n, y, x].reshape(5, 1, 1, 1), mask[:, y, x].reshape(5, 1, 1), input_fill
+        )
+        np.testing.assert_allclose(filled[:, n, y, x], alone.ravel(), rtol=1e-6)
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(ValueError, match="zero, neighbours, average, got 'nearest'"):
+        _filled("nearest", "X")

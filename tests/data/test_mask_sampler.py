@@ -1,0 +1,56 @@
+"""Random masks: what every kind contains, and what is refused before any is drawn."""
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.mask_sampler import MaskSampler
+
+KINDS = (
+    "uniform",
+    "kt_uniform",
+    "kt_gaussian",
+    "variable_density",
+    "variable_density_fixed",
+    "kt_radial",
+)
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mask_measures_the_centre_in_every_frame(kind):
+    mask = MaskSampler((kind,), (4.0,), 4).draw(_rng(), (3, 24, 16))
+    assert mask.shape == (3, 24, 16) and mask.dtype == np.float32
+    assert mask[:, 10:14, 6:10].all() and not mask.all()
+
+
+def test_the_generator_decides_the_mask():
+    sampler = MaskSampler(KINDS, (2.0, 4.0), 4)
+    np.testing.assert_array_equal(
+        sampler.draw(_rng(), (3, 16, 12)), sampler.draw(_rng(), (3, 16, 12))
+    )
+
+
+def test_kinds_and_accelerations_are_mixed():
+    sampler = MaskSampler(("variable_density", "variable_density_fixed"), (2.0, 4.0), 2)
+    rng = _rng()
+    masks = [sampler.draw(rng, (3, 16, 4)) for _ in range(24)]
+    seen = {(round(mask.size / mask.sum()), bool((mask == mask[0]).all())) for mask in masks}
+    assert seen == {(2, True), (2, False), (4, True), (4, False)}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (MaskSampler(("spiral",), (4.0,), 4), "'variable_density_fixed'.*got kind='spiral'"),
+        (MaskSampler((), (4.0,), 4), "at least one mask kind"),
+        (MaskSampler(("uniform",), (), 4), "at least one mask kind"),
+        (MaskSampler(("uniform",), (2.5,), 4), "whole number"),
+        (MaskSampler(("variable_density",), (4.0, 8.0), 4), "lower acs or the acceleration"),
+    ],
+)
+def test_impossible_masks_are_refused_before_any_is_drawn(sampler, message):
+    with pytest.raises(ValueError, match=message):
+        sampler.check((3, 24, 16))

@@ -1,0 +1,73 @@
+"""Fixed undersampling: whole slices in order, masks that depend on the slice alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.file_slices import FileSlices
+from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.data.transforms import ifft2c
+from kgmgt_jax.data.validation import validation_batches, validation_cases
+from tests.data.small_files import same, take, write_file
+
+SETTINGS = {"mask_kind": "variable_density", "acceleration": 3.0, "acs": 4}
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Two subjects of two slices of four frames."""
+    return [write_file(tmp_path, subject) for subject in ("P001", "P002")]
+
+
+def _batches(files: list[Path], **options):
+    return validation_batches(FileSlices(files, acs=4), **SETTINGS | options)
+
+
+def test_batches_are_whole_slices_in_order(files):
+    batches = list(_batches(files))
+    assert [batch["target"].shape for batch in batches] == [(4, 16, 12)] * 4
+    expected = ifft2c(read_file(files[0])[1].kspace)[:, 0]
+    found = batches[1]["reference"] * batches[1]["scale"][:, None, None]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_slice_can_be_split(files):
+    whole = next(_batches(files))
+    parts = take(_batches(files, batch_size=3), 2)
+    assert [part["mask"].shape[0] for part in parts] == [3, 1]
+    assert same(whole, {k: np.concatenate([part[k] for part in parts]) for k in whole})
+
+
+def test_batches_repeat_exactly(files):
+    assert all(map(same, *[list(_batches(files)) for _ in range(2)]))
+
+
+def test_a_mask_does_not_depend_on_the_other_files(files):
+    assert same(list(_batches(files))[2], next(_batches(files[1:])))
+
+
+def test_slices_have_masks_of_their_own(files):
+    one, other = take(_batches(files), 2)
+    assert not np.array_equal(one["mask"], other["mask"])
+
+
+def test_filled_inputs_keep_mask_and_reference(files):
+    plain, filled = next(_batches(files)), next(_batches(files, input_fill="average"))
+    np.testing.assert_array_equal(filled["mask"], plain["mask"])
+    references = [b["reference"] * b["scale"][:, None, None] for b in (plain, filled)]
+    np.testing.assert_allclose(*references, rtol=1e-5)
+    assert not np.allclose(filled["target"], plain["target"], atol=0.1)
+
+
+def test_cases_carry_everything_measured(files):
+    case = next(validation_cases(FileSlices(files, acs=4), **SETTINGS))
+    np.testing.assert_allclose(case.kspace, read_file(files[0])[0].kspace, atol=1e-5)
+    assert case.name == "P001/cine_sax/slice0" and case.sens is None
+
+
+def test_bad_settings_are_refused_at_once_and_not_at_the_first_batch(files):
+    with pytest.raises(ValueError, match="batch_size=0"):
+        _batches(files, batch_size=0)
+    with pytest.raises(ValueError, match="kind='spiral'"):
+        _batches(files, mask_kind="spiral")

@@ -1,0 +1,47 @@
+"""The feed hands out every batch once, in order, and knows which were consumed."""
+
+import grain
+import numpy as np
+import pytest
+
+from kgmgt_jax.training.feeding import DeviceFeed
+
+
+def _loader():
+    return iter(grain.MapDataset.range(10).to_iter_dataset())
+
+
+def _put(log):
+    def put(batch):
+        log.append(batch)
+        return np.asarray(batch) * 10
+
+    return put
+
+
+def test_every_batch_comes_once_and_in_order():
+    assert list(DeviceFeed(_loader(), _put([]), depth=3)) == [10 * i for i in range(10)]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_batches_are_put_ahead(depth):
+    log: list = []
+    feed = DeviceFeed(_loader(), _put(log), depth=depth)
+    next(feed)
+    assert log == list(range(depth))
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 4, 9])
+def test_the_position_is_that_of_the_consumed_batch(consumed):
+    feed = DeviceFeed(_loader(), _put([]), depth=3)
+    for _ in range(consumed):
+        next(feed)
+    other = DeviceFeed(_loader(), _put([]), depth=3)
+    next(other)  # what it fetched ahead is forgotten
+    other.set_state(feed.get_state())
+    assert list(other) == [10 * i for i in range(consumed, 10)]
+
+
+def test_no_depth_is_refused():
+    with pytest.raises(ValueError, match="depth=0"):
+        DeviceFeed(_loader(), _put([]), depth=0)
