@@ -18,6 +18,7 @@ __all__ = [
     "ifft2c",
     "intensity_scale",
     "neighbours",
+    "scaled_inputs",
     "triplet_of_images",
     "triplets",
 ]
@@ -93,6 +94,25 @@ def neighbours(t: int, n_frames: int, *, circular: bool = True) -> tuple[int, in
     return max(t - 1, 0), min(t + 1, n_frames - 1)
 
 
+def scaled_inputs(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t h w"],
+    sens: OptionalSens,
+    *,
+    circular: bool = True,
+    input_fill: str = "zero",
+) -> tuple[Complex64[np.ndarray, "t h w"], Complex64[np.ndarray, "t n h w"], np.float32]:
+    """Input images and measured k-space of a cine, both divided by a scale, and that scale.
+
+    Arguments and errors as for `triplets`.
+    """
+    measured = kspace * mask[:, None]
+    filled = fill_gaps(measured, mask, input_fill, circular=circular)
+    inputs = coil_combine(ifft2c(filled), sens)
+    scale = np.float32(intensity_scale(inputs))
+    return inputs / scale, measured / scale, scale
+
+
 def triplets(
     kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t h w"],
@@ -132,15 +152,14 @@ def triplets(
     """
     frames = list(frames)
     around = [neighbours(t, kspace.shape[0], circular=circular) for t in frames]
-    measured = kspace * mask[:, None]
-    filled = fill_gaps(measured, mask, input_fill, circular=circular)
-    inputs = coil_combine(ifft2c(filled), sens)
-    scale = np.float32(intensity_scale(inputs))
+    inputs, measured, scale = scaled_inputs(
+        kspace, mask, sens, circular=circular, input_fill=input_fill
+    )
     batch = {
-        "target": inputs[frames] / scale,
-        "preceding": inputs[[before for before, _ in around]] / scale,
-        "succeeding": inputs[[after for _, after in around]] / scale,
-        "kspace": measured[frames] / scale,
+        "target": inputs[frames],
+        "preceding": inputs[[before for before, _ in around]],
+        "succeeding": inputs[[after for _, after in around]],
+        "kspace": measured[frames],
         "mask": mask[frames],
         "reference": coil_combine(ifft2c(kspace[frames]), _of_frames(sens, frames)) / scale,
         "scale": np.full(len(frames), scale),

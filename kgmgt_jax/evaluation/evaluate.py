@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from flax import errors as flax_errors
-from jaxtyping import Complex64
+from jaxtyping import Complex64, Float32
 from tqdm import tqdm
 
 from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.data.transforms import coil_combine, ifft2c, scaled_inputs
 from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
-from kgmgt_jax.evaluation.sequence import make_reconstructor
+from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.models.kgmgt import KGMgT
@@ -55,15 +56,32 @@ class Method:
         return cls(name, str(path), model, variables, circular, input_fill)
 
     def reconstruct(
-        self, cine: dict[str, np.ndarray], progress: Callable[[int], None] | None = None
-    ) -> np.ndarray:
-        """Frames (t, h, w) of a cine as ``triplets`` gives it.
+        self,
+        kspace: Complex64[np.ndarray, "t n h w"],
+        mask: Float32[np.ndarray, "t h w"],
+        sens: Complex64[np.ndarray, "*t n h w"] | None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Complex64[np.ndarray, "t h w"]:
+        """Images of a cine, in the units of its k-space.
+
+        Args:
+            kspace: k-space of the cine; what lies outside the mask is not looked at.
+            mask: 1 where measured.
+            sens: sensitivities; ``None`` for a single coil.
+            progress: called with the number of frames done after each group of them.
 
         Raises:
             CheckpointError: if the variables are not those of the model.
         """
+        images, measured, scale = scaled_inputs(
+            kspace, mask, sens, circular=self.circular, input_fill=self.input_fill
+        )
+        cine = CineInput(images, measured, mask, sens)
         try:
-            return make_reconstructor(self.model, self.variables, progress=progress)(cine)
+            frames = reconstruct_cine(
+                self.model, self.variables, cine, circular=self.circular, progress=progress
+            )
+            return np.asarray(frames) * scale
         except (flax_errors.ScopeParamShapeError, flax_errors.ScopeParamNotFoundError) as error:
             reason = str(error).split("(https")[0].strip()
             raise CheckpointError(
@@ -131,13 +149,12 @@ def _images_of_case(
     case: RetrospectiveCase, methods: Sequence[Method]
 ) -> dict[str, Complex64[np.ndarray, "t h w"]]:
     """The reference, the zero-filled images and each method's, in the units of the k-space."""
-    cine = case.frames()
-    scale = cine["scale"][:, None, None]
-    images = {"reference": cine["reference"] * scale, "zero_filled": cine["target"] * scale}
-    for method in methods:
-        cine = case.frames(circular=method.circular, input_fill=method.input_fill)
-        images[method.name] = method.reconstruct(cine) * cine["scale"][:, None, None]
-    return images
+    kspace, mask, sens, _ = case
+    images = {
+        "reference": coil_combine(ifft2c(kspace), sens),
+        "zero_filled": coil_combine(ifft2c(kspace * mask[:, None]), sens),
+    }
+    return images | {method.name: method.reconstruct(kspace, mask, sens) for method in methods}
 
 
 def _draw(

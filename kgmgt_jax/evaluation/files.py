@@ -9,7 +9,7 @@ from tqdm import tqdm
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.matfile import write_mat
-from kgmgt_jax.data.transforms import coil_combine, ifft2c, triplets
+from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.evaluation.evaluate import Method
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
@@ -33,10 +33,7 @@ def reconstruct_case(
     sens = case.sens
     if sens is None and case.n_coils > 1:
         sens = np.asarray(estimate_sens(jnp.asarray(case.kspace), jnp.asarray(case.mask)))
-    frames = range(case.n_frames)
-    measured = (case.kspace, case.mask, sens, frames)
-    cine = triplets(*measured, circular=method.circular, input_fill=method.input_fill)
-    image = method.reconstruct(cine, progress) * cine["scale"][:, None, None]
+    image = method.reconstruct(case.kspace, case.mask, sens, progress)
     return image, coil_combine(ifft2c(case.kspace), sens)
 
 

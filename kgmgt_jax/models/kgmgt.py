@@ -264,6 +264,28 @@ class KGMgT(nn.Module):
         )
         return refined
 
+    def from_features(
+        self,
+        image: ComplexImage,
+        target: Features,
+        preceding: Features,
+        succeeding: Features,
+        measurement: Measurement | None,
+        *,
+        train: bool = False,
+    ) -> Reconstruction:
+        """Mentor and learner, where the three frames are encoded already.
+
+        Args:
+            image: the target frames themselves, as ``__call__`` has them.
+            target, preceding, succeeding: what ``encode`` made of the frames.
+            measurement: the targets' own measured k-space.
+            train: as for ``__call__``.
+        """
+        first, guidance = self.mentor(image, target, preceding, measurement, train=train)
+        refined = self.learner(first, guidance, succeeding, measurement, train=train)
+        return Reconstruction(refined, first)
+
     def __call__(
         self,
         target: ComplexImage,
@@ -283,6 +305,5 @@ class KGMgT(nn.Module):
             train: stochastic depth on (rng ``dropout``), batch statistics in batch norm.
         """
         before, after = self.encode(preceding), self.encode(succeeding)  # at 1, 1/2, 1/4
-        first, guidance = self.mentor(target, self.encode(target), before, measurement, train=train)
-        image = self.learner(first, guidance, after, measurement, train=train)
-        return Reconstruction(image, first)
+        here = self.encode(target)
+        return self.from_features(target, here, before, after, measurement, train=train)
