@@ -1,4 +1,4 @@
-"""Command line of the data: ``python -m kgmgt_jax.data inspect PATH``."""
+"""Command line of the data: ``python -m kgmgt_jax.data inspect|prepare|verify PATH``."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kgmgt_jax.data.formats import ReadOptions
 from kgmgt_jax.data.inspection import Finding, format_findings, inspect_path, open_case
+from kgmgt_jax.data.prepared.command import add_prepare, add_verify
 from kgmgt_jax.data.simulation import Simulation
 
 __all__ = ["main"]
@@ -18,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kgmgt_jax.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_inspect(commands)
+    add_prepare(commands)
+    add_verify(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)

@@ -7,16 +7,15 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex64
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, open_files
+from kgmgt_jax.data.sens_cache import cached_sens
 from kgmgt_jax.data.slices import SliceInfo
 from kgmgt_jax.data.transforms import ifft2c
-from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES, estimate_sens
+from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES
 
 __all__ = ["FileSlices", "calibrate", "reference_slices"]
 
@@ -39,6 +38,7 @@ class FileSlices:
             lines, so a slice of ``h`` rows to be cut to ``h'`` is calibrated from ``acs * h / h'``
             of its own lines: the same extent of k-space.
         sens: Method of `estimate_sens`.
+        sens_cache: Folder that keeps sensitivities for the next run; ``None`` keeps none.
         cache_gib: Memory for decoded slices in GiB, in each worker process; at least one slice
             is kept.
 
@@ -56,10 +56,12 @@ class FileSlices:
         *,
         acs: int,
         crop_rows: int | None = None,
-        sens: str = "adaptive",
+        sens: str = "espirit",
+        sens_cache: str | Path | None = None,
         cache_gib: float = 4.0,
     ) -> None:
-        self._acs, self._crop_rows, self._sens = acs, crop_rows, sens
+        self._acs, self._crop_rows = acs, crop_rows
+        self._sens, self._sens_cache = sens, sens_cache
         self._places = reference_slices(files, acs)
         self.slices = tuple(_info(file, z) for file, z in self._places)
         largest = max(int(np.prod(info.shape)) for info in self.slices)
@@ -89,7 +91,7 @@ class FileSlices:
         rows = case.shape[-2]
         cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)
         acs = min(rows, round(self._acs * rows / cropped))
-        return ifft2c(case.kspace), calibrate(case, acs, self._sens)
+        return ifft2c(case.kspace), calibrate(case, acs, self._sens, self._sens_cache)
 
 
 def reference_slices(files: Sequence[str | Path], acs: int) -> list[tuple[CineFile, int]]:
@@ -119,7 +121,7 @@ def reference_slices(files: Sequence[str | Path], acs: int) -> list[tuple[CineFi
 
 
 def calibrate(
-    case: CineCase, acs: int, method: str = "adaptive"
+    case: CineCase, acs: int, method: str = "espirit", cache_dir: str | Path | None = None
 ) -> Complex64[np.ndarray, "*t n h w"] | None:
     """Sensitivities of a fully sampled case from its central lines, averaged over time.
 
@@ -127,6 +129,7 @@ def calibrate(
         case: One slice; its own sensitivities are taken where it has some.
         acs: How many lines.
         method: See `estimate_sens`.
+        cache_dir: See `cached_sens`.
 
     Returns:
         The maps, ``None`` for a single coil.
@@ -137,9 +140,7 @@ def calibrate(
         return case.sens
     average = case.kspace.mean(axis=0, keepdims=True)
     everything = np.ones((1, *case.shape[-2:]), np.float32)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        maps = estimate_sens(jnp.asarray(average), jnp.asarray(everything), acs=acs)  # TODO method
-    return np.asarray(maps)
+    return cached_sens(average, everything, acs=acs, method=method, cache_dir=cache_dir)
 
 
 def _info(file: CineFile, z: int) -> SliceInfo:

@@ -1,0 +1,83 @@
+"""From a case to the coil images and sensitivities that a prepared set keeps."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Complex64
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.prepared.options import PrepareOptions
+from kgmgt_jax.data.sens_cache import cached_sens
+from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, intensity_scale
+
+__all__ = ["ProcessedSlice", "process"]
+
+
+@dataclass(frozen=True, eq=False)
+class ProcessedSlice:
+    """What is kept of a slice.
+
+    Attributes:
+        images: Coil images, ``(t, n, h, w)``, of intensities about 1.
+        sens: Sensitivities, ``(n, h, w)`` or ``(t, n, h, w)``; ``None`` for a single coil.
+        scale: What the images were divided by.
+        meta: The fields of ``CaseMeta``, and ``sens``: where the sensitivities come from.
+    """
+
+    images: Complex64[np.ndarray, "t n h w"]
+    sens: Complex64[np.ndarray, "*t n h w"] | None
+    scale: float
+    meta: dict[str, Any]
+
+
+def process(case: CineCase, options: PrepareOptions) -> ProcessedSlice:
+    """Transforms a fully sampled case to images, crops, calibrates and scales it.
+
+    With k the k-space and C the crop along the readout, ``x = C F^H k / s``, where s is the 99th
+    percentile of ``|sum_n conj(S_n) (C F^H k)_n|`` over all frames, rounded to single precision.
+    The sensitivities S are estimated from the central lines of the time average of ``F C F^H k``.
+
+    Raises:
+        DataError: If there are too few lines to calibrate several coils on.
+    """
+    window = _centre(case.shape[-1], options.readout)
+    images = np.ascontiguousarray(ifft2c(case.kspace)[..., window])
+    sens, origin = None, "none: a single coil"
+    if case.n_coils > 1 and case.sens is not None:
+        sens, origin = np.ascontiguousarray(case.sens[..., window]), "the file"
+    elif case.n_coils > 1:
+        acs = min(options.acs, case.shape[-2])
+        sens, origin = _estimate(images, case, acs, options.sens), f"{options.sens}, {acs} lines"
+    combined = [coil_combine(x, _of_frame(sens, t)) for t, x in enumerate(images)]
+    scale = np.float32(intensity_scale(np.stack(combined)))
+    images /= scale
+    meta = dataclasses.asdict(case.meta) | {"sens": origin}
+    return ProcessedSlice(images, sens, float(scale), meta)
+
+
+def _centre(width: int, kept: int | None) -> slice:
+    """The ``kept`` columns whose centre, index ``kept // 2``, is the centre of all."""
+    if kept is None or kept >= width:
+        return slice(0, width)
+    start = width // 2 - kept // 2
+    return slice(start, start + kept)
+
+
+def _estimate(
+    images: Complex64[np.ndarray, "t n h w"], case: CineCase, acs: int, method: str
+) -> Complex64[np.ndarray, "n h w"]:
+    average = fft2c(images.mean(axis=0, keepdims=True))
+    everything = np.ones((1, *average.shape[-2:]), np.float32)
+    try:
+        return cached_sens(average, everything, acs=acs, method=method)
+    except ValueError as error:
+        where = f"{case.meta.source} [{case.meta.name}]"
+        raise DataError(where, "k-space to calibrate the coils on", str(error)) from error
+
+
+def _of_frame(
+    sens: Complex64[np.ndarray, "*t n h w"] | None, t: int
+) -> Complex64[np.ndarray, "n h w"] | None:
+    return sens[t] if sens is not None and sens.ndim == 4 else sens

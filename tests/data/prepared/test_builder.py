@@ -1,0 +1,92 @@
+"""The folders are datasets of TFDS, which reads them by itself."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from kgmgt_jax.data.prepared import PreparedSet
+from kgmgt_jax.data.prepared.builder import CineFrames, CineSlices
+from kgmgt_jax.data.prepared.features import serialise
+from kgmgt_jax.data.prepared.processing import process
+from kgmgt_jax.data.prepared.scan import SliceReader, scan
+from kgmgt_jax.data.prepared.staging import Staging
+from tests.data.prepared.conftest import OPTIONS
+
+
+def _open(prepared, dataset):
+    return tfds.builder_from_directory(str(prepared / dataset / "1.0.0"))
+
+
+def test_frames_are_read_by_tfds_in_order(prepared):
+    for split in ("train", "validation", "test"):
+        opened = PreparedSet(prepared, split=split)
+        source = _open(prepared, "cine_frames").as_data_source(split)
+        assert len(source) == sum(info.shape[0] for info in opened.slices)
+        examples = iter(source)
+        for number, info in enumerate(opened.slices):
+            for t in range(info.shape[0]):
+                example = next(examples)
+                images = np.frombuffer(example["images"], np.complex64)
+                expected = opened.images(number, [t])[0]
+                np.testing.assert_array_equal(images.reshape(example["shape"]), expected)
+                assert example["t"] == t
+
+
+def test_slices_are_read_by_tfds_with_all_that_is_known_of_them(prepared):
+    frames = _open(prepared, "cine_frames").as_data_source("train")
+    slices = _open(prepared, "cine_slices").as_data_source("train")
+    opened, first = PreparedSet(prepared), 0
+    assert len(slices) == len(opened.slices)
+    for info, example in zip(opened.slices, slices, strict=True):
+        assert example["name"].decode() == info.name and tuple(example["shape"]) == info.shape
+        assert example["subject"].decode() == info.subject and example["view"].decode() == info.view
+        assert frames[first]["slice"] == example["id"]
+        meta = json.loads(example["meta"])
+        assert meta["source"] == info.source and meta["fully_sampled"] is True
+        assert {"orientation", "scale", "simulation", "format", "notes", "sens"} <= set(meta)
+        first += info.shape[0]
+
+
+def test_time_and_coils_are_in_the_shape_of_the_maps(prepared):
+    shapes = {
+        tuple(example["sens_shape"]): len(example["sens"])
+        for split in ("train", "validation", "test")
+        for example in _open(prepared, "cine_slices").as_data_source(split)
+    }
+    assert shapes == {(0, 0, 0, 0): 0, (1, 3, 9, 10): 8 * 3 * 9 * 10}
+
+
+@pytest.mark.parametrize("dataset", ["cine_frames", "cine_slices"])
+def test_info_tells_what_was_done_and_that_nothing_is_shuffled(prepared, dataset):
+    info = _open(prepared, dataset).info
+    assert info.disable_shuffling and info.file_format.value == "array_record"
+    assert info.metadata["settings"]["readout"] == 10
+    sizes = {name: split.num_examples for name, split in info.splits.items()}
+    per_slice = [each["shape"][0] for each in info.metadata["slices"]]
+    assert sum(sizes.values()) == (sum(per_slice) if dataset == "cine_frames" else 9)
+
+
+@pytest.mark.parametrize("kind", [CineFrames, CineSlices])
+def test_generated_examples_are_those_in_the_set(source, prepared, tmp_path, kind):
+    """They are what TFDS's own machinery would ask a builder for."""
+    slices, _ = scan(source, OPTIONS)
+    names = {
+        each["id"]
+        for each in _open(prepared, "cine_slices").info.metadata["slices"]
+        if each["split"] == "validation"
+    }
+    chosen = [each for each in slices if each.id in names]
+    with Staging.claim(tmp_path / "set", {}) as staging:
+        reader = SliceReader(OPTIONS)
+        for each in chosen:
+            staging.add(each, process(reader.read(each), OPTIONS))
+        staged = {"validation": [staging.get(each) for each in chosen]}
+        builder = kind(staged=staged, data_dir=str(tmp_path / "tfds"))
+        generated = list(builder._split_generators(None)["validation"])
+    wanted = _open(prepared, builder.name).as_data_source("validation")
+    assert [number for number, _ in generated] == list(range(len(wanted)))
+    for (_, example), expected in zip(generated, wanted, strict=True):
+        got, kept = (serialise(builder.features, each) for each in (example, expected))
+        assert got == kept

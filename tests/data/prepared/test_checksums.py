@@ -1,0 +1,96 @@
+"""Any flipped bit of any file is found, and named."""
+
+import random
+import shutil
+
+import pytest
+
+from kgmgt_jax.data.__main__ import main
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.prepared import PreparedSet, verify_checksums
+from kgmgt_jax.data.prepared.checksums import write_checksums
+
+
+@pytest.fixture
+def copied(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "set")
+
+
+def _flip(path, bit):
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_in_any_file_is_refused_by_name(copied):
+    rng, paths = random.Random(0), sorted(p for p in copied.rglob("*") if p.is_file())
+    assert len(paths) == 20
+    for path in paths * 3:
+        bit = rng.randrange(8 * path.stat().st_size)
+        _flip(path, bit)
+        with pytest.raises(DataError) as caught:
+            PreparedSet(copied)
+        assert str(caught.value).startswith(f"{path}: expected") and "\n" not in str(caught.value)
+        _flip(path, bit)
+    assert verify_checksums(copied).n_files == len(paths) - 1
+
+
+def test_no_byte_of_the_checksums_themselves_can_change(tmp_path):
+    (tmp_path / "a").write_text("one")
+    path, rng = write_checksums(tmp_path, {}), random.Random(0)
+    for byte in range(path.stat().st_size):
+        bit = 8 * byte + rng.randrange(8)
+        _flip(path, bit)
+        with pytest.raises(DataError, match="checksums"):
+            verify_checksums(tmp_path)
+        _flip(path, bit)
+    assert verify_checksums(tmp_path) == (1, 3)
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "gone"])
+def test_other_damage_is_refused_too(copied, change):
+    path = sorted(copied.rglob("*.array_record*"))[0]
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[:-1], "longer": data + b"\0", "gone": b""}[change])
+    if change == "gone":
+        path.unlink()
+    with pytest.raises(DataError, match=path.name):
+        verify_checksums(copied)
+
+
+def test_a_set_is_read_unverified_only_if_asked(copied):
+    path = next(copied.rglob("cine_frames-validation*"))
+    _flip(path, 8 * (path.stat().st_size - 1))
+    assert PreparedSet(copied, verify=False).slices
+    with pytest.raises(DataError, match=path.name):
+        PreparedSet(copied)
+
+
+def test_unchanged_files_are_hashed_once_in_a_process_unless_asked(copied, monkeypatch):
+    n_files = verify_checksums(copied).n_files
+    hashed = []
+    module = "kgmgt_jax.data.prepared.checksums.digest_of"
+    monkeypatch.setattr(module, lambda path: hashed.append(path) or "0")
+    assert verify_checksums(copied).n_files == n_files and not hashed
+    with pytest.raises(DataError, match="SHA-256"):
+        verify_checksums(copied, again=True)
+    assert len(hashed) == n_files
+
+
+def test_the_command_says_what_it_verified_or_what_is_wrong(copied, capsys):
+    assert main(["verify", str(copied)]) == 0
+    assert "each as it was prepared" in capsys.readouterr().out
+    path = copied / "skipped.json"
+    _flip(path, 5)
+    assert main(["verify", str(copied)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: expected a file with SHA-256")
+    assert error.count("\n") == 1
+
+
+def test_coreutils_understand_the_list(copied):
+    lines = (copied / "checksums.txt").read_text().splitlines()
+    assert all(len(line.split("  ")[0]) == 64 for line in lines[:-1])
+    assert [line.split("  ")[1] for line in lines[:-1]] == sorted(
+        str(p.relative_to(copied)) for p in copied.rglob("*") if p.is_file() and p.suffix != ".txt"
+    )

@@ -1,0 +1,64 @@
+"""A prepared slice is the file's image, cropped about its centre and divided by its scale."""
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
+from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared.processing import process
+from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
+from kgmgt_jax.mri.coils import estimate_sens
+from tests.data.formats.writers import kspace
+
+
+def _case(shape, **arrays):
+    t, _, h, w = shape
+    meta = CaseMeta("file.mat", "P1/slice0", "kspace", 0, 1, "npy", True)
+    return CineCase(kspace(shape), np.ones((t, h, w), np.float32), meta, **arrays)
+
+
+@pytest.mark.parametrize("width, kept, start", [(8, 4, 2), (9, 4, 2), (8, 3, 3), (9, 5, 2)])
+def test_the_crop_keeps_the_centre(width, kept, start):
+    case = _case((2, 1, 5, width))
+    processed = process(case, PrepareOptions(readout=kept))
+    expected = ifft2c(case.kspace)[..., start : start + kept]
+    np.testing.assert_allclose(processed.images * processed.scale, expected, rtol=1e-5)
+    assert start + kept // 2 == width // 2
+
+
+@pytest.mark.parametrize("readout", [None, 8, 20])
+def test_a_wider_readout_keeps_all(readout):
+    assert process(_case((2, 1, 5, 8)), PrepareOptions(readout=readout)).images.shape[-1] == 8
+
+
+@pytest.mark.parametrize("leading", [(), (3,)])
+def test_the_scale_is_the_99th_percentile_of_the_combined_images(leading):
+    sens = kspace((*leading, 4, 9, 8), "sens")
+    case = _case((3, 4, 9, 8), sens=sens)
+    processed = process(case, PrepareOptions())
+    combined = np.abs(coil_combine(ifft2c(case.kspace), sens))
+    assert processed.scale == pytest.approx(np.percentile(combined, 99), rel=1e-6)
+    assert processed.scale == np.float32(processed.scale)
+    np.testing.assert_array_equal(processed.sens, sens)
+    assert processed.meta["sens"] == "the file"
+
+
+@pytest.mark.parametrize("method", ["adaptive", "espirit"])
+def test_sensitivities_are_estimated_on_the_cropped_field_of_view(method):
+    case = _case((2, 3, 12, 16))
+    processed = process(case, PrepareOptions(readout=10, sens=method, acs=8))
+    average = fft2c(ifft2c(case.kspace)[..., 3:13].mean(0, keepdims=True))
+    everything = np.ones((1, 12, 10), np.float32)
+    expected = estimate_sens(average, everything, acs=8, method=method)
+    np.testing.assert_allclose(processed.sens, expected, atol=1e-4)
+    assert processed.meta["sens"] == f"{method}, 8 lines"
+
+
+def test_a_single_coil_has_no_sensitivities():
+    processed = process(_case((2, 1, 5, 8)), PrepareOptions())
+    assert processed.sens is None and processed.meta["sens"] == "none: a single coil"
+
+
+def test_too_few_lines_to_calibrate_on_are_told_by_slice():
+    with pytest.raises(DataError, match=r"file.mat \[P1/slice0\]: expected k-space to calibrate"):
+        process(_case((2, 3, 3, 8)), PrepareOptions(sens="adaptive"))
