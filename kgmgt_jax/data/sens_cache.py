@@ -8,7 +8,6 @@ before it (NumPy ignores what follows an array), ``<name>.json`` what made them.
 import hashlib
 import io
 import json
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ __all__ = ["cached_sens"]
 # To be raised with every change of what the same data and options give.
 _VERSION = 1
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_writing = threading.Lock()  # a temporary file is the process's, not the thread's
 
 
 def cached_sens(
@@ -108,9 +106,8 @@ def _write(path: Path, sens: Complex64[np.ndarray, "n h w"], origin: str) -> Non
     array = buffer.getvalue()
     data = array + hashlib.sha256(array).digest()
     try:
-        with _writing:
-            write_atomically(path.with_suffix(".json"), lambda file: file.write_text(origin + "\n"))
-            write_atomically(path, lambda file: file.write_bytes(data))
+        write_atomically(path.with_suffix(".json"), lambda file: file.write_text(origin + "\n"))
+        write_atomically(path, lambda file: file.write_bytes(data))
     except OSError as error:
         _warn(f"{path.parent}: expected a folder to keep coil maps in, got {error}; kept none")
 

@@ -26,8 +26,8 @@ def open_slices(
         path: A folder that ``python -m kgmgt_jax.data prepare`` made, or files of any known
             format.
         split: Which part of a prepared set. Files are taken as they are.
-        acs, crop_rows, sens, sens_cache, cache_gib: How files are read; see `FileSlices`. A prepared set has
-            its sensitivities already.
+        acs, crop_rows, sens, sens_cache, cache_gib: How files are read; see `FileSlices`. A
+            prepared set has its sensitivities already.
 
     Raises:
         DataError: If there is nothing to read, or something is damaged or undersampled.

@@ -34,6 +34,7 @@ class Method:
         variables: its variables.
         circular: whether it was trained to see the last frame before the first.
         input_fill: what its inputs have in the place of unmeasured samples.
+        sens: how coil maps are estimated, for files without.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Method:
     variables: Any
     circular: bool = True
     input_fill: str = "zero"
+    sens: str = "espirit"
 
     @classmethod
     def load(cls, name: str, path: str | Path) -> "Method":
@@ -50,10 +52,11 @@ class Method:
         try:
             model = build_model(config.model)
             circular = bool(config.data.circular)
-            input_fill = config.data.get("input_fill", "zero")
+            input_fill = config.data.get("input_fill", cls.input_fill)
+            sens = config.data.get("sens", cls.sens)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
-        return cls(name, str(path), model, variables, circular, input_fill)
+        return cls(name, str(path), model, variables, circular, input_fill, sens)
 
     def reconstruct(
         self,
@@ -117,7 +120,7 @@ def evaluate_files(
     Returns:
         The table and the paths, to print.
     """
-    source = open_slices(data, split="test", acs=acs, cache_gib=0)
+    source = open_slices(data, split="test", acs=acs, sens=methods[0].sens, cache_gib=0)
     cases = validation_cases(
         source, mask_kind=mask_kind, acceleration=acceleration, acs=acs, seed=seed
     )

@@ -32,7 +32,8 @@ def reconstruct_case(
     """
     sens = case.sens
     if sens is None and case.n_coils > 1:
-        sens = np.asarray(estimate_sens(jnp.asarray(case.kspace), jnp.asarray(case.mask)))
+        arrays = (jnp.asarray(case.kspace), jnp.asarray(case.mask))
+        sens = np.asarray(estimate_sens(*arrays, method=method.sens))
     image = method.reconstruct(case.kspace, case.mask, sens, progress)
     return image, coil_combine(ifft2c(case.kspace), sens)
 

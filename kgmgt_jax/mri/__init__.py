@@ -2,6 +2,7 @@
 
 from kgmgt_jax.mri.coils import (
     adaptive_maps,
+    calibration_block,
     calibration_kspace,
     estimate_sens,
     rss,
@@ -17,6 +18,7 @@ from kgmgt_jax.mri.consistency import (
     normal,
     soft_consistency,
 )
+from kgmgt_jax.mri.espirit import espirit_eigenmaps, espirit_maps
 from kgmgt_jax.mri.fourier import fft2c, ifft2c, to_channels, to_complex
 from kgmgt_jax.mri.sampling import MASKS, SamplingMask, make_mask, true_acceleration
 
@@ -25,8 +27,11 @@ __all__ = [
     "SamplingMask",
     "adaptive_maps",
     "adjoint",
+    "calibration_block",
     "calibration_kspace",
     "cg_consistency",
+    "espirit_eigenmaps",
+    "espirit_maps",
     "estimate_sens",
     "fft2c",
     "forward",

@@ -5,25 +5,43 @@ sum of squares, ``sum_i |s_i|^2 = 1``, :func:`sens_reduce` undoes :func:`sens_ex
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kgmgt_jax.mri.espirit import (
+    MIN_CALIBRATION_LINES,
+    espirit_maps,
+    power_iterations,
+    reference_phase,
+    zero_fill,
+)
 from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.mri.sampling import centre_rank
 from kgmgt_jax.types import Array, Bool, Complex, Float
 
 __all__ = [
+    "MIN_CALIBRATION_LINES",
+    "SENS_OPTIONS",
     "adaptive_maps",
+    "calibration_block",
     "calibration_kspace",
     "estimate_sens",
     "rss",
     "sens_expand",
+    "sens_from_block",
+    "sens_options",
     "sens_reduce",
 ]
 
-MIN_CALIBRATION_LINES = 4
+# Options of each method of estimate_sens and their defaults; a crop of 0 leaves no pixel without
+# a map, so that a reconstruction loses nothing.
+SENS_OPTIONS = {
+    "espirit": {"kernel_size": 6, "threshold": 1e-3, "crop": 0.0, "n_iterations": 30},
+    "adaptive": {"patch": 5, "n_iterations": 12},
+}
 
 
 def sens_expand(
@@ -63,16 +81,15 @@ def rss(coil_images: Complex[Array, "..."], axis: int = -3) -> Float[Array, "...
     return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1.0)), 0.0)
 
 
-def calibration_kspace(
+def calibration_block(
     kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"], acs: int | None = None
-) -> Complex[Array, "n h w"]:
-    """Time average of the measured samples on the largest complete block around the centre.
+) -> Complex[Array, "n a b"]:
+    """Time average of the measured samples in the largest complete block around the centre.
 
-    ``k(n, h, w) = sum_t mask k / max(sum_t mask, 1)`` inside the block and 0 outside. A sample
-    counts as measured if any frame measured it, so masks that vary in time calibrate on most of
-    k-space. The block has the largest area of all rectangles around the centre without a gap: whole
-    lines for masks of lines, nearly a square for radial masks. Not for use under ``jax.jit``: the
-    block depends on the mask's values.
+    ``k(n, y, x) = sum_t mask k / sum_t mask``. A sample counts as measured if any frame measured
+    it, so masks that vary in time calibrate on most of k-space. The block has the largest area of
+    all rectangles around the centre without a gap: whole lines for masks of lines, nearly a square
+    for radial masks. Not for use under ``jax.jit``: the block depends on the mask's values.
 
     Args:
         kspace: measured k-space of a cine.
@@ -82,10 +99,18 @@ def calibration_kspace(
     Raises:
         ValueError: if fewer than four lines around the centre are complete.
     """
-    block = _central_block(np.max(np.asarray(mask), axis=0) > 0, acs)
-    count = jnp.sum(mask, axis=0)
-    average = jnp.sum(kspace * mask[:, None], axis=0) / jnp.maximum(count, 1.0)[None]
-    return average * jnp.asarray(block, mask.dtype)[None]
+    rows, columns = _central_block(np.max(np.asarray(mask), axis=0) > 0, acs)
+    mask = mask[:, rows, columns]
+    total = jnp.sum(kspace[:, :, rows, columns] * mask[:, None], axis=0)
+    return total / jnp.sum(mask, axis=0)[None]
+
+
+def calibration_kspace(
+    kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"], acs: int | None = None
+) -> Complex[Array, "n h w"]:
+    """:func:`calibration_block` at its place in k-space, 0 outside; same arguments and errors."""
+    _, _, h, w = kspace.shape
+    return zero_fill(calibration_block(kspace, mask, acs), (h, w))
 
 
 @partial(jax.jit, static_argnames=("patch", "n_iterations"))
@@ -127,10 +152,7 @@ def adaptive_maps(
     )  # n n h w
     virtual = _dominant(jnp.sum(covariance, axis=(-2, -1))[..., None, None], n_iterations=50)
     maps = _dominant(covariance, n_iterations=n_iterations, fallback=virtual)
-    reference = jnp.sum(jnp.conj(virtual) * maps, axis=0)
-    size = jnp.abs(reference)
-    phase = jnp.where(size > 0, reference / jnp.where(size > 0, size, 1.0), 1.0)
-    return maps * jnp.conj(phase)[None]
+    return reference_phase(maps, virtual[:, 0, 0])
 
 
 def estimate_sens(
@@ -138,27 +160,75 @@ def estimate_sens(
     mask: Float[Array, "t h w"],
     *,
     acs: int | None = None,
-    patch: int = 5,
-    n_iterations: int = 12,
+    method: str = "espirit",
+    **options: float,
 ) -> Complex[Array, "n h w"]:
-    """Sensitivity maps of a cine: :func:`adaptive_maps` of its :func:`calibration_kspace`.
+    """Sensitivity maps of a cine from its :func:`calibration_block`, by one of two methods.
+
+    ``"espirit"`` (:func:`~kgmgt_jax.mri.espirit.espirit_maps`, without its crop unless told) is
+    the better one; ``"adaptive"`` (:func:`adaptive_maps`) is blurred by a small block, but follows
+    the data pixel by pixel if all of k-space calibrates.
 
     Args:
         kspace: measured k-space of a cine.
         mask: 1 where measured.
         acs: calibrate on at most this many lines, if given.
-        patch: side of the covariance's patch in pixels, odd.
-        n_iterations: power iterations.
+        method: ``"espirit"`` or ``"adaptive"``.
+        options: of the method; ``SENS_OPTIONS`` lists them.
+
+    Returns:
+        Maps with ``sum_i |s_i|^2 = 1`` at every pixel (that a crop keeps).
 
     Raises:
-        ValueError: if fewer than four lines around the centre are complete.
+        ValueError: if fewer than four lines around the centre are complete, or if the method or
+            an option is unknown or out of range.
     """
-    calibration = calibration_kspace(kspace, mask, acs)
-    return adaptive_maps(calibration, patch=patch, n_iterations=n_iterations)
+    sens_options(method, options)
+    _, _, h, w = kspace.shape
+    return sens_from_block(calibration_block(kspace, mask, acs), (h, w), method, **options)
 
 
-def _central_block(measured: Bool[np.ndarray, "h w"], acs: int | None) -> Bool[np.ndarray, "h w"]:
-    """The largest gapless rectangle around the centre, of at most ``acs`` lines."""
+def sens_from_block(
+    block: Complex[Array, "n a b"], shape: tuple[int, int], method: str, **options: float
+) -> Complex[Array, "n h w"]:
+    """What :func:`estimate_sens` makes of a calibration block.
+
+    Args:
+        block: central k-space without gaps.
+        shape: rows and columns of the maps.
+        method: ``"espirit"`` or ``"adaptive"``.
+        options: of the method.
+
+    Raises:
+        ValueError: if the method or an option is unknown or out of range, or the block too small.
+    """
+    known = sens_options(method, options)
+    if method == "adaptive":
+        return adaptive_maps(zero_fill(block, shape), **known)
+    return espirit_maps(block, shape, **known)
+
+
+def sens_options(method: str, options: dict[str, float]) -> dict[str, Any]:
+    """All options of a method: those given and the defaults of the others.
+
+    Args:
+        method: ``"espirit"`` or ``"adaptive"``.
+        options: the options given.
+
+    Raises:
+        ValueError: if the method or an option is unknown.
+    """
+    if method not in SENS_OPTIONS:
+        raise ValueError(f"expected a method of {', '.join(SENS_OPTIONS)}, got {method=}")
+    unknown = sorted(set(options) - set(SENS_OPTIONS[method]))
+    if unknown:
+        known = ", ".join(SENS_OPTIONS[method])
+        raise ValueError(f"expected options of {method!r}: {known}; got {', '.join(unknown)}")
+    return {**SENS_OPTIONS[method], **options}
+
+
+def _central_block(measured: Bool[np.ndarray, "h w"], acs: int | None) -> tuple[slice, slice]:
+    """Rows and columns of the largest gapless rectangle at the centre, of at most ``acs`` lines."""
     row_rank, column_rank = (centre_rank(size) for size in measured.shape)
     outward = measured[np.argsort(row_rank)][:, np.argsort(column_rank)]
     run = np.cumprod(outward, axis=1).sum(axis=1)  # gapless samples of each line
@@ -171,7 +241,10 @@ def _central_block(measured: Bool[np.ndarray, "h w"], acs: int | None) -> Bool[n
             f"k-space to calibrate the coils on, got {n_lines=} (limit {acs=}); measure more ACS "
             "lines, use a mask that varies in time, or supply sensitivity maps"
         )
-    return (row_rank < n_lines)[:, None] & (column_rank < width[n_lines - 1])[None, :]
+    sizes = (n_lines, int(width[n_lines - 1]))
+    starts = (full // 2 - size // 2 for full, size in zip(measured.shape, sizes, strict=True))
+    rows, columns = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
+    return rows, columns
 
 
 def _hann(calibration: Complex[Array, "n h w"]) -> Float[Array, "h w"]:
@@ -205,12 +278,7 @@ def _dominant(
     start = jnp.argmax(power, axis=0)  # its column already leans to the eigenvector
     vector = jnp.take_along_axis(covariance, start[None, None], axis=1)[:, 0]
 
-    def iterate(vector: Array, _: None) -> tuple[Array, None]:
-        vector = jnp.einsum("nmhw,mhw->nhw", covariance, vector)
-        norm = rss(vector)[None]
-        return vector / jnp.where(norm > 0, norm, 1.0), None
-
-    vector, _ = jax.lax.scan(iterate, vector, length=n_iterations)
+    vector, _ = power_iterations(covariance, vector, n_iterations)
     if fallback is None:
         return vector
     return jnp.where(rss(vector)[None] > 0, vector, fallback)

@@ -132,6 +132,7 @@ class Released:
     """
 
     knowledge = True
+    from_features = KGMgT.from_features.__wrapped__
     mentor = KGMgT.mentor.__wrapped__
     learner = KGMgT.learner.__wrapped__
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,8 +9,6 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import DataWarning, find_files, read_file
 from kgmgt_jax.data.formats.cmrxrecon import subject_of
 from kgmgt_jax.data.matfile import write_mat
-from kgmgt_jax.mri.coils import estimate_sens, rss, sens_reduce
-from kgmgt_jax.mri.fourier import ifft2c
 from tests.data.formats.writers import kspace, line_mask, write_mat5
 
 SHAPES = {
@@ -79,24 +76,6 @@ def test_names_of_all_official_cases_differ(data_dir):
         files = find_files(data_dir / "cmrxrecon" / year, fully_sampled=True)
         names = [case.meta.name for path in files for case in read_file(path)]
         assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize(
-    "path, z",
-    [
-        ("2023/MultiCoil/Cine/TrainingSet/FullSample/P001/cine_sax.mat", 0),
-        ("2023/MultiCoil/Cine/TrainingSet/FullSample/P001/cine_sax.mat", 1),
-        *[(path, z) for path, (n, _) in SHAPES.items() if "kus" not in path for z in range(n)],
-    ],
-)
-def test_maps_from_all_lines_combine_coil_images_to_their_rss(data_dir, path, z):
-    """Relative L2 with single-pixel covariances: 0.64, 0.69, 1.14, 1.30, 1.11 and 1.10 %."""
-    case = read_file(data_dir / "cmrxrecon" / path)[z]
-    data = jnp.asarray(case.kspace)
-    sens = estimate_sens(data, jnp.asarray(case.mask), patch=1)
-    expected = rss(ifft2c(data))
-    combined = jnp.abs(sens_reduce(ifft2c(data), sens[None]))
-    assert float(jnp.linalg.norm(combined - expected) / jnp.linalg.norm(expected)) < 0.02
 
 
 # Masks
