@@ -48,7 +48,9 @@ def main() -> None:
     loop = (before + after) / 2
     print(f"{SIZE} x {SIZE}, {N_COILS} coils, triplets")
     print(f"pipeline, prepared set   {rate:8.1f} items/s   ({rate / loop:.1f} times the loop)")
-    print(f"loop, compressed .mat    {loop:8.1f} items/s   (before {before:.2f}, after {after:.2f})")
+    print(
+        f"loop, compressed .mat    {loop:8.1f} items/s   ({before:.2f} before, {after:.2f} after)"
+    )
     print(
         f"memory                   {growth:8.0f} MiB gained from item {WARM_UP} to item "
         f"{arguments.items}, peak {peak:.0f} MiB"

@@ -88,7 +88,8 @@ def _base() -> ConfigDict:
             "mask_kinds": ("variable_density", "uniform"),
             "accelerations": (6.0, 10.0),
             "acs": 8,
-            "sens": "adaptive",  # coil maps of files without: "espirit" or "adaptive"
+            "sens": "espirit",  # coil maps of files without; or "adaptive"
+            "sens_cache": "",  # folder that keeps those maps for the next run
             "input_fill": "zero",  # "neighbours", "average": lines from other frames
             "circular": True,  # False: real-time cines, whose ends are not neighbours
             "n_buckets": 4,  # most shapes of batches, each of which is compiled
@@ -97,16 +98,44 @@ def _base() -> ConfigDict:
             "validation_batches": 8,
         }
     )
-    config.optimizer = ConfigDict({"learning_rate": 1e-4, "warmup": 500, "clip_norm": 1.0})
+    config.optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-4,
+            "schedule": "cosine",  # or "constant", "multistep"
+            "warmup": 500,
+            "milestones": (0.8,),  # of "multistep", as shares of n_steps
+            "decay": 0.1,  # of the rate at each milestone
+            "clip_norm": 1.0,
+            # of layers that predict offsets, at full, half and quarter resolution
+            "offset_rates": None,
+        }
+    )
+    config.critic_optimizer = ConfigDict(
+        {
+            "learning_rate": 1e-4,
+            "schedule": "cosine",
+            "warmup": 0,
+            "milestones": (0.8,),
+            "decay": 0.1,
+        }
+    )
     config.train = ConfigDict(
         {
             "n_steps": 200_000,
             "log_every": 50,
+            "checkpoint_every": 500,
             "eval_every": 2000,
             "ema_decay": 0.999,
+            "n_critic": 1,  # updates of the critic a step
+            "accumulation": 1,  # parts of a batch whose gradients are added up
+            "frozen": (),  # parts of the network not trained: "frame_encoder"
+            "platform": "",  # "cpu", "gpu" or "tpu"; "": whatever there is
+            "model_parallel": 1,  # devices that share a copy of a wide network
             "seed": 0,
+            "tensorboard": True,  # if tensorboardX is installed
         }
     )
+    config.profile = False  # True: jax.profiler's trace of a few steps, in WORKDIR/profile
     return config
 
 
@@ -123,6 +152,15 @@ def _released(config: Any) -> None:
         weight_init="normal",
     )
     config.critic.update(norm="batch", sigmoid=True)
+    config.optimizer.update(
+        learning_rate=1e-3,
+        schedule="multistep",
+        warmup=0,
+        clip_norm=None,
+        offset_rates=(1e-3, 1e-5, 1e-6),
+    )
+    config.critic_optimizer.update(schedule="multistep")
+    config.train.update(n_steps=500_000, frozen=("frame_encoder",))
 
 
 def _tiny(config: Any) -> None:
@@ -149,4 +187,6 @@ def _tiny(config: Any) -> None:
         validation_batches=2,
     )
     config.optimizer.update(learning_rate=2e-3, warmup=20)
-    config.train.update(n_steps=220, log_every=10, eval_every=220, ema_decay=0.99)
+    config.train.update(
+        n_steps=220, log_every=10, checkpoint_every=110, eval_every=220, ema_decay=0.99
+    )

@@ -1,29 +1,39 @@
 """What the three scripts share: compilation cache, logging, and errors a user can act on."""
 
+import contextlib
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
 
-__all__ = ["run"]
+__all__ = ["define_config", "run"]
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(
+    main: Callable[[list[str]], int | None], *, cache: Callable[[], str | Path] | None = None
+) -> None:
     """Runs a script's ``main(argv)`` under absl.
 
-    Bad input (``ValueError``, which data and checkpoint errors are, ``FloatingPointError``,
+    Bad input (flags, ``ValueError``, which data and checkpoint errors are, ``FloatingPointError``,
     ``OSError``) ends with one line and exit code 2, Ctrl-C with 130; ``KGMGT_DEBUG=1`` shows the
     traceback.
+
+    Args:
+        main: the script.
+        cache: names the folder of compiled programs, once flags are read; without it they are in
+            the user's cache. ``JAX_COMPILATION_CACHE_DIR`` goes first.
     """
 
     def guarded(argv: list[str]) -> int | None:
         _quiet_libraries()
-        _use_compilation_cache()
+        _use_compilation_cache(cache)
         if argv[1:] and not getattr(main, "takes_arguments", False):
             return _fail(f"unexpected arguments: {' '.join(argv[1:])}")
         try:
@@ -36,16 +46,68 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             print("interrupted", file=sys.stderr)
             return 130
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def define_config(default: str) -> flags.FlagHolder:
+    """Defines ``--config=FILE[:variant]``, with ``--config.section.field=value`` for its fields.
+
+    A field that the configuration does not have ends the script with one line and exit code 2.
+
+    Args:
+        default: the file taken without the flag.
+    """
+    with _exit_on_wrong_flags():  # ml_collections looks at the fields as it defines the flag
+        return config_flags.DEFINE_config_file("config", default, "Configuration[:variant].")
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    with _exit_on_wrong_flags():
+        return flags.FLAGS(argv)
+
+
+@contextlib.contextmanager
+def _exit_on_wrong_flags() -> Iterator[None]:
+    try:
+        yield
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        if os.environ.get("KGMGT_DEBUG"):
+            raise
+        sys.exit(_fail(_about_flags(str(error))))
+
+
+def _about_flags(message: str) -> str:
+    """One line: the last of a traceback, or the flag whose field ConfigDict only quotes."""
+    if "Traceback" in message:
+        return message.strip().splitlines()[-1].strip()
+    text = " ".join(message.replace("\\n", " ").split())
+    field = re.match(r"""["'\\]+(\w+)["'\\]+(.*)""", text)
+    wrong = [a for a in sys.argv if field and field[1] in a.partition("=")[0].split(".")[1:]]
+    if field and wrong:
+        hint = field[2].strip(" '\"")
+        return f"{wrong[0]}: the configuration has no field {field[1]!r}" + (hint and f"; {hint}")
+    return text
 
 
 def _quiet_libraries() -> None:
-    """Our own messages at INFO, plain; those of Orbax, JAX and others from WARNING on."""
+    """Our own messages at INFO, plain; those of Orbax, JAX and others from WARNING on.
+
+    An error that they log and then raise is for the one line a script ends with: its tracebacks,
+    and asyncio's hundreds for a full disk, are shown with ``KGMGT_DEBUG=1`` only.
+    """
     absl_logging.set_verbosity(absl_logging.WARNING)
+    if not os.environ.get("KGMGT_DEBUG"):
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+        absl_logging.get_absl_handler().addFilter(_without_traceback)
     ours = logging.getLogger("kgmgt_jax")
     ours.setLevel(logging.INFO)
     ours.propagate = False
     ours.addHandler(logging.StreamHandler())
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = record.exc_text = None
+    return True
 
 
 def _fail(message: str) -> int:
@@ -53,8 +115,12 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _use_compilation_cache() -> None:
-    """Keeps compiled programs in JAX_COMPILATION_CACHE_DIR, by default in the user's cache."""
-    if not getattr(jax.config, "jax_compilation_cache_dir", None):
+def _use_compilation_cache(folder: Callable[[], str | Path] | None) -> None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None):
+        return  # JAX_COMPILATION_CACHE_DIR
+    if folder is None:
         root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(root / "kgmgt_jax" / "xla"))
+        path = root / "kgmgt_jax" / "xla"
+    else:
+        path = Path(folder()).absolute()
+    jax.config.update("jax_compilation_cache_dir", str(path))

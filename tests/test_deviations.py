@@ -20,7 +20,7 @@ from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.motion import warp
 from kgmgt_jax.mri.fourier import fft2c
 from kgmgt_jax.training.checkpoint import build_model
-from kgmgt_jax.training.state import make_optimizer
+from kgmgt_jax.training.optimizer import make_optimizer
 from kgmgt_jax.types import Measurement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +37,9 @@ RELEASED = {
     "model.weight_init": "normal",
     "critic.norm": "batch",
     "critic.sigmoid": True,
+    "optimizer.learning_rate": 1e-3,
+    "optimizer.offset_rates": (1e-3, 1e-5, 1e-6),
+    "optimizer.schedule": "multistep",
 }
 
 

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kgmgt_jax"
 RANK = {
     "types": 0,
     "mri": 1,
+    "classical": 2,
     "models": 2,
     "losses": 2,
     "metrics": 2,

@@ -22,12 +22,14 @@ class RetrospectiveCase(NamedTuple):
         mask: Those that count as measured, ``(t, h, w)``.
         sens: Sensitivities ``(n, h, w)`` or ``(t, n, h, w)``; ``None`` for a single coil.
         name: Name of the case.
+        simulated: Whether the k-space was computed from images instead of measured.
     """
 
     kspace: Complex64[np.ndarray, "t n h w"]
     mask: Float32[np.ndarray, "t h w"]
     sens: Complex64[np.ndarray, "*t n h w"] | None
     name: str
+    simulated: bool = False
 
     def frames(self, *, circular: bool = True, input_fill: str = "zero") -> dict[str, np.ndarray]:
         """All frames as one batch; see `triplets`."""
@@ -64,7 +66,8 @@ def validation_cases(
             rng = np.random.default_rng([seed, zlib.crc32(info.name.encode())])
             mask = masks.draw(rng, (t, h, w))
             kspace = fft2c(source.images(number, range(t)))
-            yield RetrospectiveCase(kspace, mask, source.sens(number), info.name)
+            sens = source.sens(number)
+            yield RetrospectiveCase(kspace, mask, sens, info.name, info.simulated)
 
     return cases()
 

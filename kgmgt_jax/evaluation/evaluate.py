@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax import errors as flax_errors
 from jaxtyping import Complex64, Float32
@@ -14,6 +15,16 @@ from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import coil_combine, ifft2c, scaled_inputs
 from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
+from kgmgt_jax.evaluation.regions import score_regions
+from kgmgt_jax.evaluation.report import (
+    CineExample,
+    Efficiency,
+    ReportData,
+    Sampling,
+    ScoreSet,
+    write_report,
+    write_score_files,
+)
 from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
 from kgmgt_jax.metrics import evaluate
@@ -21,6 +32,8 @@ from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.training.checkpoint import CheckpointError, build_model, load_weights
 
 __all__ = ["Method", "evaluate_files"]
+
+_EXAMPLES = 4  # cases that the report shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +57,11 @@ class Method:
     circular: bool = True
     input_fill: str = "zero"
     sens: str = "espirit"
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers of the network."""
+        return sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
 
     @classmethod
     def load(cls, name: str, path: str | Path) -> "Method":
@@ -105,7 +123,8 @@ def evaluate_files(
 ) -> str:
     """Scores methods and the zero-filled images on every slice of fully sampled files.
 
-    Writes ``metrics.json``, and a figure and a GIF of the first case by the first method.
+    Writes ``metrics.json``; tables as CSV; ``report.html``, one page with tables, players and
+    plots; and a figure and a GIF of the first case by the first method.
 
     Args:
         data: folder of fully sampled files, or one file.
@@ -120,23 +139,29 @@ def evaluate_files(
     Returns:
         The table and the paths, to print.
     """
+    out = Path(out)
     source = open_slices(data, split="test", acs=acs, sens=methods[0].sens, cache_gib=0)
     cases = validation_cases(
         source, mask_kind=mask_kind, acceleration=acceleration, acs=acs, seed=seed
     )
-    scores, measured, samples, pictures = {}, 0.0, 0, []
-    out = Path(out)
-    for case in tqdm(cases, desc="evaluate", unit="slice", dynamic_ncols=True):
-        images = _images_of_case(case, methods)
-        reference = images.pop("reference")
-        scores[case.name] = {
-            name: evaluate(np.abs(reference), np.abs(image), preset)
-            for name, image in images.items()
-        }
-        measured, samples = measured + float(case.mask.sum()), samples + case.mask.size
-        if not pictures:
-            title = f"{case.name}, {mask_kind} {samples / measured:.2f}x"
-            pictures = _draw(out, images, reference, methods[0].name, title)
+    scores: dict[str, dict] = {}
+    regions: dict[str, dict] = {}
+    examples: list[CineExample] = []
+    measured = samples = 0.0
+    total = len(methods) * sum(info.shape[0] for info in source.slices)
+    with tqdm(total=total, desc="evaluate", unit="frame", dynamic_ncols=True, mininterval=1) as bar:
+        for case in cases:
+            reference, images = _magnitudes(case, methods, bar.update)
+            scores[case.name] = {k: evaluate(reference, v, preset) for k, v in images.items()}
+            for region, found in score_regions(reference, images, preset).items():
+                regions.setdefault(region, {})[case.name] = found
+            measured, samples = measured + float(case.mask.sum()), samples + case.mask.size
+            if len(examples) < _EXAMPLES:
+                true = case.mask.size / float(case.mask.sum())
+                sampling = Sampling(mask_kind, true, acceleration, acs)
+                origin = "simulated from magnitude images" if case.simulated else ""
+                example = CineExample(case.name, sampling, images, reference, case.mask, origin)
+                examples.append(example)
     metrics = write_metrics_json(
         out / "metrics.json",
         scores,
@@ -145,31 +170,46 @@ def evaluate_files(
         mask={"kind": mask_kind, "acs": acs, "seed": seed},
         checkpoints={method.name: method.source for method in methods},
     )
-    return "\n".join([format_table(metrics), *map(str, [out / "metrics.json", *pictures])])
+    sampling = Sampling(mask_kind, samples / measured, acceleration, acs)
+    score_sets = [ScoreSet(sampling, preset, regions)]
+    report = ReportData(
+        title=str(data),
+        main=methods[0].name,
+        score_sets=score_sets,
+        examples=examples,
+        efficiency={method.name: Efficiency(method.n_parameters) for method in methods},
+        facts={method.name: method.source for method in methods} | {"seed": str(seed)},
+    )
+    written = [
+        out / "metrics.json",
+        *_draw(out, examples[0], methods[0].name),
+        write_report(out / "report.html", report),
+        *write_score_files(out, score_sets, methods[0].name),
+    ]
+    return "\n".join([format_table(metrics), *map(str, written)])
 
 
-def _images_of_case(
-    case: RetrospectiveCase, methods: Sequence[Method]
-) -> dict[str, Complex64[np.ndarray, "t h w"]]:
-    """The reference, the zero-filled images and each method's, in the units of the k-space."""
-    kspace, mask, sens, _ = case
-    images = {
-        "reference": coil_combine(ifft2c(kspace), sens),
-        "zero_filled": coil_combine(ifft2c(kspace * mask[:, None]), sens),
-    }
-    return images | {method.name: method.reconstruct(kspace, mask, sens) for method in methods}
+def _magnitudes(
+    case: RetrospectiveCase, methods: Sequence[Method], progress: Callable[[int], Any]
+) -> tuple[Float32[np.ndarray, "t h w"], dict[str, Float32[np.ndarray, "t h w"]]]:
+    """The reference; the zero-filled images and each method's; in the units of the k-space."""
+    measurement = (case.kspace, case.mask, case.sens)
+    images = {"zero_filled": coil_combine(ifft2c(case.kspace * case.mask[:, None]), case.sens)}
+    images |= {method.name: method.reconstruct(*measurement, progress) for method in methods}
+    reference = coil_combine(ifft2c(case.kspace), case.sens)
+    return np.abs(reference), {name: np.abs(image) for name, image in images.items()}
 
 
-def _draw(
-    out: Path, images: dict[str, np.ndarray], reference: np.ndarray, name: str, title: str
-) -> list[Path]:
-    zero_filled, reconstruction = images["zero_filled"], images[name]
+def _draw(out: Path, example: CineExample, name: str) -> list[Path]:
+    """The figure and the GIF of a case by one method."""
+    zero_filled, image = example.images["zero_filled"], example.images[name]
+    sampling = example.sampling
     figure = comparison_figure(
         out / "figure.png",
-        reconstruction,
+        image,
         zero_filled=zero_filled,
-        reference=reference,
-        title=title,
+        reference=example.reference,
+        title=f"{example.name}, {sampling.mask_kind} {sampling.true_acceleration:.2f}x",
     )
-    panels = {"reference": reference, "zero-filled": zero_filled, name: reconstruction}
+    panels = {"reference": example.reference, "zero-filled": zero_filled, name: image}
     return [figure, cine_gif(out / "cine.gif", panels)]

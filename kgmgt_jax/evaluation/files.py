@@ -73,7 +73,9 @@ def reconstruct_file(
     truth = None if reference is None else _open_reference(reference, file)
     images, zero_filled = [], []
     total = len(file) * file.slice_shape[0]
-    with tqdm(total=total, desc="reconstruct", unit="frame", dynamic_ncols=True) as bar:
+    with tqdm(
+        total=total, desc="reconstruct", unit="frame", dynamic_ncols=True, mininterval=1
+    ) as bar:
         for case in file:
             image, start = reconstruct_case(case, method, bar.update)
             images.append(image)

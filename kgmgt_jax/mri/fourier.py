@@ -10,14 +10,40 @@ by ``ifftshift`` and the output by ``fftshift``: only this order is right for od
 two shifts differ.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
 import jax
 import jax.numpy as jnp
 
 from kgmgt_jax.types import Array, Complex, Float
 
-__all__ = ["fft2c", "ifft2c", "to_channels", "to_complex"]
+__all__ = ["applying_transforms_by", "fft2c", "ifft2c", "to_channels", "to_complex"]
 
 _AXES = (-2, -1)
+
+Transform = Callable[[Array], Array]
+_apply: contextvars.ContextVar[Callable[[Transform, Array], Array] | None] = contextvars.ContextVar(
+    "apply", default=None
+)
+
+
+@contextlib.contextmanager
+def applying_transforms_by(apply: Callable[[Transform, Array], Array]) -> Iterator[None]:
+    """Within it, every transform that is traced or computed is ``apply(transform, x)``.
+
+    For whoever knows how the arrays lie in memory: the compilers of several devices would collect
+    a batch before its Fourier transform, though each sample has one of its own.
+
+    Args:
+        apply: carries out a transform of the last two axes; must return ``transform(x)``.
+    """
+    token = _apply.set(apply)
+    try:
+        yield
+    finally:
+        _apply.reset(token)
 
 
 def fft2c(image: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
@@ -29,8 +55,7 @@ def fft2c(image: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
     Returns:
         K-space with the zero frequency at ``(h // 2, w // 2)``, in the dtype of ``image``.
     """
-    shifted = jnp.fft.ifftshift(image, axes=_AXES)
-    return jnp.fft.fftshift(jnp.fft.fft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+    return _transformed(jnp.fft.fft2, image)
 
 
 def ifft2c(kspace: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
@@ -42,8 +67,16 @@ def ifft2c(kspace: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
     Returns:
         Images, in the dtype of ``kspace``.
     """
-    shifted = jnp.fft.ifftshift(kspace, axes=_AXES)
-    return jnp.fft.fftshift(jnp.fft.ifft2(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+    return _transformed(jnp.fft.ifft2, kspace)
+
+
+def _transformed(fft: Callable[..., Array], x: Array) -> Array:
+    def centred(x: Array) -> Array:
+        shifted = jnp.fft.ifftshift(x, axes=_AXES)
+        return jnp.fft.fftshift(fft(shifted, axes=_AXES, norm="ortho"), axes=_AXES)
+
+    apply = _apply.get()
+    return centred(x) if apply is None else apply(centred, x)
 
 
 def to_channels(image: Complex[Array, "*b h w"]) -> Float[Array, "*b h w 2"]:

@@ -5,18 +5,32 @@ needs), ``state`` (the rest that training resumes from), ``config`` and ``data``
 the data iterator). The best by validation PSNR, the last two, and step 0 are kept.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.training.comparison import differing_arrays, differing_fields, not_finite
 from kgmgt_jax.training.state import TrainState
+from kgmgt_jax.training.weights import (
+    METRIC,
+    CheckpointError,
+    build_model,
+    complete_checkpoints,
+    first_line,
+    freeze,
+    load_item,
+    load_weights,
+    save_weights,
+    score,
+)
+from kgmgt_jax.training.workdir import CHECKPOINTS
 
 __all__ = [
     "CheckpointError",
@@ -28,69 +42,44 @@ __all__ = [
     "save_weights",
 ]
 
-_FOLDER = "checkpoints"
-_METRIC = "psnr"
-# What an item of a checkpoint is read with.
-_ARRAYS = (ocp.args.StandardRestore, ocp.StandardCheckpointHandler)
-_JSON = (ocp.args.JsonRestore, ocp.JsonCheckpointHandler)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged, or of another model."""
-
-
-def freeze(value: Any) -> Any:
-    """Lists to tuples, all the way down: what JSON loses of a configuration."""
-    if isinstance(value, Mapping):
-        return {k: freeze(v) for k, v in value.items()}
-    return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def build_model(config: Mapping[str, Any]) -> KGMgT:
-    """The network of a configuration's ``model`` section.
-
-    Raises:
-        ValueError: for a field the network does not have.
-    """
-    fields = freeze(config)
-    unknown = set(fields) - set(KGMgT.__dataclass_fields__)
-    if unknown:
-        raise ValueError(f"unknown fields in config.model: {sorted(unknown)}")
-    return KGMgT(**fields)
-
 
 class Checkpoints:
     """Saves and restores the states of one working directory.
 
+    A checkpoint is written beside its place and moved there when it is complete, and older ones
+    are removed only then: whatever breaks off a save, the last good checkpoint stays.
+
     Args:
         workdir: the working directory; made if need be.
+        read_only: for reading; what an interrupted save left behind stays, it may be in progress.
+
+    Raises:
+        CheckpointError: if there is no such folder and none can be made.
     """
 
-    def __init__(self, workdir: str | Path):
-        folder = Path(workdir).absolute() / _FOLDER
+    def __init__(self, workdir: str | Path, *, read_only: bool = False):
+        self.folder = Path(workdir).absolute() / CHECKPOINTS
+        if read_only and not self.folder.is_dir():
+            raise CheckpointError(f"{workdir}: expected a folder with {CHECKPOINTS}/, got none")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{workdir}: expected a writable folder, got {error}") from error
-        keep = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(2),
-                policies.BestN(
-                    get_metric_fn=lambda m: m[_METRIC], n=1, keep_checkpoints_without_metrics=False
-                ),
-                policies.CustomSteps([0]),
-            ]
+        best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        keep = [policies.LatestN(2), best, policies.CustomSteps([0])]
+        options = ocp.CheckpointManagerOptions(
+            best_fn=score,  # without one Orbax forgets the metrics when the process ends
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            cleanup_tmp_directories=not read_only,
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep)
-        self._manager = ocp.CheckpointManager(folder, options=options)
+        arrays, json_like = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
+        handlers = {"weights": arrays(), "state": arrays(), "config": json_like()}
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_handlers={**handlers, "data": json_like()}
+        )
 
     def save(
-        self,
-        state: TrainState,
-        *,
-        config: Any,
-        data: Mapping,
-        psnr: float | None = None,
+        self, state: TrainState, *, config: Any, data: Mapping, psnr: float | None = None
     ) -> None:
         """Writes a state in the background; atomic, and a no-op if the step is there already.
 
@@ -99,155 +88,133 @@ class Checkpoints:
             config: the run's configuration.
             data: position of the data iterator.
             psnr: validation PSNR in dB, by which the best is known.
+
+        Raises:
+            FloatingPointError: if the state has NaN or infinite values; it is not written.
+            CheckpointError: if this or the previous save failed, as on a full disk.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        weights = jax.device_get(state.eval_variables)  # host arrays: any devices can read them
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                weights=ocp.args.StandardSave(weights),
-                state=ocp.args.StandardSave(state.replace(ema_params=None)),
-                config=ocp.args.JsonSave(json.loads(config.to_json())),
-                data=ocp.args.JsonSave(dict(data)),
-            ),
-            metrics=None if psnr is None else {_METRIC: float(psnr)},
-        )
+        bad = not_finite(state)
+        if bad:
+            raise FloatingPointError(
+                f"step {step}: not saved, because these hold NaN or infinite values: {bad}; the "
+                f"last good checkpoint is {self.describe_last()}"
+            )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    weights=ocp.args.StandardSave(_to_host(state.eval_variables)),
+                    state=ocp.args.StandardSave(state.replace(ema_params=None)),
+                    config=ocp.args.JsonSave(json.loads(config.to_json())),
+                    data=ocp.args.JsonSave(json.loads(json.dumps(data))),
+                ),
+                metrics={} if psnr is None else {METRIC: float(psnr)},
+            )
 
     def latest_step(self) -> int | None:
         """The last step saved, or ``None``."""
         return self._manager.latest_step()
 
+    def describe_last(self) -> str:
+        """The last complete checkpoint on disk, for messages; waits for one being written."""
+        with contextlib.suppress(Exception):  # whoever asks is reporting an error already
+            self._manager.wait_until_finished()
+        steps = [int(path.name) for path in complete_checkpoints(self.folder)]
+        return f"that of step {max(steps)}" if steps else "none"
+
+    def check(self, config: Any) -> None:
+        """Compares a configuration's networks with the last checkpoint's, if there is one.
+
+        Raises:
+            CheckpointError: if they differ, or the checkpoint cannot be read.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return
+        stored = self._restore(step, config=ocp.args.JsonRestore()).config
+        for section in ("model", "critic") if config.loss.adversarial else ("model",):
+            wanted = freeze(config[section].to_dict())
+            other = differing_fields(freeze(stored.get(section, wanted)), wanted)
+            if other:
+                raise CheckpointError(
+                    f"{self.folder}: expected a checkpoint of this {section}, got one with {other}"
+                )
+
     def restore(self, state: TrainState, *, config: Any) -> tuple[TrainState, dict]:
         """The last state saved and the data iterator's position.
 
         Args:
-            state: a state of the same structure.
-            config: the run's configuration; its model must be the checkpoint's.
+            state: a state of the same structure; the restored one lies on its devices, however
+                many wrote the checkpoint.
+            config: the run's configuration; its networks must be the checkpoint's.
 
         Raises:
-            CheckpointError: if the checkpoint is of another model.
+            CheckpointError: if the checkpoint is of another model, has another structure, cannot
+                be read, or there is none.
         """
         step = self._manager.latest_step()
-        stored: Any = self._manager.restore(
-            step, args=ocp.args.Composite(config=ocp.args.JsonRestore())
-        )
-        _check_same_model(
-            freeze(stored.config["model"]), freeze(config.model.to_dict()), self.folder
-        )
+        if step is None:
+            raise CheckpointError(f"{self.folder}: expected a checkpoint to resume from, got none")
+        self.check(config)
+        with self._reading(step):
+            stored = self._manager.item_metadata(step)["state"].tree
+        other = differing_arrays(stored, state.replace(ema_params=None))
+        if other:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: expected a checkpoint of these networks and "
+                f"optimisers, got {other}; go back to its configuration or take another workdir"
+            )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        restored: Any = self._manager.restore(
+        restored = self._restore(
             step,
-            args=ocp.args.Composite(
-                weights=ocp.args.StandardRestore(abstract.eval_variables),
-                state=ocp.args.StandardRestore(abstract.replace(ema_params=None)),
-                data=ocp.args.JsonRestore(),
-            ),
+            weights=ocp.args.StandardRestore(abstract.eval_variables),
+            state=ocp.args.StandardRestore(abstract.replace(ema_params=None)),
+            data=ocp.args.JsonRestore(),
         )
         return restored.state.replace(ema_params=restored.weights["params"]), restored.data
 
-    @property
-    def folder(self) -> Path:
-        """Where the checkpoints are."""
-        return Path(self._manager.directory)
-
     def wait(self) -> None:
-        """Blocks until everything is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until everything is on disk; raises as ``save`` does."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then lets go of the folder."""
-        self._manager.close()
+        """Waits, then lets go of the folder; raises as ``save`` does."""
+        with self._writing():
+            self._manager.close()
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        with self._reading(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Whatever goes wrong while reading, as one ``CheckpointError``."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
+            raise CheckpointError(
+                f"{self.folder / str(step)}: expected a readable checkpoint, got "
+                f"{first_line(error)}; remove it to go on from the one before"
+            ) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Whatever goes wrong while writing, as one ``CheckpointError``."""
+        try:
+            yield
+        except Exception as error:  # TensorStore reports a full disk as ValueError, and so on
+            raise CheckpointError(
+                f"{self.folder}: a checkpoint could not be written, got {first_line(error)}; "
+                f"the last good one is {self.describe_last()}; mend this and run the command again"
+            ) from error
 
 
-def _check_same_model(stored: Mapping, wanted: Mapping, where: Path) -> None:
-    names = sorted(set(stored) | set(wanted))
-    differing = [n for n in names if stored.get(n) != wanted.get(n)]
-    if differing:
-        rows = ", ".join(f"{n}={stored.get(n)!r} not {wanted.get(n)!r}" for n in differing)
-        raise CheckpointError(f"{where}: expected a checkpoint of this model, got one with {rows}")
-
-
-def _find(path: Path) -> Path:
-    """The folder of one checkpoint: ``path`` itself, or the best, else the last, of a workdir."""
-    if (path / "weights").is_dir():
-        return path
-    folder = path / _FOLDER if (path / _FOLDER).is_dir() else path
-    steps = [p for p in folder.glob("*") if p.name.isdigit() and (p / "weights").is_dir()]
-    if not steps:
-        raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got neither")
-
-    def rank(step: Path) -> tuple[float, int]:
-        metrics = step / "metrics" / "metrics"
-        psnr = json.loads(metrics.read_text()).get(_METRIC) if metrics.is_file() else None
-        return (float("-inf") if psnr is None else psnr, int(step.name))
-
-    return max(steps, key=rank)
-
-
-def load_weights(path: str | Path) -> tuple[Any, dict]:
-    """Configuration and variables of a checkpoint, to reconstruct with.
-
-    Args:
-        path: a training workdir (its best checkpoint is taken, else its last) or one checkpoint.
-
-    Raises:
-        CheckpointError: if there is none, or it cannot be read.
-    """
-    restored = _restore(path, {"weights": _ARRAYS, "config": _JSON})
-    return ml_collections.ConfigDict(freeze(restored.config)), restored.weights
-
-
-def load_item(path: str | Path, name: str) -> Any:
-    """A further item that ``save_weights`` put into a checkpoint; ``None`` if there is none.
-
-    Raises:
-        CheckpointError: as for ``load_weights``.
-    """
-    folder = _find(Path(path).absolute())
-    return _restore(folder, {name: _ARRAYS})[name] if (folder / name).is_dir() else None
-
-
-def save_weights(path: str | Path, config: Mapping, weights: Mapping, **items: Mapping) -> Path:
-    """Writes one checkpoint to reconstruct with, whole or not at all; ``load_weights`` reads it.
-
-    Args:
-        path: the folder to be made.
-        config: configuration, with the network under ``model``.
-        weights: variables of the network.
-        **items: further trees of arrays, for ``load_item``.
-
-    Raises:
-        CheckpointError: if something is at ``path`` already, or it cannot be written.
-    """
-    path = Path(path).absolute()
-    if path.exists():
-        raise CheckpointError(f"{path}: expected a folder yet to be made, got one that is there")
-    trees = {"weights": weights, **items}
-    trees = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-    arguments = ocp.args.Composite(config=ocp.args.JsonSave(dict(config)), **trees)
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-            writer.save(path, args=arguments)
-    except OSError as error:
-        raise CheckpointError(f"{path}: expected a writable folder, got {error}") from error
-    return path
-
-
-def _restore(path: str | Path, items: Mapping[str, Any]) -> Any:
-    """Items of a checkpoint by name."""
-    path = Path(path).absolute()
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got no folder")
-    folder = _find(path)
-    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    for name, (restore, handler) in items.items():
-        registry.add(name, restore, handler())
-    arguments = ocp.args.Composite(**{name: restore() for name, (restore, _) in items.items()})
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as reader:
-            return reader.restore(folder, args=arguments)
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{folder}: expected a readable checkpoint, got {reason}") from error
+def _to_host(tree: Any) -> Any:
+    """Host arrays, which any devices can read again."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)

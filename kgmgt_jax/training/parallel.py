@@ -1,49 +1,218 @@
-"""Devices: the mesh, where arrays live on it, and the jitted steps. No other file knows devices."""
+"""Devices and processes: the mesh, where arrays live on it, the compiled steps.
 
-from collections.abc import Mapping
+No other file knows devices. The mesh has an axis ``data``, along which batches are split, and an
+axis ``model``, along which the output channels of large kernels are split (of length 1 unless a
+wide network asks for more). XLA's partitioner does the rest; only the Fourier transforms are kept
+from it, because it would collect the whole batch on every device for them.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
+from kgmgt_jax.mri.fourier import applying_transforms_by
 from kgmgt_jax.training.steps import Step
 
-__all__ = ["check_batch_size", "jit_step", "make_mesh", "put_batch", "replicate"]
+__all__ = [
+    "PLATFORMS",
+    "check_batch_size",
+    "check_platform",
+    "initialise_distributed",
+    "jit_step",
+    "make_mesh",
+    "process_share",
+    "put_batch",
+    "replicate",
+]
 
-_DATA = "data"
+PLATFORMS = ("cpu", "gpu", "tpu")
+_DATA, _MODEL = "data", "model"
+_SMALLEST_SPLIT = 2**14  # kernels with fewer entries are whole on every device
+# Address and port of process 0, how many processes, and which this is: what torchrun sets.
+_LAUNCHER = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
 
 
-def make_mesh(n_devices: int | None = None) -> Mesh:
-    """One axis over all (or the first ``n_devices``) devices, along which batches are split."""
-    devices = jax.devices()[:n_devices]
-    return jax.make_mesh((len(devices),), (_DATA,), (AxisType.Auto,), devices=devices)
+def initialise_distributed(environment: Mapping[str, str] = os.environ) -> None:
+    """Joins the processes of one run; does nothing for a process by itself.
+
+    To be called before anything is computed. Known are ``MASTER_ADDR``, ``MASTER_PORT``,
+    ``WORLD_SIZE`` and ``RANK``, set by ``torchrun`` or by hand; ``srun`` of SLURM; Open MPI; and
+    pods of TPUs on GKE. ``KGMGT_DISTRIBUTED=1`` tries whatever else ``jax.distributed`` can detect.
+
+    Raises:
+        ValueError: if some of the four variables are missing, or the processes do not meet.
+    """
+    if "WORLD_SIZE" in environment or "RANK" in environment:
+        options = _launched(environment)
+        if options["num_processes"] == 1:
+            return
+    elif _in_cluster(environment):
+        options = {}
+    else:
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(**options)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"the processes of this run cannot be joined: {error}") from error
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ``ValueError`` unless the batch divides evenly among the devices."""
-    if batch_size % mesh.size:
+def _launched(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What ``jax.distributed.initialize`` takes, from the launcher's variables."""
+    missing = [name for name in _LAUNCHER if not environment.get(name)]
+    if missing:
+        raise ValueError(f"a run of several processes needs {_LAUNCHER}, got no {missing}")
+    # torchrun itself listens at MASTER_PORT
+    port = int(environment["MASTER_PORT"]) + ("TORCHELASTIC_RUN_ID" in environment)
+    options: dict[str, Any] = {
+        "coordinator_address": f"{environment['MASTER_ADDR']}:{port}",
+        "num_processes": int(environment["WORLD_SIZE"]),
+        "process_id": int(environment["RANK"]),
+    }
+    if int(environment.get("LOCAL_WORLD_SIZE", 1)) > 1:  # one accelerator for each
+        options["local_device_ids"] = [int(environment["LOCAL_RANK"])]
+    return options
+
+
+def _in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether a scheduler that ``jax.distributed`` knows started several processes."""
+    step = "SLURM_STEP_NODELIST" in environment and environment.get("SLURM_NTASKS", "1") != "1"
+    mpi = environment.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
+    workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
+    return step or mpi or "," in (workers or "") or environment.get("KGMGT_DISTRIBUTED") == "1"
+
+
+def process_share() -> tuple[int, int]:
+    """Which of how many processes this is: ``(index, count)``; 0 writes what a person reads."""
+    return jax.process_index(), jax.process_count()
+
+
+def check_platform(platform: str) -> None:
+    """Raises ``ValueError`` unless JAX computes on ``platform``; ``""`` takes what there is."""
+    got = _devices()[0].platform
+    if platform and platform != got:
         raise ValueError(
-            f"the batch must divide among the devices: got {batch_size=} n_devices={mesh.size}; "
+            f"expected a {platform} to compute on, got {got} only; install JAX for it (README), "
+            "or change config.train.platform"
+        )
+
+
+def _devices() -> list[jax.Device]:
+    try:
+        return jax.devices()
+    except RuntimeError as error:  # JAX_PLATFORMS names something that is not there
+        raise ValueError(f"expected a device that JAX can use, got {error}") from error
+
+
+def make_mesh(n_devices: int | None = None, *, n_model: int = 1) -> Mesh:
+    """A mesh of all (or the first ``n_devices``) devices of all processes.
+
+    Args:
+        n_devices: how many.
+        n_model: how many of them share one copy of the network.
+
+    Raises:
+        ValueError: if there is no device, or ``n_model`` does not divide their number.
+    """
+    devices = _devices()[:n_devices]
+    if n_model < 1 or len(devices) % n_model:
+        raise ValueError(
+            f"model_parallel must divide the number of devices, got {n_model} for {len(devices)}"
+        )
+    shape, auto = (len(devices) // n_model, n_model), (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh(shape, (_DATA, _MODEL), auto, devices=devices)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, n_parts: int = 1) -> None:
+    """Raises ``ValueError`` unless each part of a batch divides evenly among the devices.
+
+    Args:
+        batch_size: examples in a batch, of all processes together.
+        mesh: the devices.
+        n_parts: parts of a batch whose gradients are accumulated.
+    """
+    n_devices = mesh.shape[_DATA]
+    if batch_size % (n_devices * n_parts):
+        parts = f" accumulation={n_parts}" if n_parts > 1 else ""
+        raise ValueError(
+            f"the batch must divide among the devices: got {batch_size=} {n_devices=}{parts}; "
             "change config.data.batch_size"
         )
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copies a tree of arrays to every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def _state_sharding(state: Any, mesh: Mesh) -> Any:
+    """Whole on every device, but large kernels split by output channel among ``model``.
+
+    A rule of shapes alone, so parameters, their mean and their moments lie alike.
+    """
+    n_model = mesh.shape[_MODEL]
+
+    def place(leaf: Any) -> NamedSharding:
+        splits = n_model > 1 and leaf.ndim > 1 and leaf.size >= _SMALLEST_SPLIT
+        if not splits or leaf.shape[-1] % n_model:
+            return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, PartitionSpec(*[None] * (leaf.ndim - 1), _MODEL))
+
+    return jax.tree.map(place, state)
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Splits each array of a batch along its first axis over the devices."""
-    sharding = NamedSharding(mesh, PartitionSpec(_DATA))
-    return {name: jax.device_put(array, sharding) for name, array in batch.items()}
+def replicate(state: Any, mesh: Mesh) -> Any:
+    """A copy of a tree of arrays on the devices, the same in every process."""
+
+    def put(leaf: Any, sharding: NamedSharding) -> Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, state, _state_sharding(state, mesh))
 
 
-def jit_step(step: Step, mesh: Mesh) -> Step:
-    """Compiles a step: state replicated and donated, batch split, gradients summed over devices."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
+    """Splits each array of a batch along its first axis over the devices.
+
+    Args:
+        batch: this process's share of the examples.
+        mesh: the devices.
+    """
     split = NamedSharding(mesh, PartitionSpec(_DATA))
+    return {
+        name: jax.make_array_from_process_local_data(split, array) for name, array in batch.items()
+    }
+
+
+def jit_step(step: Step, mesh: Mesh, state: Any) -> Step:
+    """Compiles a step: batch split, state donated, gradients summed over devices.
+
+    Args:
+        step: of state and batch.
+        mesh: the devices.
+        state: a state, or its shapes, by which its arrays are placed as ``replicate`` does.
+    """
+    split = NamedSharding(mesh, PartitionSpec(_DATA))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    placed = _state_sharding(state, mesh)
+
+    @functools.wraps(step)
+    def on_mesh(state: Any, batch: Mapping[str, Array]) -> tuple[Any, dict[str, Array]]:
+        with applying_transforms_by(functools.partial(_by_device, mesh)):
+            return step(state, batch)
+
     return jax.jit(
-        step, in_shardings=(everywhere, split), out_shardings=everywhere, donate_argnums=0
+        on_mesh,
+        in_shardings=(placed, split),
+        out_shardings=(placed, everywhere),
+        donate_argnums=0,
     )
+
+
+def _by_device(mesh: Mesh, transform: Callable[[Array], Array], x: Array) -> Array:
+    """Each device transforms the samples it holds; before JAX 0.12 the partitioner would not."""
+    if x.ndim < 3 or x.shape[0] % mesh.shape[_DATA]:
+        return transform(x)
+    split = PartitionSpec(_DATA)
+    return jax.shard_map(transform, mesh=mesh, in_specs=split, out_specs=split)(x)

@@ -14,7 +14,7 @@ from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.types import Measurement
 
-__all__ = ["NetworkState", "TrainState", "create_state", "make_optimizer"]
+__all__ = ["NetworkState", "TrainState", "create_state"]
 
 _SMALL = 64  # parameters do not depend on the size of the image they are traced with
 
@@ -65,28 +65,6 @@ class TrainState(struct.PyTreeNode):
         return jax.random.fold_in(
             jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step), stream
         )
-
-
-def make_optimizer(
-    learning_rate: float, *, n_steps: int, warmup: int = 0, clip_norm: float | None = None
-) -> optax.GradientTransformation:
-    """Adam(0.9, 0.999) with linear warm-up, then cosine decay to 1 % of the rate.
-
-    Args:
-        learning_rate: peak.
-        n_steps: length of the whole schedule.
-        warmup: steps from 0 to the peak.
-        clip_norm: largest global gradient norm; ``None`` for no limit.
-    """
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else learning_rate,
-        learning_rate,
-        warmup,
-        max(n_steps, warmup + 1),
-        0.01 * learning_rate,
-    )
-    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, optax.adam(schedule, b1=0.9, b2=0.999))
 
 
 def _split(variables: dict, optimizer: optax.GradientTransformation) -> NetworkState:

@@ -1,6 +1,7 @@
 """One update of the generator and one of the critic, as pure functions of state and batch."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,13 +20,15 @@ from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.kgmgt import KGMgT, Reconstruction
 from kgmgt_jax.mri.fourier import to_channels
-from kgmgt_jax.training.state import TrainState
+from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
+from kgmgt_jax.training.state import NetworkState, TrainState
 from kgmgt_jax.types import ComplexImage, Measurement
 
 __all__ = ["Batch", "Step", "apply_model", "make_critic_step", "make_generator_step"]
 
 Batch = Mapping[str, Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+Metrics = dict[str, Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 PerceptualFeatures = Callable[[ComplexImage], dict[str, Array]]
 
 _DROPOUT, _PENALTY, _CRITIC_DROPOUT = range(3)  # streams of a step's randomness
@@ -55,6 +58,29 @@ def apply_model(
     return changed
 
 
+def _update(
+    network: NetworkState, grads: Any, model_state: Any, optimizer: optax.GradientTransformation
+) -> NetworkState:
+    updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
+    return NetworkState(optax.apply_updates(network.params, updates), model_state, opt_state)
+
+
+def _held(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
+    """The parameters, those of the parts called ``frozen`` without gradient."""
+    unknown = sorted(set(frozen) - set(params))
+    if unknown:
+        raise ValueError(f"frozen must name parts of the network {sorted(params)}, got {unknown}")
+    return {k: jax.lax.stop_gradient(v) if k in frozen else v for k, v in params.items()}
+
+
+def _perceptual(features: PerceptualFeatures, image: ComplexImage, reference: ComplexImage):
+    """The perceptual loss, features of both images in one pass."""
+    n = reference.shape[0]
+    maps = features(jnp.concatenate([image, reference]))
+    first, second = ({k: v[part] for k, v in maps.items()} for part in (slice(n), slice(n, None)))
+    return perceptual_loss(first, second)
+
+
 def make_generator_step(
     model: KGMgT,
     critic: Critic | None,
@@ -65,6 +91,8 @@ def make_generator_step(
     adversarial_weight: float,
     mentor_weight: float,
     ema_decay: float,
+    frozen: Sequence[str] = (),
+    n_parts: int = 1,
 ) -> Step:
     """Builds the generator's step: ``L1 + a perceptual + b adversarial + c mentor L1``.
 
@@ -77,11 +105,13 @@ def make_generator_step(
         adversarial_weight: b.
         mentor_weight: c, weight of an L1 loss on the mentor's image.
         ema_decay: of the averaged parameters, warmed up as ``min(decay, (1 + k) / (10 + k))``.
+        frozen: parts of the network that stay as they are, by their parameters' names.
+        n_parts: into how many parts the batch is split to take its gradient.
     """
 
-    def loss_terms(params, state: TrainState, batch: Batch):
-        variables = {"params": params, **state.generator.model_state}
-        output, model_state = apply_model(model, variables, batch, key=state.step_key(_DROPOUT))
+    def loss(judge: NetworkState | None, params, model_state, key: Array, batch: Batch):
+        variables = {"params": _held(params, frozen), **model_state}
+        output, model_state = apply_model(model, variables, batch, key=key)
         reference = batch["reference"]
         terms = {"l1": l1_loss(output.image, reference)}
         total = terms["l1"]
@@ -89,35 +119,27 @@ def make_generator_step(
             terms["mentor"] = l1_loss(output.mentor, reference)
             total += mentor_weight * terms["mentor"]
         if features is not None:
-            both = jnp.concatenate([output.image, jax.lax.stop_gradient(reference)])
-            maps = features(both)
-            n = reference.shape[0]
-            terms["perceptual"] = perceptual_loss(
-                {k: v[:n] for k, v in maps.items()}, {k: v[n:] for k, v in maps.items()}
-            )
+            terms["perceptual"] = _perceptual(features, output.image, reference)
             total += perceptual_weight * terms["perceptual"]
-        if critic is not None and state.critic is not None:
-            score: Any = critic.apply(state.critic.variables, to_channels(output.image))
+        if critic is not None and judge is not None:
+            score: Any = critic.apply(judge.variables, to_channels(output.image))
             terms["adversarial"] = adversarial_loss(score)
             total += adversarial_weight * terms["adversarial"]
-        return total, (terms, output.image, model_state)
+        magnitude = jnp.abs(reference)
+        score = psnr(magnitude, jnp.abs(output.image), jnp.max(magnitude, axis=(1, 2)))
+        return total, ({"loss": total, "psnr": jnp.mean(score), **terms}, model_state)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        gradient = jax.value_and_grad(loss_terms, has_aux=True)
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         old = state.generator
-        (total, (terms, image, model_state)), grads = gradient(old.params, state, batch)
-        updates, opt_state = optimizer.update(grads, old.opt_state, old.params)
-        params = optax.apply_updates(old.params, updates)
+        gradient = gradient_by_parts(functools.partial(loss, state.critic), n_parts)
+        grads, metrics, model_state = gradient(
+            old.params, old.model_state, state.step_key(_DROPOUT), batch
+        )
+        new = _update(old, grads, model_state, optimizer)
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
-        state = state.replace(
-            step=state.step + 1,
-            generator=old.replace(params=params, model_state=model_state, opt_state=opt_state),
-            ema_params=optax.incremental_update(params, state.ema_params, 1 - decay),
-        )
-        reference = jnp.abs(batch["reference"])
-        score = psnr(reference, jnp.abs(image), jnp.max(reference, axis=(1, 2)))
-        metrics = {"loss": total, "psnr": jnp.mean(score), **terms}
+        mean = optax.incremental_update(new.params, state.ema_params, 1 - decay)
+        state = state.replace(step=state.step + 1, generator=new, ema_params=mean)
         return state, metrics | {"gradient_norm": optax.global_norm(grads)}
 
     return step
@@ -129,51 +151,65 @@ def make_critic_step(
     optimizer: optax.GradientTransformation,
     *,
     penalty_weight: float,
+    n_updates: int = 1,
+    n_parts: int = 1,
 ) -> Step:
     """Builds the critic's step: ``mean D(fake) - mean D(real) + c gradient penalty``.
+
+    Several updates share a batch and its fakes, which cost more than all the updates; each draws
+    its own points between the pairs for the penalty. The metrics are those of the last.
 
     Args:
         model: mentor and learner, whose reconstructions are the fakes.
         critic: D.
         optimizer: the critic's.
         penalty_weight: c.
+        n_updates: of the critic, in one step.
+        n_parts: into how many parts the batch is split, for the fakes and for every gradient.
+
+    Deviation: Gulrajani et al. (2017) draw a batch for each of the updates.
     """
 
-    def loss(params, model_state, key: Array, real: Array, fake: Array):
+    def loss(params, model_state, _: Array, batch: Batch):
         def score(image):
             variables = {"params": params, **model_state}
             output: Any = critic.apply(variables, image, train=True, mutable=list(model_state))
             return output
 
-        real_score, new_model_state = score(real)
-        fake_score, _ = score(fake)
-        alpha = jax.random.uniform(key, (real.shape[0],))
-        penalty = gradient_penalty(lambda z: score(z)[0], real, fake, alpha)
+        real_score, new_model_state = score(batch["real"])
+        fake_score, _ = score(batch["fake"])
+        penalty = gradient_penalty(
+            lambda z: score(z)[0], batch["real"], batch["fake"], batch["alpha"]
+        )
         wasserstein = critic_loss(real_score, fake_score)
-        return wasserstein + penalty_weight * penalty, (wasserstein, penalty, new_model_state)
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        key = state.step_key(_CRITIC_DROPOUT)
-        output, _ = apply_model(model, state.generator.variables, batch, key=key)
-        real, fake = to_channels(batch["reference"]), to_channels(output.image)
-        old = state.critic
-        if old is None:
-            raise ValueError("the state has no critic; create it with one")
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (total, (wasserstein, penalty, model_state)), grads = gradient(
-            old.params,
-            old.model_state,
-            state.step_key(_PENALTY),
-            real,
-            jax.lax.stop_gradient(fake),
-        )
-        updates, opt_state = optimizer.update(grads, old.opt_state, old.params)
-        critic_state = old.replace(
-            params=optax.apply_updates(old.params, updates),
-            model_state=model_state,
-            opt_state=opt_state,
-        )
+        total = wasserstein + penalty_weight * penalty
         metrics = {"critic": total, "wasserstein": -wasserstein, "penalty": penalty}
-        return state.replace(critic=critic_state), metrics
+        return total, (metrics, new_model_state)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if state.critic is None:
+            raise ValueError("the state has no critic; create it with one")
+
+        def reconstruct(key: Array, batch: Batch) -> Array:
+            output, _ = apply_model(model, state.generator.variables, batch, key=key)
+            return to_channels(output.image)
+
+        fake = map_by_parts(reconstruct, n_parts)(state.step_key(_CRITIC_DROPOUT), batch)
+        pair = {"real": to_channels(batch["reference"]), "fake": fake}
+
+        def update(network: NetworkState, key: Array) -> tuple[NetworkState, Metrics]:
+            alpha = jax.random.uniform(key, (fake.shape[0],))
+            grads, metrics, model_state = gradient_by_parts(loss, n_parts)(
+                network.params, network.model_state, key, pair | {"alpha": alpha}
+            )
+            return _update(network, grads, model_state, optimizer), metrics
+
+        keys = jax.random.split(state.step_key(_PENALTY), n_updates)
+        if n_updates == 1:
+            network, metrics = update(state.critic, keys[0])
+        else:
+            network, all_metrics = jax.lax.scan(update, state.critic, keys)
+            metrics = jax.tree.map(lambda m: m[-1], all_metrics)
+        return state.replace(critic=network), metrics
 
     return step

@@ -1,18 +1,29 @@
-"""Training runs end to end on phantoms: logs, checkpoints, resumption, refusals."""
+"""Training runs end to end on phantoms: logs, checkpoints, resumption, refusals.
+
+The network is a stub of two convolutions, the critic a real one; the whole network's run is slow.
+"""
 
 import itertools
 import json
+import logging
 import signal
+import sys
+from types import SimpleNamespace
 
+import imageio.v3 as iio
 import jax
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
+from kgmgt_jax.training import loop
 from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights
 from kgmgt_jax.training.loop import train
+from kgmgt_jax.training.watch import load_batch
 from kgmgt_jax.training.writer import Writer
-from tests.training.small import small_config
+from tests.training.stub import TwoConvolutions, compiled_once, loop_config, stub
+
+__all__ = ["compiled_once", "stub"]  # fixtures
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
 
@@ -26,41 +37,28 @@ def data(tmp_path_factory):
     return folder
 
 
-def _config(data, n_steps, **model):
-    config = small_config(**model)
-    config.data.update(train=str(data), validation=str(data), crop=(32, 32), batch_size=4, acs=4)
-    config.loss.adversarial = 1e-3
-    config.train.update(n_steps=n_steps, log_every=1, eval_every=2)
+def make_config(data, **model):
+    """Tests that need fewer than its eight steps stop it, and share its compiled step."""
+    config = loop_config(**model)
+    config.data.update(train=str(data), validation=str(data))
     return config
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Keeps the compiled steps, since each run is that of a process of its own."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("xla")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture(scope="module")
-def runs(data, tmp_path_factory):
+def runs(data, stub, tmp_path_factory):
     """One run of four steps, and the same stopped by a signal during its second."""
-    root = tmp_path_factory.mktemp("runs")
-    whole = train(_config(data, 4), root / "whole")
+    return whole_and_pieces(data, tmp_path_factory.mktemp("runs"))
+
+
+def whole_and_pieces(data, root):
+    whole = train(make_config(data), root / "whole", stop_after=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Writer, "advance", _stop_at(2, Writer.advance))
         with pytest.raises(KeyboardInterrupt):
-            train(_config(data, 4), root / "pieces")
+            train(make_config(data), root / "pieces")
     assert Checkpoints(root / "pieces").latest_step() == 2
-    pieces = train(_config(data, 4), root / "pieces")
-    return root, whole, pieces
+    pieces = train(make_config(data), root / "pieces", stop_after=4)
+    return SimpleNamespace(root=root, folder=root / "whole", whole=whole, pieces=pieces)
 
 
 def _stop_at(step, advance):
@@ -75,52 +73,181 @@ def _stop_at(step, advance):
     return stopping
 
 
+def _log(folder):
+    return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def equal(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
 def test_resuming_after_a_signal_equals_not_stopping(runs):
-    _, whole, pieces = runs
-    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(pieces), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert int(runs.whole.step) == 4
+    assert equal(runs.whole, runs.pieces)
+
+
+@pytest.mark.slow
+def test_whole_network_resumes_as_if_not_stopped(data, tmp_path):
+    runs = whole_and_pieces(data, tmp_path)
+    assert equal(runs.whole, runs.pieces)
 
 
 def test_log_has_every_step_and_the_validation(runs):
-    lines = [json.loads(row) for row in (runs[0] / "whole" / "metrics.jsonl").open()]
-    assert [row["step"] for row in lines if "loss" in row] == [1, 2, 3, 4]
-    assert [row["step"] for row in lines if "val_psnr" in row] == [2, 4]
-    assert {"l1", "adversarial", "wasserstein", "penalty", "psnr"} <= lines[0].keys()
+    rows = _log(runs.folder)
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "val_psnr" in row] == [2, 4]
+    assert {"l1", "adversarial", "wasserstein", "penalty", "psnr"} <= rows[0].keys()
+
+
+def test_log_has_the_speed_but_for_the_first_step(runs):
+    training = [row for row in _log(runs.folder) if "loss" in row]
+    assert "examples_per_second" not in training[0]  # compilation
+    assert all(row["examples_per_second"] > 0 for row in training[1:])
+
+
+def test_pictures_and_parameters_are_kept(runs):
+    names = sorted(path.name for path in (runs.folder / "images").iterdir())
+    assert names == ["validation_00000002.png", "validation_00000004.png"]
+    assert iio.imread(runs.folder / "images" / names[0]).std() > 10
+    lines = (runs.folder / "parameters.txt").read_text().splitlines()
+    assert "generator/mentor_net/kernel (3, 3, 2, 2) float32" in lines
 
 
 def test_step_zero_stays_and_the_best_is_loaded(runs):
-    folder = runs[0] / "whole" / "checkpoints"
+    folder = runs.folder / "checkpoints"
     assert (folder / "0" / "weights").is_dir()
-    config, variables = load_weights(runs[0] / "whole")
+    config, variables = load_weights(runs.folder)
     assert config.model.channels == (4, 4, 4)
-    scores = {
-        row["step"]: row["val_psnr"]
-        for row in map(json.loads, (runs[0] / "whole" / "metrics.jsonl").open())
-        if "val_psnr" in row
-    }
+    scores = {row["step"]: row["val_psnr"] for row in _log(runs.folder) if "val_psnr" in row}
     best = max(scores, key=lambda step: scores[step])
-    _, direct = load_weights(folder / str(best))
-    for a, b in zip(jax.tree.leaves(variables), jax.tree.leaves(direct), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert equal(variables, load_weights(folder / str(best))[1])
+
+
+def test_checkpoints_are_as_frequent_as_configured(data, stub, tmp_path):
+    config = make_config(data)
+    config.train.update(eval_every=100, checkpoint_every=2)
+    with pytest.MonkeyPatch.context() as patch:
+        saved = []
+        save = Checkpoints.save
+        patch.setattr(
+            Checkpoints, "save", lambda s, t, **k: saved.append(int(t.step)) or save(s, t, **k)
+        )
+        train(config, tmp_path, stop_after=5)
+    assert saved == [0, 2, 4, 5]
+
+
+def test_position_saved_is_that_of_the_batch_consumed(runs, data):
+    config = make_config(data)
+    checkpoint = Checkpoints(runs.folder, read_only=True)
+    state = loop.build(config, loop.parallel.make_mesh())[1]
+    _, position = checkpoint.restore(state, config=config)
+    checkpoint.close()
+    fresh = loop._loader(config.data, config.train.seed)
+    for _ in range(4):
+        next(fresh)
+    resumed = loop._loader(config.data, config.train.seed)
+    resumed.set_state(position)
+    assert equal(next(fresh), next(resumed))
+    fresh.close()
+    resumed.close()
+
+
+def _spoil(monkeypatch, at, change):
+    """Gives the loader's batches ids, and changes that of one step."""
+    real = loop._loader
+
+    class Spoilt:
+        def __init__(self, *arguments):
+            self._loader, self._count = real(*arguments), itertools.count(1)
+
+        def __getattr__(self, name):
+            return getattr(self._loader, name)
+
+        def __next__(self):
+            batch = {**next(self._loader), "id": np.arange(4)}
+            return change(batch) if next(self._count) == at else batch
+
+    monkeypatch.setattr(loop, "_loader", Spoilt)
+
+
+def _with_nan(batch):
+    reference = np.array(batch["reference"])
+    reference[2, 5, 5] = np.nan
+    return {**batch, "reference": reference}
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_loss_that_is_not_finite_ends_the_run_at_its_step(
+    data, stub, tmp_path, monkeypatch, log_every
+):
+    config = make_config(data)
+    config.train.update(log_every=log_every, eval_every=100, checkpoint_every=2)
+    _spoil(monkeypatch, 3, _with_nan)
+    message = r"step 3: not finite: .*l1 is nan.*of ids 0, 1, 2, 3 .*that of step 2"
+    with pytest.raises(FloatingPointError, match=message):
+        train(config, tmp_path)
+    saved = load_batch(tmp_path / "not_finite" / "step_3.npz")
+    assert saved.step == 3 and list(saved.ids) == [0, 1, 2, 3]
+    assert np.isnan(saved.arrays["reference"]).sum() == 1
+    assert np.isnan(saved.metrics["l1"])
+    assert Checkpoints(tmp_path).latest_step() == 2
+
+
+def test_steps_after_the_last_checkpoint_are_logged_once(data, stub, tmp_path, monkeypatch):
+    config = make_config(data)
+    config.train.update(eval_every=100, checkpoint_every=2)
+    _spoil(monkeypatch, 4, _with_nan)  # step 3 is logged, and lost
+    with pytest.raises(FloatingPointError):
+        train(config, tmp_path)
+    assert [row["step"] for row in _log(tmp_path)] == [1, 2, 3]
+    monkeypatch.undo()
+    monkeypatch.setattr(loop, "build_model", lambda _: TwoConvolutions())
+    train(config, tmp_path, stop_after=4)
+    assert [row["step"] for row in _log(tmp_path) if "loss" in row] == [1, 2, 3, 4]
+
+
+def test_profile_is_written(data, stub, tmp_path, monkeypatch):
+    started, stopped = [], []
+    monkeypatch.setattr(jax.profiler, "start_trace", started.append)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: stopped.append(True))
+    config = make_config(data)
+    config.train.update(eval_every=100, checkpoint_every=100)
+    config.profile = True
+    train(config, tmp_path)
+    assert started == [tmp_path / "profile"] and stopped == [True]
+
+
+def test_run_without_tensorboardx_says_so_once(data, stub, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setattr(logging.getLogger("kgmgt_jax"), "propagate", True)
+    config = make_config(data)
+    config.train.tensorboard = True
+    with caplog.at_level("INFO", "kgmgt_jax"):
+        train(config, tmp_path, stop_after=1)
+    assert sum("tensorboardX" in record.message for record in caplog.records) == 1
+
+
+def _refused_without_compiling(config, workdir, match):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "build", None)  # not even reached
+        with pytest.raises(ValueError, match=match):
+            train(config, workdir)
 
 
 def test_resuming_with_another_model_is_refused(runs, data):
-    with pytest.raises(CheckpointError, match="denoiser_channels=4 not 8"):
-        train(_config(data, 6, denoiser_channels=8), runs[0] / "whole")
+    config = make_config(data, denoiser_channels=8)
+    _refused_without_compiling(config, runs.folder, "denoiser_channels=4 not 8")
 
 
-def test_missing_and_damaged_checkpoints_are_refused(runs, tmp_path):
-    with pytest.raises(CheckpointError, match="got no folder"):
-        load_weights(tmp_path / "none")
-    with pytest.raises(CheckpointError, match="got neither"):
-        load_weights(tmp_path)
-    broken = tmp_path / "0"
-    (broken / "weights").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="readable checkpoint"):
-        load_weights(broken)
+def test_folder_of_something_else_is_refused(data, tmp_path):
+    (tmp_path / "net_g.pth").write_text("")
+    _refused_without_compiling(make_config(data), tmp_path, "got one with net_g.pth")
 
 
-def test_unwritable_workdir_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="writable folder"):
-        Checkpoints(tmp_path / "file")
+def test_resuming_with_another_loss_is_refused(runs, data):
+    config = make_config(data)
+    config.loss.adversarial = 0.0
+    with pytest.raises(CheckpointError, match=r"critic.* of shape .* not none"):
+        train(config, runs.folder)

@@ -1,4 +1,6 @@
-"""One update of generator and critic: what it changes, and that devices do not matter."""
+"""One update of generator and critic: what it changes, by how much, and in what precision."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,94 +8,204 @@ import numpy as np
 import optax
 import pytest
 
-from kgmgt_jax.models.critic import Critic
+from kgmgt_jax.losses import critic_loss, gradient_penalty
+from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training import parallel
-from kgmgt_jax.training.checkpoint import build_model
-from kgmgt_jax.training.state import create_state, make_optimizer
-from kgmgt_jax.training.steps import make_critic_step, make_generator_step
-from tests.training.small import random_batch, small_config
+from kgmgt_jax.training.state import create_state
+from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
+from kgmgt_jax.training.update import make_steps
+from tests.training.small import random_batch
+from tests.training.toy import TOY, Convolution, Score, last_gradient, sgd, toy_config
+
+BATCH = random_batch(4)
 
 
-@pytest.fixture(scope="module")
-def setup():
-    config = small_config()
-    model, critic = build_model(config.model), Critic(**config.critic)
-    optimizer = optax.sgd(1.0)  # updates are minus the gradients
-    state = create_state(model, critic, optimizer, optimizer, seed=0)
-    generator = make_generator_step(
-        model,
-        critic,
-        optimizer,
-        None,
-        perceptual_weight=0.0,
-        adversarial_weight=1e-2,
-        mentor_weight=0.5,
-        ema_decay=0.9,
-    )
-    critic_step = make_critic_step(model, critic, optimizer, penalty_weight=10.0)
-    return state, generator, critic_step
+def _state(model, optimizer=None):
+    optimizers = (optimizer or sgd(),) * 2
+    return create_state(model, Score(), *optimizers, seed=0)
 
 
-def _run(setup, n_devices):
-    state, generator, critic = setup
-    mesh = parallel.make_mesh(n_devices)
-    batch = parallel.put_batch(random_batch(4), mesh)
-    state = parallel.replicate(jax.tree.map(jnp.copy, state), mesh)
-    state, critic_metrics = parallel.jit_step(critic, mesh)(state, batch)
-    state, metrics = parallel.jit_step(generator, mesh)(state, batch)
-    return jax.device_get((state, metrics | critic_metrics))
+@functools.cache
+def _run(network="generator", *, norm=False, dtype=None, **train):
+    """State before and after a step, and its metrics."""
+    model, config = Convolution(norm, dtype), toy_config(**train)
+    state = _state(model)
+    steps = make_steps(config, model, Score(), (sgd(), sgd()))
+    after, metrics = jax.jit(steps[network == "critic"])(state, BATCH)
+    return state, after, metrics
 
 
-@pytest.fixture(scope="module")
-def results(setup):
-    return {n: _run(setup, n) for n in (1, 4)}
+def _norm(leaves):
+    return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
 
 
-@pytest.mark.parametrize("network", ["generator", "critic"])
-def test_four_devices_take_the_step_of_one(setup, results, network):
-    before = jax.tree.leaves(getattr(setup[0], network).params)
-    one, four = (jax.tree.leaves(getattr(results[n][0], network).params) for n in (1, 4))
-    gradients = [[b - a for a, b in zip(before, after, strict=True)] for after in (one, four)]
-    norm = np.sqrt(sum(np.sum(g**2) for g in gradients[0]))
-    error = np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(*gradients, strict=True)))
-    assert norm > 0
-    assert error / norm < 1e-4
+def _distance(one, other):
+    return _norm([a - b for a, b in zip(one, other, strict=True)]) / _norm(one)
 
 
-def test_losses_are_the_same_on_four_devices(results):
-    for name, value in results[1][1].items():
-        assert results[4][1][name] == pytest.approx(value, rel=1e-4), name
-
-
-def test_generator_step_adds_its_terms(results):
-    metrics = results[1][1]
+def test_generator_step_adds_its_terms():
+    _, _, metrics = _run()
     total = metrics["l1"] + 0.5 * metrics["mentor"] + 1e-2 * metrics["adversarial"]
-    assert metrics["loss"] == pytest.approx(total, rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float(total), rel=1e-5)
 
 
-def test_average_of_parameters_warms_up(setup, results):
-    after = results[1][0]
+def test_reported_norm_is_the_gradient_s():
+    _, after, metrics = _run()
+    assert float(metrics["gradient_norm"]) == pytest.approx(
+        _norm(last_gradient(after.generator)), rel=1e-5
+    )
+
+
+def test_step_moves_its_own_network_only():
+    for network, other in (("generator", "critic"), ("critic", "generator")):
+        before, after, _ = _run(network)
+        jax.tree.map(np.testing.assert_array_equal, getattr(before, other), getattr(after, other))
+        moved = [jax.tree.leaves(getattr(s, network).params) for s in (before, after)]
+        assert _distance(*moved) > 0
+    assert int(_run("generator")[1].step) == 1 and int(_run("critic")[1].step) == 0
+
+
+def test_average_of_parameters_warms_up():
+    before, after, _ = _run()
     decay = 0.1  # (1 + 0) / (10 + 0)
     for start, end, mean in zip(
-        jax.tree.leaves(setup[0].generator.params),
+        jax.tree.leaves(before.generator.params),
         jax.tree.leaves(after.generator.params),
         jax.tree.leaves(after.ema_params),
         strict=True,
     ):
-        np.testing.assert_allclose(mean, decay * start + (1 - decay) * end, atol=1e-5)
+        np.testing.assert_allclose(mean, decay * start + (1 - decay) * end, rtol=1e-5, atol=1e-7)
 
 
-def test_batch_must_divide_among_devices():
-    with pytest.raises(ValueError, match="batch_size=6 n_devices=4"):
-        parallel.check_batch_size(6, parallel.make_mesh(4))
+@pytest.mark.parametrize("network", ["generator", "critic"])
+def test_parts_of_a_batch_add_up_to_its_gradient(network):
+    _, whole, metrics = _run(network)
+    _, parts, same = _run(network, accumulation=2)
+    got, want = (last_gradient(getattr(state, network)) for state in (parts, whole))
+    assert _distance(want, got) < 1e-5
+    for name, value in metrics.items():
+        assert float(same[name]) == pytest.approx(float(value), rel=1e-5), name
 
 
-def test_learning_rate_warms_up_and_decays():
-    optimizer = make_optimizer(1e-2, n_steps=10, warmup=2)
-    params = jnp.ones(())
-    state, sizes = optimizer.init(params), []
-    for _ in range(10):
-        update, state = optimizer.update(jnp.ones(()), state, params)
-        sizes.append(-float(update))
-    assert sizes[0] == 0 and sizes[2] == pytest.approx(1e-2, rel=1e-3)
-    assert sizes[-1] < 1e-3
+def test_batch_norm_sees_each_part():
+    """Running mean after two parts of two: 0.9 (0.9 m + 0.1 m1) + 0.1 m2 with m = 0."""
+    before, after, _ = _run(norm=True, accumulation=2)
+    model = Convolution(norm=True)
+    means = []
+    for part in ([0, 2], [1, 3]):
+        examples = {name: array[part] for name, array in BATCH.items()}
+        _, state = apply_model(model, before.generator.variables, examples, key=jax.random.key(0))
+        means.append(state["batch_stats"]["norm"]["mean"])
+    got = after.generator.model_state["batch_stats"]["norm"]["mean"]
+    np.testing.assert_allclose(got, 0.9 * means[0] + means[1], rtol=1e-4)
+
+
+def test_several_critic_updates_are_updates_on_one_batch():
+    """Against three gradient steps written out."""
+    before, after, metrics = _run("critic", n_critic=3)
+    output, _ = apply_model(Convolution(), before.generator.variables, BATCH)
+    real, fake = to_channels(BATCH["reference"]), to_channels(output.image)
+
+    @jax.jit
+    def update(params, key):
+        def loss(params):
+            score = lambda x: Score().apply({"params": params}, x)  # noqa: E731
+            alpha = jax.random.uniform(key, (4,))
+            penalty = gradient_penalty(score, real, fake, alpha)
+            return critic_loss(score(real), score(fake)) + 10.0 * penalty
+
+        total, gradient = jax.value_and_grad(loss)(params)
+        return jax.tree.map(lambda p, g: p - 1e-2 * g, params, gradient), total
+
+    params, totals = before.critic.params, []
+    for key in jax.random.split(before.step_key(1), 3):
+        params, total = update(params, key)
+        totals.append(float(total))
+    moved = _norm(jax.tree.leaves(jax.tree.map(jnp.subtract, params, before.critic.params)))
+    error = _norm(jax.tree.leaves(jax.tree.map(jnp.subtract, params, after.critic.params)))
+    assert error < 1e-4 * moved
+    assert float(metrics["critic"]) == pytest.approx(totals[-1], rel=1e-4)
+    assert totals[0] > totals[-1]
+
+
+def test_frozen_parts_stay_and_do_not_count():
+    before, after, metrics = _run(frozen=("frame_encoder",))
+    frozen = [s.generator.params["frame_encoder"] for s in (before, after)]
+    jax.tree.map(np.testing.assert_array_equal, *frozen)
+    _, free, all_metrics = _run()
+    assert 0 < metrics["gradient_norm"] < all_metrics["gradient_norm"]
+    rest = [s.generator.params["down_medium_offset"]["kernel"] for s in (after, free)]
+    np.testing.assert_allclose(*rest, rtol=1e-6)
+
+
+def test_unknown_frozen_part_is_refused():
+    with pytest.raises(ValueError, match=r"got \['encoder'\]"):
+        _run(frozen=("encoder",))
+
+
+def test_perceptual_features_see_both_images_at_once():
+    model, calls = Convolution(), []
+
+    def features(image):
+        calls.append(image.shape)
+        return {"square": jnp.square(jnp.abs(image))}
+
+    state = _state(model)
+    step = make_generator_step(
+        model,
+        None,
+        sgd(),
+        features,
+        perceptual_weight=2.0,
+        adversarial_weight=0.0,
+        mentor_weight=0.0,
+        ema_decay=0.0,
+    )
+    _, metrics = jax.jit(step)(state.replace(critic=None), BATCH)
+    assert calls == [(8, 32, 32)]
+    output, _ = apply_model(model, state.generator.variables, BATCH)
+    difference = jnp.square(jnp.abs(output.image)) - jnp.square(jnp.abs(BATCH["reference"]))
+    want = np.mean([np.linalg.norm(d) for d in difference])
+    assert float(metrics["perceptual"]) == pytest.approx(want, rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(
+        float(metrics["l1"] + 2 * metrics["perceptual"]), rel=1e-5
+    )
+
+
+def test_critic_step_without_a_critic_is_refused():
+    state = _state(Convolution())
+    step = make_critic_step(Convolution(), Score(), sgd(), penalty_weight=10.0)
+    with pytest.raises(ValueError, match="no critic"):
+        step(state.replace(critic=None), BATCH)
+
+
+def _ffts(jaxpr):
+    """Input types of every Fourier transform of a jaxpr and of those inside it."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "fft":
+            yield eqn.invars[0].aval.dtype
+        for value in jax.tree.leaves(eqn.params, is_leaf=lambda p: hasattr(p, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _ffts(inner)
+
+
+def test_half_precision_reaches_neither_state_nor_fourier_transforms():
+    model, adam = Convolution(dtype="bfloat16"), optax.adam(1e-3)
+    state = _state(model, adam)
+    step, _ = make_steps(toy_config(), model, Score(), (adam, adam))
+    jaxpr, (after, metrics) = jax.make_jaxpr(step, return_shape=True)(state, BATCH)
+    assert "bf16" in str(jaxpr)
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves((after, metrics))}
+    assert dtypes == {"float32", "int32", "uint32"}
+    ffts = list(_ffts(jaxpr.jaxpr))
+    assert len(ffts) == 4 and set(ffts) == {np.dtype(np.complex64)}
+
+
+def test_state_is_donated_and_its_source_is_not():
+    state, mesh = _state(Convolution()), parallel.make_mesh(1)
+    step, _ = make_steps(toy_config(), *TOY, (sgd(), sgd()))
+    placed = parallel.replicate(state, mesh)
+    parallel.jit_step(step, mesh, state)(placed, parallel.put_batch(BATCH, mesh))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(placed.generator.params))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))

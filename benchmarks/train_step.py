@@ -1,0 +1,178 @@
+"""How long does a training step take, and in how much memory, against PyTorch?
+
+    python benchmarks/train_step.py
+
+Generator steps (forward, backward, Adam; L1 alone) on random frames: this package, then the
+independent PyTorch twin of the released network (tests/oracles), each in a process of its own and
+in turn, on the same cores or the same GPU. Prints the median time of a step, the peak memory while
+stepping (resident set; on a GPU what the framework allocated), and once what compiling takes.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+WARM_UP = 2
+Stepper = Callable[[], Any]
+
+
+def main() -> None:
+    """Runs the sides in turn and prints the table; or, with ``--side``, is one of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variant", default="released", help="of configs/kgmgt.py")
+    parser.add_argument("--size", type=int, default=128, help="height and width of the frames")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps a process")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
+    parser.add_argument("--side", choices=("jax", "torch"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(_measure(options)))
+        return
+    results = {"jax": [], "torch": []}
+    for _ in range(options.rounds):
+        for side, runs in results.items():
+            runs.append(_in_process(side))
+            print(f"{side}: {[round(t, 2) for t in runs[-1]['seconds']]} s", file=sys.stderr)
+    _print_table(options, results)
+
+
+def _in_process(side: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    child = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def _print_table(options: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
+    device = results["jax"][0]["device"]
+    print(
+        f":{options.variant}, {options.size} x {options.size}, batch {options.batch}, "
+        f"{options.dtype}, L1 alone; {device}"
+    )
+    print("          step (median)    fastest    peak memory    before the first step")
+    rows = {}
+    for side, runs in results.items():
+        seconds = [t for run in runs for t in run["seconds"]]
+        rows[side] = (statistics.median(seconds), max(run["mib"] for run in runs))
+        start = f"{runs[0]['start']:.0f} s, {runs[0]['start_mib']:.0f} MiB"
+        print(
+            f"{side:8}  {rows[side][0]:11.2f} s {min(seconds):9.2f} s "
+            f"{rows[side][1]:10.0f} MiB    {start}"
+        )
+    ratios = [a / b for a, b in zip(rows["jax"], rows["torch"], strict=True)]
+    print(f"jax / torch {ratios[0]:9.2f}   {'':9} {ratios[1]:13.2f}")
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    """One side: times, and memory before and while stepping."""
+    start = time.perf_counter()
+    step, memory, device = (_jax_side if options.side == "jax" else _torch_side)(options)
+    before = {"start": time.perf_counter() - start, "start_mib": _peak_mib(), "device": device}
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    for _ in range(WARM_UP):
+        step()
+    seconds = []
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return before | {"seconds": seconds, "mib": memory()}
+
+
+def _peak_mib() -> float:
+    """Largest resident set so far."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _jax_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], float], str]:
+    import jax
+
+    from configs.kgmgt import get_config
+    from kgmgt_jax.training import parallel
+    from kgmgt_jax.training.checkpoint import build_model
+    from kgmgt_jax.training.optimizer import make_optimizers
+    from kgmgt_jax.training.state import create_state
+    from kgmgt_jax.training.update import make_update
+    from tests.training.small import random_batch
+
+    config: Any = get_config(options.variant)
+    config.model.dtype = options.dtype
+    config.loss.update(perceptual=0.0, adversarial=0.0, mentor=0.0)
+    model, optimizers = build_model(config.model.to_dict()), make_optimizers(config)
+    mesh = parallel.make_mesh(1)
+    state = parallel.replicate(create_state(model, None, *optimizers, seed=0), mesh)
+    batch = parallel.put_batch(random_batch(options.batch, options.size), mesh)
+    update: Any = make_update(config, model, None, optimizers, state, mesh)
+    compiled = update.lower(state, batch).compile()
+    held = [state]  # donated to each step
+
+    def step() -> None:
+        held[0], metrics = compiled(held[0], batch)
+        jax.block_until_ready((held[0], metrics))
+
+    device: Any = mesh.devices.item()
+    if device.platform == "cpu":
+        return step, _peak_mib, f"{os.cpu_count()} cores, {_processor()}"
+    return step, lambda: device.memory_stats()["peak_bytes_in_use"] / 2**20, device.device_kind
+
+
+def _torch_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], float], str]:
+    import torch
+
+    from tests.oracles import torch_kgmgt as twin
+
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    nets = [twin.ReleasedGenerator(), twin.Extractor(), twin.ReferenceVGG()]
+    for net in nets:
+        net.to(device).train()
+    optimizer = torch.optim.Adam(nets[0].parameters(), 1e-3)
+    frames = torch.randn(4, options.batch, 2, options.size, options.size, device=device)
+
+    def loss() -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, options.dtype == "bfloat16"):
+            _, image, _ = twin.two_pass(*nets, *frames[:3])
+        return (image.float() - frames[3]).abs().mean()
+
+    compiled = torch.compile(loss) if gpu else loss
+
+    def step() -> None:
+        optimizer.zero_grad()
+        compiled().backward()
+        optimizer.step()
+        if gpu:
+            torch.cuda.synchronize()
+
+    if gpu:
+        name = torch.cuda.get_device_name()
+        return step, lambda: torch.cuda.max_memory_allocated() / 2**20, name
+    return step, _peak_mib, f"{torch.get_num_threads()} threads, {_processor()}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [x for x in info.read_text().splitlines() if "model name" in x] if info.exists() else []
+    return names[0].split(":")[1].strip() if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

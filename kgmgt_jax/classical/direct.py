@@ -1,0 +1,44 @@
+"""Reconstructions in one step: zero-filled, and filled from the other frames."""
+
+import jax
+
+from kgmgt_jax.classical.measurement import average_filled, check_cine
+from kgmgt_jax.mri.consistency import adjoint
+from kgmgt_jax.types import Array, Complex, Float
+
+__all__ = ["temporal_average", "zero_filled"]
+
+
+@jax.jit
+def zero_filled(
+    kspace: Complex[Array, "t n h w"],
+    mask: Float[Array, "t h w"],
+    sens: Complex[Array, "n h w"] | None = None,
+) -> Complex[Array, "t h w"]:
+    """``E^H y``: unmeasured samples are zero.
+
+    Args:
+        kspace: measured k-space y; samples outside the mask are ignored.
+        mask: 1 where measured.
+        sens: sensitivity maps of unit sum of squares, or ``None`` for one unit coil.
+
+    Raises:
+        ValueError: if the shapes are not those of one cine.
+    """
+    check_cine(kspace, mask, sens)
+    return adjoint(kspace, mask, None if sens is None else sens[None])
+
+
+@jax.jit
+def temporal_average(
+    kspace: Complex[Array, "t n h w"],
+    mask: Float[Array, "t h w"],
+    sens: Complex[Array, "n h w"] | None = None,
+) -> Complex[Array, "t h w"]:
+    """Unmeasured samples are the mean of the frames that measured them, or zero if none did.
+
+    For one coil each frame's measured samples are kept exactly. Arguments, errors as
+    :func:`zero_filled`.
+    """
+    check_cine(kspace, mask, sens)
+    return average_filled(kspace, mask, sens)

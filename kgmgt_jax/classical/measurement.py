@@ -1,0 +1,159 @@
+"""What all methods do first: check the arrays, ignore unmeasured samples, fix the scale."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from kgmgt_jax.mri.coils import rss
+from kgmgt_jax.mri.consistency import adjoint
+from kgmgt_jax.mri.fourier import ifft2c
+from kgmgt_jax.types import Array, Complex, Float
+
+__all__ = [
+    "ScaledData",
+    "average_filled",
+    "check_cine",
+    "check_counts",
+    "check_weights",
+    "data_scale",
+    "scale_data",
+    "temporal_mean",
+]
+
+CENTRE = 32  # samples along each axis that data_scale looks at
+
+
+class ScaledData(NamedTuple):
+    """A cine's measurement in units in which its image is of order one.
+
+    Attributes:
+        kspace: measured k-space divided by ``scale``, 0 where not measured.
+        mask: 1 where measured.
+        sens: sensitivity maps, or ``None`` for one coil of unit sensitivity.
+        scale: the :func:`data_scale`.
+    """
+
+    kspace: Complex[Array, "t n h w"]
+    mask: Float[Array, "t h w"]
+    sens: Complex[Array, "n h w"] | None
+    scale: Float[Array, ""]
+
+
+def check_cine(kspace: Array, mask: Array, sens: Array | None) -> None:
+    """Refuses arrays that are not one cine.
+
+    Raises:
+        ValueError: unless ``kspace`` is complex (t, n, h, w), ``mask`` real (t, h, w) and ``sens``
+            complex (n, h, w), or ``None`` with n = 1.
+    """
+    if kspace.ndim != 4 or not jnp.iscomplexobj(kspace):
+        raise ValueError(
+            f"expected complex kspace of shape (t, n, h, w), got {kspace.shape=} {kspace.dtype=}"
+        )
+    n_frames, n_coils, *size = kspace.shape
+    if mask.shape != (n_frames, *size) or jnp.iscomplexobj(mask):
+        raise ValueError(
+            f"expected a real mask of shape (t, h, w) = {(n_frames, *size)} for {kspace.shape=}, "
+            f"got {mask.shape=} {mask.dtype=}; repeat a mask that frames share"
+        )
+    if sens is None and n_coils != 1:
+        raise ValueError(
+            f"expected n = 1 coils without sens, got {kspace.shape=}; pass sens of shape (n, h, w)"
+        )
+    if sens is not None and sens.shape != (n_coils, *size):
+        raise ValueError(
+            f"expected sens of shape (n, h, w) = {(n_coils, *size)} for {kspace.shape=}, got "
+            f"{sens.shape=}"
+        )
+
+
+def check_weights(**weights: float | Array) -> None:
+    """Refuses weights and tolerances that are negative or NaN; traced values are let through.
+
+    Raises:
+        ValueError: if a value is not >= 0.
+    """
+    for name, value in weights.items():
+        if not isinstance(value, Tracer) and not float(value) >= 0:
+            raise ValueError(f"expected {name} >= 0, got {name}={float(value)}")
+
+
+def check_counts(**counts: int | Array) -> None:
+    """Refuses numbers of iterations and the like below 1; traced values are let through.
+
+    Raises:
+        ValueError: if a value is below 1.
+    """
+    for name, value in counts.items():
+        if not isinstance(value, Tracer) and value < 1:
+            raise ValueError(f"expected {name} >= 1, got {name}={value}")
+
+
+def scale_data(
+    kspace: Complex[Array, "t n h w"],
+    mask: Float[Array, "t h w"],
+    sens: Complex[Array, "n h w"] | None,
+) -> ScaledData:
+    """The measured samples, divided by their :func:`data_scale`. Arguments as any method's."""
+    mask = mask.astype(kspace.real.dtype)
+    measured = jnp.where(mask[:, None] > 0, kspace, 0)
+    scale = data_scale(measured, mask)
+    return ScaledData(measured / scale, mask, sens, scale)
+
+
+def data_scale(kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"]) -> Float[Array, ""]:
+    """A typical bright pixel: the unit of intensity in which weights are given.
+
+    From the low-resolution images of the central 32 x 32 samples, as far as all frames measured
+    them (all measured ones, if there is none), coils combined by the root of their sum of squares.
+    With the images' median m, 90th percentile p and maximum M over all frames, the scale is p if
+    ``M - p < 2 (p - m)``, else M.
+
+    Args:
+        kspace: k-space, 0 where not measured.
+        mask: 1 where measured.
+
+    Returns:
+        The scale; 1 for k-space that is all zero there.
+
+    Source: the rule of ``bart pics`` (which looks at the calibration region of one frame only:
+    scales differ by up to a quarter, and weights mean the same to that extent).
+    """
+    height, width = kspace.shape[-2:]
+    rows, columns = (
+        slice(max(size // 2 - CENTRE // 2, 0), size // 2 + (CENTRE + 1) // 2)
+        for size in (height, width)
+    )
+    common = jnp.min(mask[:, rows, columns], axis=0)
+    common = jnp.where(jnp.any(common > 0), common, 1.0)
+    centre = kspace[:, :, rows, columns] * common[None, None]
+    images = rss(ifft2c(centre)) * (common.size / (height * width)) ** 0.5
+    median, high = jnp.percentile(images, jnp.asarray([50.0, 90.0]))
+    peak = jnp.max(images)
+    scale = jnp.where(peak - high < 2 * (high - median), high, peak)
+    return jnp.where(scale > 0, scale, 1.0)
+
+
+def temporal_mean(
+    kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"]
+) -> Complex[Array, "n h w"]:
+    """Mean over time of each sample's measured values, 0 where no frame measured it.
+
+    Args:
+        kspace: k-space; samples outside the mask are ignored.
+        mask: 1 where measured.
+    """
+    count = jnp.sum(mask, axis=0)[None]
+    return jnp.sum(mask[:, None] * kspace, axis=0) / jnp.maximum(count, 1.0)
+
+
+def average_filled(
+    kspace: Complex[Array, "t n h w"],
+    mask: Float[Array, "t h w"],
+    sens: Complex[Array, "n h w"] | None,
+) -> Complex[Array, "t h w"]:
+    """Image of each frame's measured samples, gaps filled by :func:`temporal_mean`."""
+    filled = jnp.where(mask[:, None] > 0, kspace, temporal_mean(kspace, mask)[None])
+    maps = None if sens is None else sens[None]
+    return adjoint(filled, jnp.ones_like(mask), maps)

@@ -1,0 +1,200 @@
+"""Magnitude images as a derived DICOM series, one image a file.
+
+With a template each image is its slice's header with new identifiers, pixels and what belongs to
+them, so patient, study, position and acquisition are kept, and the series lies on top of the
+template in any viewer. Without one the series states no position and no patient.
+"""
+
+import copy
+import datetime
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt16
+
+from kgmgt_jax.evaluation.geometry import Geometry
+
+__all__ = ["write_dicom"]
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+LEVELS = 65535
+WINDOW_PERCENTILE = 99.5
+DROPPED = (
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "IconImageSequence",
+    "LargestImagePixelValue",
+    "ModalityLUTSequence",
+    "NumberOfFrames",
+    "PaletteColorLookupTableUID",
+    "PixelAspectRatio",
+    "PixelPaddingRangeLimit",
+    "PixelPaddingValue",
+    "PlanarConfiguration",
+    "RealWorldValueMappingSequence",
+    "SmallestImagePixelValue",
+    "VOILUTSequence",
+)
+"""What speaks of the template's pixels and would be wrong of ours."""
+
+
+def write_dicom(
+    folder: str | Path,
+    magnitude: Float32[np.ndarray, "t z h w"],
+    geometry: Geometry | None = None,
+    *,
+    description: str,
+    pixel_mm: tuple[float, float] | None = None,
+    frame_seconds: float | None = None,
+) -> Path:
+    """Write a series, whole or not at all: ``sliceZZ_frameTTT.dcm``.
+
+    Pixels are 16 bit with one rescale slope for all, so that stored value times slope is the
+    magnitude in the units of the file to 1/65535 of its maximum.
+
+    Args:
+        folder: where files go; an earlier series there is replaced.
+        magnitude: images, not negative.
+        geometry: of a DICOM template with as many slices.
+        description: what was done, one line.
+        pixel_mm: height and width of a pixel without a template; 1 mm if unknown.
+        frame_seconds: time between frames without a template; left out if unknown.
+
+    Returns:
+        ``folder`` as a Path.
+
+    Raises:
+        ValueError: if the folder holds anything but DICOM files.
+    """
+    folder = Path(folder)
+    _check_folder(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for (t, z), image in _series(magnitude, geometry, description, pixel_mm, frame_seconds):
+            image.save_as(temporary / f"slice{z:02d}_frame{t:03d}.dcm", enforce_file_format=True)
+        temporary.chmod(0o755)
+        if folder.exists():
+            old = temporary.with_name(temporary.name + ".old")
+            os.replace(folder, old)
+            shutil.rmtree(old)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    others = [p.name for p in folder.iterdir() if p.suffix != ".dcm"] if folder.is_dir() else []
+    if others or (folder.exists() and not folder.is_dir()):
+        raise ValueError(
+            f"{folder}: expected a folder of DICOM files to replace, or none, got "
+            f"{others[:3] or 'a file'}; give another folder"
+        )
+
+
+def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
+    """Yields ((t, z), dataset) of every image."""
+    from pydicom.uid import generate_uid
+
+    peak = float(magnitude.max()) or 1.0
+    slope = float(f"{peak / LEVELS:.9e}")
+    white = float(np.percentile(magnitude, WINDOW_PERCENTILE)) or peak
+    common = {"series": generate_uid(), "study": generate_uid(), "frame": generate_uid()}
+    n_frames, n_slices = magnitude.shape[:2]
+    seconds = frame_seconds if geometry is None else geometry.frame_seconds
+    for z in range(n_slices):
+        for t in range(n_frames):
+            if geometry is None:
+                image = _without_template(common, z, pixel_mm or (1.0, 1.0))
+            else:
+                image = _from_template(geometry, z, t, n_frames)
+                _place(image, geometry, z, magnitude.shape[2:])
+            stored = np.round(magnitude[t, z].astype(np.float64) / slope)
+            _set_pixels(image, stored.clip(0, LEVELS).astype(np.uint16), slope, white)
+            _identify(image, common["series"], 1 + z * n_frames + t, description)
+            timed = geometry is not None and len(geometry.datasets[z]) == n_frames
+            if seconds is not None and not timed:
+                image.TriggerTime = f"{1000 * seconds * t:.3f}"
+                image.CardiacNumberOfImages = n_frames
+            yield (t, z), image
+
+
+def _from_template(geometry: Geometry, z: int, t: int, n_frames: int) -> Any:
+    """The template's header of this slice, of the same frame where both have as many."""
+    headers = geometry.datasets[z]
+    source = headers[t] if len(headers) == n_frames else headers[0]
+    image = copy.deepcopy(source)
+    image.remove_private_tags()
+    for element in list(image):
+        if element.keyword in DROPPED or element.tag.group & 0xFF00 == 0x6000:  # overlays
+            del image[element.tag]
+    from pydicom.dataset import Dataset
+
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = source.get("SOPClassUID", MR_IMAGE)
+    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    image.SourceImageSequence = [reference]
+    image.SeriesNumber = 1000 + int(source.get("SeriesNumber") or 0)
+    return image
+
+
+def _without_template(common: dict[str, Any], z: int, pixel_mm: tuple[float, float]) -> Any:
+    from pydicom.dataset import Dataset
+
+    image = Dataset()
+    image.PatientName = image.PatientID = image.PatientBirthDate = image.PatientSex = ""
+    image.StudyDate = image.StudyTime = image.AccessionNumber = image.StudyID = ""
+    image.ReferringPhysicianName = image.Manufacturer = ""
+    image.StudyInstanceUID, image.FrameOfReferenceUID = common["study"], common["frame"]
+    image.Modality, image.SeriesNumber = "MR", 1
+    image.ScanningSequence, image.SequenceVariant, image.ScanOptions = "RM", "NONE", ""
+    image.PixelSpacing = [f"{value:.8g}" for value in pixel_mm]
+    image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    image.ImagePositionPatient = [0, 0, z]
+    image.PositionReferenceIndicator = ""
+    return image
+
+
+def _place(image: Any, geometry: Geometry, z: int, size: tuple[int, int]) -> None:
+    """Pixel spacing and the position of the first pixel of a slice that covers the same field."""
+    scale = np.array([image.Rows / size[0], image.Columns / size[1]])  # rows, columns
+    spacing = np.array([float(value) for value in image.PixelSpacing])
+    along = np.array([float(value) for value in image.ImageOrientationPatient])
+    shift = (scale - 1) / 2 * spacing
+    position = np.array([float(value) for value in image.ImagePositionPatient])
+    position = position + shift[1] * along[:3] + shift[0] * along[3:]
+    image.ImagePositionPatient = [f"{value:.8g}" for value in position]
+    image.PixelSpacing = [f"{value:.8g}" for value in spacing * scale]
+
+
+def _set_pixels(image: Any, stored: UInt16[np.ndarray, "h w"], slope: float, white: float) -> None:
+    image.Rows, image.Columns = stored.shape
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated = image.BitsStored = 16
+    image.HighBit, image.PixelRepresentation = 15, 0
+    image.RescaleSlope, image.RescaleIntercept, image.RescaleType = f"{slope:.9e}", "0", "US"
+    image.WindowCenter, image.WindowWidth = f"{white / 2:.6g}", f"{white:.6g}"
+    image.add_new("PixelData", "OW", stored.astype("<u2").tobytes())
+
+
+def _identify(image: Any, series: str, number: int, description: str) -> None:
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+
+    now = datetime.datetime.now()
+    image.SOPClassUID, image.SOPInstanceUID = MR_IMAGE, generate_uid()
+    image.SeriesInstanceUID, image.InstanceNumber = series, number
+    image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
+    image.SeriesDescription, image.DerivationDescription = description[:64], description[:1024]
+    image.SeriesDate = image.ContentDate = image.InstanceCreationDate = now.strftime("%Y%m%d")
+    image.SeriesTime = image.ContentTime = image.InstanceCreationTime = now.strftime("%H%M%S")
+    image.SpecificCharacterSet = "ISO_IR 192"
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.file_meta.MediaStorageSOPClassUID = UID(MR_IMAGE)
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID

@@ -1,0 +1,168 @@
+"""Where reconstructed images lie in the patient, taken over from a DICOM series or a NIfTI file.
+
+A template need not have the matrix of the reconstruction (scanners interpolate): both are taken to
+cover the same field of view, so pixels are rescaled. Slice 0 of a reconstruction is the first of
+the template along the slice normal, which is how DICOM series are read too.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats.base import import_optional
+from kgmgt_jax.data.formats.dicom import is_dicom
+
+__all__ = ["Geometry", "read_geometry"]
+
+Shape = tuple[int, int, int, int]
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Geometry of a reconstruction.
+
+    Attributes:
+        affine: millimetres towards right, anterior and superior of the pixel (column, row, slice).
+        frame_seconds: time between frames; ``None`` if unknown.
+        source: the template.
+        datasets: DICOM headers of the template by slice and frame; none for NIfTI.
+    """
+
+    affine: Float64[np.ndarray, "4 4"]
+    frame_seconds: float | None
+    source: Path
+    datasets: tuple[tuple[Any, ...], ...] = ()
+
+
+def read_geometry(path: str | Path, shape: Shape) -> Geometry:
+    """Geometry that a template gives to images of a shape.
+
+    Args:
+        path: a DICOM file (one slice), a folder that holds one DICOM series, or a NIfTI file.
+        shape: ``(t, z, h, w)`` of the reconstruction.
+
+    Raises:
+        DataError: if the template is neither, lacks its package, is damaged or multi-frame, holds
+            several series, does not say where it lies, or has another number of slices.
+    """
+    path = Path(path)
+    if path.name.endswith((".nii", ".nii.gz")):
+        return _of_nifti(path, shape)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [file for file in files if file.is_file() and is_dicom(_head(file))]
+    if not files:
+        raise DataError(path, "a DICOM file or folder, or a NIfTI file, as template", "none")
+    return _of_dicom(path, files, shape)
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(132)
+
+
+def _of_nifti(path: Path, shape: Shape) -> Geometry:
+    nibabel = import_optional("nibabel", path)
+    try:
+        image = nibabel.load(path)
+        size, zooms = image.shape, image.header.get_zooms()
+        affine = np.asarray(image.affine, np.float64)
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        raise DataError(path, "a complete NIfTI file", str(error)) from error
+    _check_slices(path, size[2] if len(size) > 2 else 1, shape)
+    step = float(zooms[3]) if len(zooms) > 3 and zooms[3] > 0 else None
+    if step is not None and len(size) > 3:
+        step *= size[3] / shape[0]
+    return Geometry(affine @ _resampling((size[1], size[0]), shape), step, path)
+
+
+def _of_dicom(path: Path, files: Sequence[Path], shape: Shape) -> Geometry:
+    headers = [_header(file) for file in files]
+    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
+    if len(series) > 1:
+        fix = "give the folder of one series"
+        raise DataError(path, "one DICOM series as template", f"{len(series)} series", fix)
+    slices = defaultdict(list)
+    for header in headers:
+        slices[round(_depth(header), 1)].append(header)
+    _check_slices(path, len(slices), shape)
+    ordered = [tuple(sorted(slices[depth], key=_order)) for depth in sorted(slices)]
+    first, last = ordered[0][0], ordered[-1][0]
+    columns, rows, normal = _directions(first)
+    height, width = (float(value) for value in first.PixelSpacing)
+    position = _vector(first, "ImagePositionPatient")
+    thickness = first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1.0
+    step = normal * float(thickness)
+    if len(ordered) > 1:
+        step = (_vector(last, "ImagePositionPatient") - position) / (len(ordered) - 1)
+    affine = np.eye(4)
+    affine[:3] = np.stack([columns * width, rows * height, step, position], axis=1)
+    affine = _LPS_TO_RAS @ affine @ _resampling((int(first.Rows), int(first.Columns)), shape)
+    return Geometry(affine, _frame_seconds(ordered[0], shape[0]), path, tuple(ordered))
+
+
+def _check_slices(path: Path, found: int, shape: Shape) -> None:
+    if found != shape[1]:
+        expected = f"a template of {shape[1]} slices, as the reconstruction has"
+        raise DataError(path, expected, f"{found}", "give the series of this acquisition")
+
+
+def _resampling(size: tuple[int, int], shape: Shape) -> Float64[np.ndarray, "4 4"]:
+    """Pixels (column, row) of the reconstruction in those of the template, borders on borders."""
+    y, x = size[0] / shape[2], size[1] / shape[3]
+    matrix = np.diag([x, y, 1.0, 1.0])
+    matrix[:2, 3] = (x - 1) / 2, (y - 1) / 2
+    return matrix
+
+
+def _header(path: Path) -> Any:
+    pydicom = import_optional("pydicom", path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            if int(header.get("NumberOfFrames", 1) or 1) > 1:
+                raise ValueError("a multi-frame file")
+            _depth(header)
+            if int(header.Rows) < 1 or int(header.Columns) < 1 or len(header.PixelSpacing) != 2:
+                raise ValueError("an image without size")
+            return header
+    except Exception as error:  # pydicom parses values when asked for them
+        expected = "a DICOM image, one a file, that says where it lies in the patient"
+        raise DataError(path, expected, str(error)) from error
+
+
+def _vector(header: Any, keyword: str) -> Float64[np.ndarray, " n"]:
+    return np.array([float(value) for value in getattr(header, keyword)])
+
+
+def _directions(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors along growing column index, row index, and the slice normal (LPS)."""
+    along = _vector(header, "ImageOrientationPatient")
+    return along[:3], along[3:], np.cross(along[:3], along[3:])
+
+
+def _depth(header: Any) -> float:
+    return float(_directions(header)[2] @ _vector(header, "ImagePositionPatient"))
+
+
+def _order(header: Any) -> tuple[float, float]:
+    number = float(header.get("InstanceNumber") or 0)
+    trigger = header.get("TriggerTime")
+    return (number if trigger is None else float(trigger), number)
+
+
+def _frame_seconds(headers: Sequence[Any], n_frames: int) -> float | None:
+    """The template's cycle over the frames of the reconstruction."""
+    times = [header.get("TriggerTime") for header in headers]
+    if len(times) < 2 or None in times:
+        return None
+    step = (float(times[-1]) - float(times[0])) / (len(times) - 1)
+    return step * len(times) / n_frames / 1000 if step > 0 else None

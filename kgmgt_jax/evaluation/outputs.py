@@ -1,0 +1,268 @@
+"""Reconstructions as files for other programs: arrays, medical images, and films.
+
+========  =================================  =====================================================
+format    files                              content
+========  =================================  =====================================================
+mat       NAME_recon.mat, NAME_magnitude.mat  MATLAB v7.3, axes (t, z, ky, kx) as h5py sees them
+h5        NAME_recon.h5                      ``reconstruction``, ``magnitude``, and attributes
+npy       NAME_recon.npy, NAME_magnitude.npy  (t, z, ky, kx)
+nii       NAME_recon.nii.gz, NAME_magnitude.nii.gz  NIfTI-1, (x, y, z, t), x along the readout
+dicom     NAME_dicom/                        a derived series, see :mod:`.dicom_output`
+gif, mp4  NAME_slices.gif, NAME_slices.mp4   all slices side by side, see :mod:`.films`
+========  =================================  =====================================================
+
+``reconstruction`` is complex, ``magnitude`` real; DICOM and films hold magnitudes only.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Complex64, Float32
+
+from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
+from kgmgt_jax.evaluation.dicom_output import write_dicom
+from kgmgt_jax.evaluation.films import write_film
+from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
+
+__all__ = ["FORMATS", "ImageVolume", "consistent_images", "write_outputs"]
+
+_UNITS = {"mm": "mm", "s": "sec"}
+
+
+@dataclass(frozen=True)
+class ImageVolume:
+    """Everything reconstructed from one file.
+
+    Attributes:
+        images: complex images, in the units of the file.
+        magnitude: real images, not negative; see :func:`consistent_images`.
+        description: what was done, one line; goes into HDF5, NIfTI and DICOM.
+        pixel_mm: height and width of a pixel where no template tells them; ``None`` if unknown.
+        frame_seconds: time between frames where no template tells it; ``None`` if unknown.
+        attributes: facts for HDF5, such as the true acceleration and how data were simulated.
+    """
+
+    images: Complex64[np.ndarray, "t z h w"]
+    magnitude: Float32[np.ndarray, "t z h w"]
+    description: str
+    pixel_mm: tuple[float, float] | None = None
+    frame_seconds: float | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = self.images.shape, self.magnitude.shape
+        if shapes[0] != shapes[1] or len(shapes[0]) != 4 or 0 in shapes[0]:
+            raise ValueError(
+                "expected complex and magnitude images of one shape (t, z, h, w), got "
+                f"{self.images.shape=}, {self.magnitude.shape=}"
+            )
+        if not (np.isfinite(self.images).all() and np.isfinite(self.magnitude).all()):
+            raise ValueError("expected finite images to write, got NaN or infinite pixels")
+
+
+def consistent_images(
+    images: Complex64[np.ndarray, "t h w"],
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t h w"],
+    sens: Complex64[np.ndarray, "*t n h w"] | None,
+) -> tuple[Complex64[np.ndarray, "t h w"], Float32[np.ndarray, "t h w"]]:
+    """Complex and magnitude images of a reconstruction that keeps every measured sample.
+
+    The coils' k-space is predicted, ``k = F S x``, measured samples replace predicted ones, and
+    the coil images ``m = F^H (k + M (y - k))`` are combined::
+
+        complex = Σ_i conj(s_i) m_i,        magnitude = (Σ_i |m_i|^2)^½
+
+    The magnitude is what a fully sampled scan is compared by; it needs no coil maps where samples
+    were measured. With one coil it is that of the complex image.
+
+    Args:
+        images: reconstructed images x of a slice.
+        kspace: measured k-space y, in the same units.
+        mask: M, 1 where measured.
+        sens: coil maps S; ``None`` for a single coil.
+
+    Raises:
+        ValueError: if shapes disagree.
+    """
+    coil_images = images[:, None] if sens is None else sens * images[:, None]
+    if coil_images.shape != kspace.shape or mask.shape != images.shape:
+        raise ValueError(
+            "expected images and mask (t, h, w), k-space (t, n, h, w) and maps of n coils, got "
+            f"{images.shape=}, {mask.shape=}, {kspace.shape=}, sens "
+            f"{None if sens is None else sens.shape}"
+        )
+    predicted = fft2c(coil_images)
+    coil_images = ifft2c(np.where(mask[:, None] > 0, kspace, predicted))
+    magnitude = np.sqrt(np.sum(np.abs(coil_images) ** 2, axis=1))
+    combined = coil_combine(coil_images, sens)
+    return combined.astype(np.complex64), magnitude.astype(np.float32)
+
+
+def write_outputs(
+    folder: str | Path,
+    name: str,
+    volume: ImageVolume,
+    formats: Sequence[str],
+    *,
+    template: str | Path | None = None,
+) -> list[Path]:
+    """Write a reconstruction in some formats, each file whole or not at all.
+
+    Unknown formats, missing packages and an unfit template are refused before the first file.
+
+    Args:
+        folder: where files go; made if need be.
+        name: how their names begin.
+        volume: what is written.
+        formats: keys of :data:`FORMATS`.
+        template: DICOM file or folder of one series, or a NIfTI file (for ``nii``), whose
+            geometry is taken over; see :mod:`.geometry`.
+
+    Returns:
+        Files written, and folders for DICOM.
+
+    Raises:
+        ValueError: if a format is unknown, needs a package that is missing, the template is
+            unreadable or has other slices, or NAME_dicom holds other files.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown=}")
+    for kind in formats:
+        for package, extra in _PACKAGES.get(kind, {}).items():
+            _import(package, extra, kind)
+    geometry = None
+    if template is not None:
+        geometry = read_geometry(template, volume.magnitude.shape)
+        if "dicom" in formats and not geometry.datasets:
+            raise ValueError(f"{template}: expected DICOM as template of DICOM, got NIfTI")
+    folder = Path(folder)
+    written = []
+    for kind in dict.fromkeys(formats):
+        written += FORMATS[kind](folder, name, volume, geometry)
+    return written
+
+
+def _write_mat(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+    return [
+        write_mat(folder / f"{name}_recon.mat", "reconstruction", volume.images),
+        write_mat(folder / f"{name}_magnitude.mat", "magnitude", volume.magnitude),
+    ]
+
+
+def _write_npy(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+    arrays = {"recon": volume.images, "magnitude": volume.magnitude}
+
+    def save(array: np.ndarray, file: Path) -> None:
+        with open(file, "wb") as stream:
+            np.save(stream, array, allow_pickle=False)
+
+    return [
+        write_atomically(folder / f"{name}_{kind}.npy", lambda file, a=array: save(a, file))
+        for kind, array in arrays.items()
+    ]
+
+
+def _write_h5(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+    arrays = {"reconstruction": volume.images, "magnitude": volume.magnitude}
+    facts = {"axes": "t,z,ky,kx", "description": volume.description, **volume.attributes}
+
+    def write(temporary: Path) -> None:
+        with h5py.File(temporary, "w") as file:
+            for key, array in arrays.items():
+                chunks = (1, 1, *array.shape[2:])
+                file.create_dataset(key, data=array, chunks=chunks, compression="gzip")
+            file.attrs.update({key: value for key, value in facts.items() if value is not None})
+
+    return [write_atomically(folder / f"{name}_recon.h5", write)]
+
+
+def _write_nii(
+    folder: Path, name: str, volume: ImageVolume, geometry: Geometry | None
+) -> list[Path]:
+    nibabel = _import("nibabel", "formats", "nii")
+    height, width = volume.pixel_mm or (1.0, 1.0)
+    affine = None if geometry is None else geometry.affine
+    written = []
+    for kind, array in {"recon": volume.images, "magnitude": volume.magnitude}.items():
+        image = nibabel.Nifti1Image(array.transpose(3, 2, 1, 0), affine)
+        seconds = volume.frame_seconds if geometry is None else geometry.frame_seconds
+        zooms = (width, height, 1.0) if affine is None else image.header.get_zooms()[:3]
+        image.header.set_zooms((*zooms, seconds or 1.0))
+        image.header.set_xyzt_units(*_UNITS.values())
+        image.header["descrip"] = volume.description.encode("ascii", "replace")[:79]
+        path = folder / f"{name}_{kind}.nii.gz"
+        write_atomically(path, lambda file, image=image: _save_nii(image, file))
+        written.append(path)
+    return written
+
+
+def _save_nii(image: Any, file: Path) -> None:
+    """Through a name that ends in .nii.gz, by which nibabel knows the format."""
+    named = file.with_name(file.name + ".nii.gz")
+    try:
+        image.to_filename(named)
+        named.replace(file)
+    finally:
+        named.unlink(missing_ok=True)
+
+
+def _write_dicom(
+    folder: Path, name: str, volume: ImageVolume, geometry: Geometry | None
+) -> list[Path]:
+    path = folder / f"{name}_dicom"
+    return [
+        write_dicom(
+            path,
+            volume.magnitude,
+            geometry,
+            description=volume.description,
+            pixel_mm=volume.pixel_mm,
+            frame_seconds=volume.frame_seconds,
+        )
+    ]
+
+
+def _write_gif(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+    return [write_film(folder / f"{name}_slices.gif", volume.magnitude)]
+
+
+def _write_mp4(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+    return [write_film(folder / f"{name}_slices.mp4", volume.magnitude)]
+
+
+FORMATS = {
+    "mat": _write_mat,
+    "h5": _write_h5,
+    "npy": _write_npy,
+    "nii": _write_nii,
+    "dicom": _write_dicom,
+    "gif": _write_gif,
+    "mp4": _write_mp4,
+}
+"""Writers by the name of their format."""
+
+_PACKAGES = {
+    "nii": {"nibabel": "formats"},
+    "dicom": {"pydicom": "formats"},
+    "mp4": {"imageio_ffmpeg": "video"},
+}
+
+
+def _import(package: str, extra: str, kind: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(
+            f"expected the package {package!r} to write {kind!r}, got {error}; "
+            f"pip install 'kgmgt-jax[{extra}]'"
+        ) from error

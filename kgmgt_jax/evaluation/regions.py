@@ -1,0 +1,222 @@
+"""Image quality where the heart moves, and how well the motion itself is kept.
+
+A cardiac frame is mostly still: scores over the whole frame say little about the heart. Here the
+moving pixels of the reference are found, and the metrics of :mod:`kgmgt_jax.metrics` are taken over
+them alone, under the same presets: images are normalised, and the data range is set, by the whole
+frame; only then does the region count.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float64
+from scipy import ndimage
+
+from kgmgt_jax.metrics import K1, K2, PRESETS, WINDOW, evaluate
+from kgmgt_jax.types import Array, Float
+
+__all__ = ["HEART", "WHOLE", "heart_region", "region_scores", "score_regions"]
+
+WHOLE, HEART = "whole frame", "heart region"
+
+Cine = Float[Array | np.ndarray, "t h w"]
+Scores = dict[str, Float64[np.ndarray, " n"]]
+
+SMOOTHING, CLOSING = 48, 24  # fractions of the longer side
+PERCENTILE, FRACTION = 99, 0.5
+MARGIN = WINDOW // 2
+
+
+def heart_region(magnitude: Float[np.ndarray, "t h w"]) -> Bool[np.ndarray, "h w"]:
+    """The pixels of a cine that move, as one region without holes.
+
+    With s(y, x) the temporal standard deviation, smoothed by a Gaussian of 1/48 of the longer
+    side::
+
+        moving = s > 0.5 P99(s)
+
+    then gaps up to 1/24 of the longer side are closed, the connected part with the most motion
+    Σ s is kept, and its holes are filled.
+
+    Args:
+        magnitude: frames of the reference, not negative.
+
+    Returns:
+        True where the heart is; nowhere in a cine without motion, one of a single frame, say.
+
+    Raises:
+        ValueError: if the cine is not ``(t, h, w)``.
+    """
+    magnitude = np.asarray(magnitude)
+    if magnitude.ndim != 3:
+        raise ValueError(f"expected a cine of shape (t, h, w), got {magnitude.shape=}")
+    side = max(magnitude.shape[1:])
+    spread = magnitude.std(axis=0, dtype=np.float64)
+    spread = ndimage.gaussian_filter(spread, side / SMOOTHING, mode="constant")
+    if not spread.max() > 1e-6 * magnitude.max():
+        return np.zeros(spread.shape, bool)
+    moving = spread > FRACTION * np.percentile(spread, PERCENTILE)
+    parts = np.zeros(moving.shape, np.int32)
+    ndimage.label(_closed(moving, round(side / CLOSING)), output=parts)
+    motion = np.bincount(parts.ravel(), spread.ravel())
+    motion[0] = 0  # that of the still pixels
+    return np.asarray(ndimage.binary_fill_holes(parts == int(np.argmax(motion))), bool)
+
+
+def region_scores(
+    reference: Cine,
+    prediction: Cine,
+    region: Bool[np.ndarray, "h w"],
+    preset: str = "frame",
+) -> Scores:
+    """PSNR (dB), SSIM, NMSE and temporal fidelity of a cine inside a region.
+
+    ``psnr`` and ``nmse`` take their sums over the region, ``ssim`` its mean over the 7x7 windows
+    centred there. ``xt_ssim`` is the same similarity in planes of time and phase encoding: windows
+    of 7 frames by 7 rows at one column, centred in the region. It falls where motion is smoothed
+    over time or flickers, though every frame may look right. Time is continued periodically, as
+    the heart beats, so that every frame counts and short cines have a score.
+
+    Args:
+        reference: magnitude frames of the fully sampled cine.
+        prediction: magnitude frames of the reconstruction, on the same scale.
+        region: True where it counts, as :func:`heart_region` gives it.
+        preset: a key of :data:`kgmgt_jax.metrics.PRESETS`.
+
+    Returns:
+        ``{"psnr", "ssim", "nmse", "xt_ssim"}`` in float64, as many values as
+        :func:`kgmgt_jax.metrics.evaluate` gives: one a frame, or one where the preset says so.
+
+    Raises:
+        ValueError: if the preset is unknown, shapes disagree, no window of SSIM is centred in the
+            region, or the reference has no signal there.
+    """
+    region = np.asarray(region, bool)
+    _check(reference, prediction, region, preset)
+    inner = np.zeros_like(region)
+    inner[MARGIN:-MARGIN, MARGIN:-MARGIN] = region[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    if not inner.any():
+        raise ValueError(
+            f"expected a region with pixels {MARGIN} or more from the border, got "
+            f"{int(region.sum())} pixels, all nearer; leave this cine's region out"
+        )
+    r, p, peak = _normalised(reference, prediction, preset)
+    error, energy = (r - p)[:, region] ** 2, r[:, region] ** 2
+    empty = np.flatnonzero(~(energy.sum(axis=1) > 0))
+    if empty.size:
+        raise ValueError(
+            f"expected a reference with signal in the region in each frame, got none in frames "
+            f"{empty.tolist()}; leave them out"
+        )
+    near = _box(inner)
+    r, p, inner = r[:, *near], p[:, *near], inner[near]
+    ssim = _ssim_map(r, p, peak, axes=(1, 2))[:, inner].mean(axis=1)
+    xt_ssim = _ssim_map(r, p, peak, axes=(0, 1))[:, inner].mean(axis=1)
+    peak = peak[:, 0, 0]
+    if PRESETS[preset].per_volume:
+        error, energy, peak = error.reshape(1, -1), energy.reshape(1, -1), peak[:1]
+        ssim, xt_ssim = ssim.mean(keepdims=True), xt_ssim.mean(keepdims=True)
+    with np.errstate(divide="ignore"):
+        psnr = 20 * np.log10(peak) - 10 * np.log10(error.mean(axis=1))
+    nmse = error.sum(axis=1) / energy.sum(axis=1)
+    return {"psnr": psnr, "ssim": ssim, "nmse": nmse, "xt_ssim": xt_ssim}
+
+
+def score_regions(
+    reference: Cine, images: Mapping[str, Cine], preset: str = "frame"
+) -> dict[str, dict[str, Scores]]:
+    """Scores of several methods over the whole frame and inside the heart region.
+
+    Args:
+        reference: magnitude frames of the fully sampled cine.
+        images: ``{method: magnitude frames}``, on the same scale.
+        preset: a key of :data:`kgmgt_jax.metrics.PRESETS`.
+
+    Returns:
+        ``{region: {method: {metric: scores}}}``; without the heart region where nothing moves.
+
+    Raises:
+        ValueError: as :func:`kgmgt_jax.metrics.evaluate`.
+    """
+    whole = {
+        method: {
+            name: np.asarray(values, np.float64)
+            for name, values in evaluate(reference, image, preset).items()
+        }
+        for method, image in images.items()
+    }
+    region = heart_region(np.asarray(reference))
+    if not region[MARGIN:-MARGIN, MARGIN:-MARGIN].any():
+        return {WHOLE: whole}
+    heart = {
+        method: region_scores(reference, image, region, preset) for method, image in images.items()
+    }
+    return {WHOLE: whole, HEART: heart}
+
+
+def _check(reference: Cine, prediction: Cine, region: Bool[np.ndarray, "h w"], preset: str) -> None:
+    if preset not in PRESETS:
+        raise ValueError(f"expected preset to be one of {', '.join(PRESETS)}, got {preset=}")
+    shapes = reference.shape, prediction.shape
+    if reference.ndim != 3 or shapes[0] != shapes[1] or region.shape != reference.shape[1:]:
+        raise ValueError(
+            "expected cines of one shape (t, h, w) and a region (h, w), got "
+            f"{reference.shape=}, {prediction.shape=}, {region.shape=}"
+        )
+
+
+def _closed(moving: Bool[np.ndarray, "h w"], radius: int) -> Bool[np.ndarray, "h w"]:
+    """Morphological closing by a disc; what lies outside the image does not move."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    padded = ndimage.binary_closing(np.pad(moving, radius), x**2 + y**2 <= radius**2)
+    return padded[radius : radius + moving.shape[0], radius : radius + moving.shape[1]]
+
+
+def _box(inner: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
+    """The rows and columns that windows centred in a region reach."""
+    rows, columns = np.flatnonzero(inner.any(axis=1)), np.flatnonzero(inner.any(axis=0))
+    y, x = (slice(k[0] - MARGIN, k[-1] + MARGIN + 1) for k in (rows, columns))
+    return y, x
+
+
+def _normalised(
+    reference: Cine, prediction: Cine, preset: str
+) -> tuple[np.ndarray, np.ndarray, Float64[np.ndarray, "t 1 1"]]:
+    """Both cines as the preset scores them, and the data range of each frame, in float64."""
+    rule = PRESETS[preset]
+    r, p = (
+        np.asarray(rule.normalise(jnp.asarray(images, jnp.float32)), np.float64)
+        for images in (reference, prediction)
+    )
+    peak = r.max(axis=(1, 2), keepdims=True)
+    return r, p, np.full_like(peak, peak.max()) if rule.per_volume else peak
+
+
+def _ssim_map(
+    reference: Float64[np.ndarray, "t h w"],
+    prediction: Float64[np.ndarray, "t h w"],
+    peak: Float64[np.ndarray, "t 1 1"],
+    axes: tuple[int, int],
+) -> Float64[np.ndarray, "t h w"]:
+    """SSIM of the 7x7 window around each pixel, as :func:`kgmgt_jax.metrics.ssim` defines it.
+
+    Right where the window lies inside the image; time is periodic. Float64 bears the variance as a
+    difference of squares.
+    """
+    scale = peak.max()
+
+    def mean(images: np.ndarray) -> np.ndarray:
+        for axis in axes:
+            mode = "nearest" if axis else "wrap"
+            images = ndimage.uniform_filter1d(images, WINDOW, axis, mode=mode)
+        return images
+
+    r, p, data_range = reference / scale, prediction / scale, peak / scale
+    mean_r, mean_p = mean(r), mean(p)
+    sample = WINDOW**2 / (WINDOW**2 - 1)
+    var_r, var_p = sample * (mean(r * r) - mean_r**2), sample * (mean(p * p) - mean_p**2)
+    cov = sample * (mean(r * p) - mean_r * mean_p)
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    luminance = (2 * mean_r * mean_p + c1) / (mean_r**2 + mean_p**2 + c1)
+    return luminance * (2 * cov + c2) / (var_r + var_p + c2)

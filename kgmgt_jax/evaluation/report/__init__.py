@@ -1,0 +1,21 @@
+"""The report: one self-contained page of tables, cine players and plots."""
+
+from kgmgt_jax.evaluation.report.data import (
+    CineExample,
+    Efficiency,
+    ReportData,
+    Sampling,
+    ScoreSet,
+)
+from kgmgt_jax.evaluation.report.page import write_report
+from kgmgt_jax.evaluation.report.rows import write_score_files
+
+__all__ = [
+    "CineExample",
+    "Efficiency",
+    "ReportData",
+    "Sampling",
+    "ScoreSet",
+    "write_report",
+    "write_score_files",
+]

@@ -1,0 +1,52 @@
+"""Everything that was scored as CSV files, each row with its conditions."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kgmgt_jax.evaluation.report.data import ScoreSet
+from kgmgt_jax.evaluation.statistics import case_rows, frame_rows, mean_rows, write_csv
+
+__all__ = ["write_score_files"]
+
+
+def write_score_files(folder: str | Path, score_sets: Sequence[ScoreSet], main: str) -> list[Path]:
+    """Write ``scores_by_frame.csv``, ``scores_by_case.csv`` and ``scores_mean.csv``.
+
+    The first columns are preset, mask family, both accelerations and region; then see
+    :mod:`kgmgt_jax.evaluation.statistics`.
+
+    Args:
+        folder: where they go; made if need be.
+        score_sets: what was scored, at least one set.
+        main: the method that others are tested against.
+
+    Returns:
+        The three files.
+
+    Raises:
+        ValueError: if there are no scores, or cases of a set differ in methods or metrics.
+    """
+    groups = list(_groups(score_sets))
+    rows = {
+        "by_frame": [row for scores, label in groups for row in frame_rows(scores, **label)],
+        "by_case": [row for scores, label in groups for row in case_rows(scores, **label)],
+        "mean": [row for scores, label in groups for row in mean_rows(scores, main, **label)],
+    }
+    return [write_csv(Path(folder) / f"scores_{name}.csv", table) for name, table in rows.items()]
+
+
+def _groups(score_sets: Sequence[ScoreSet]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Scores of each set and region with what they are scores of."""
+    for view in score_sets:
+        for region, scores in view.scores.items():
+            yield (
+                scores,
+                {
+                    "preset": view.preset,
+                    "mask_kind": view.sampling.mask_kind,
+                    "acceleration": view.sampling.true_acceleration,
+                    "nominal_acceleration": view.sampling.nominal_acceleration,
+                    "region": region,
+                },
+            )

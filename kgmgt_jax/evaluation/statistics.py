@@ -1,0 +1,227 @@
+"""Scores of many frames and cases as tables: means, deviations, and whether a difference is real.
+
+Frames of one heart are no independent samples, so methods are compared case by case: each case
+gives one pair, the means over its frames. Every table is a list of plain rows, for CSV and JSON.
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.evaluation.tables import summarise
+from kgmgt_jax.types import Array, Float
+
+__all__ = [
+    "Comparison",
+    "case_rows",
+    "compare",
+    "frame_rows",
+    "mean_rows",
+    "paired_wilcoxon",
+    "smallest_p",
+    "write_csv",
+]
+
+CaseScores = Mapping[str, Mapping[str, Mapping[str, Float[Array | np.ndarray, " n"]]]]
+Row = dict[str, Any]
+
+
+class Comparison(NamedTuple):
+    """One metric of one method over all cases.
+
+    Attributes:
+        mean: over all frames, each counted once.
+        std: over all frames, the population's.
+        p: of the paired test against the main method, case by case; ``None`` for the main method
+            itself and for fewer than two cases.
+        n_cases: cases, the pairs of the test.
+        n_scores: frames, or volumes where the preset scores those.
+    """
+
+    mean: float
+    std: float
+    p: float | None
+    n_cases: int
+    n_scores: int
+
+
+def paired_wilcoxon(
+    first: Float[Array | np.ndarray, " n"], second: Float[Array | np.ndarray, " n"]
+) -> float:
+    """Two-sided p-value of Wilcoxon's signed-rank test on pairs.
+
+    Pairs without a difference (both infinite, say) are left out, as Wilcoxon did; without any
+    others p is 1. Exact for up to 50 pairs without ties. Not corrected for several comparisons.
+
+    Args:
+        first: one score a case.
+        second: those of the other method, of the same cases in the same order.
+
+    Raises:
+        ValueError: if lengths differ, there are no pairs, or a score is NaN.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.shape != second.shape or first.ndim != 1 or first.size == 0:
+        raise ValueError(
+            f"expected as many scores of both methods, one or more, got {first.shape=}, "
+            f"{second.shape=}; pair them by case"
+        )
+    if np.isnan(first).any() or np.isnan(second).any():
+        raise ValueError("expected scores without NaN to compare, got some; leave those cases out")
+    unequal = first != second
+    if not unequal.any():
+        return 1.0
+    result: Any = stats.wilcoxon(first[unequal], second[unequal])
+    return float(result.pvalue)
+
+
+def smallest_p(n_pairs: int) -> float:
+    """The least p-value that the two-sided test can give, ``2 / 2^n``, however clear the case."""
+    return min(1.0, 2.0 ** (1 - n_pairs))
+
+
+def compare(scores: CaseScores, main: str) -> dict[str, dict[str, Comparison]]:
+    """Every metric of every method over all cases, tested against the main method.
+
+    Args:
+        scores: ``{case: {method: {metric: scores}}}``, the same methods and metrics in each case.
+        main: the method that others are tested against.
+
+    Returns:
+        ``{method: {metric: Comparison}}``, methods and metrics in the order of the first case.
+
+    Raises:
+        ValueError: if there are no cases, they differ in methods or metrics, a case has no scores
+            or NaN, or the main method is missing.
+    """
+    layout = _layout(scores)
+    if main not in layout:
+        raise ValueError(f"expected {main=} to be one of {', '.join(layout)}")
+    by_case = {
+        method: {
+            metric: np.array([_mean(case[method][metric]) for case in scores.values()])
+            for metric in metrics
+        }
+        for method, metrics in layout.items()
+    }
+    pooled = {
+        method: {
+            metric: np.concatenate([np.asarray(c[method][metric]) for c in scores.values()])
+            for metric in metrics
+        }
+        for method, metrics in layout.items()
+    }
+    table: dict[str, dict[str, Comparison]] = {}
+    for method, metrics in summarise(pooled).items():
+        table[method] = {}
+        for metric, moments in metrics.items():
+            p = None
+            if method != main and metric in layout[main] and len(scores) > 1:
+                p = paired_wilcoxon(by_case[main][metric], by_case[method][metric])
+            counts = len(scores), pooled[method][metric].size
+            table[method][metric] = Comparison(moments["mean"], moments["std"], p, *counts)
+    return table
+
+
+def mean_rows(scores: CaseScores, main: str, **labels: Any) -> list[Row]:
+    """Rows of :func:`compare`: labels, method, metric, mean, std, p, counts.
+
+    Args:
+        scores: see :func:`compare`.
+        main: see :func:`compare`.
+        **labels: columns that come first, the same in each row: preset, acceleration, region.
+    """
+    return [
+        {**labels, "method": method, "metric": metric, **comparison._asdict()}
+        for method, metrics in compare(scores, main).items()
+        for metric, comparison in metrics.items()
+    ]
+
+
+def case_rows(scores: CaseScores, **labels: Any) -> list[Row]:
+    """Rows of labels, case, method, and mean and std of each metric over the case's frames.
+
+    Arguments and errors as for :func:`mean_rows`.
+    """
+    _layout(scores)
+    return [
+        {**labels, "case": case, "method": method}
+        | {f"{metric}_{key}": values[key] for metric, values in metrics.items() for key in values}
+        for case, methods in scores.items()
+        for method, metrics in summarise(methods).items()
+    ]
+
+
+def frame_rows(scores: CaseScores, **labels: Any) -> list[Row]:
+    """Rows of labels, case, frame (from 0), method, and each metric of that frame.
+
+    Arguments and errors as for :func:`mean_rows`. Where the preset scores volumes, a row is one.
+    """
+    _layout(scores)
+    rows = []
+    for case, methods in scores.items():
+        for method, metrics in methods.items():
+            columns = {name: np.asarray(values, np.float64) for name, values in metrics.items()}
+            for frame, values in enumerate(zip(*columns.values(), strict=True)):
+                row = {**labels, "case": case, "frame": frame, "method": method}
+                rows.append(row | dict(zip(columns, map(float, values), strict=True)))
+    return rows
+
+
+def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows as CSV with a heading, whole or not at all.
+
+    Columns stand in the order they first appear in; what a row lacks, and ``None``, is empty.
+    Numbers keep all digits.
+
+    Args:
+        path: the file; its folder is made if need be.
+        rows: one or more.
+
+    Returns:
+        ``path`` as a Path.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not rows:
+        raise ValueError(f"expected at least one row for {path}, got none")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+
+    def write(file: Path) -> None:
+        with open(file, "w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    return write_atomically(path, write)
+
+
+def _layout(scores: CaseScores) -> dict[str, list[str]]:
+    """Methods and their metrics, the same in every case."""
+    if not scores:
+        raise ValueError("expected the scores of at least one case, got none")
+    layouts = {
+        case: {method: list(metrics) for method, metrics in methods.items()}
+        for case, methods in scores.items()
+    }
+    first, *others = layouts
+    for case in others:
+        sets = [{m: set(names) for m, names in layouts[c].items()} for c in (first, case)]
+        if sets[0] != sets[1]:
+            raise ValueError(
+                f"expected the same methods and metrics in every case, {layouts[first]} in "
+                f"{first!r}, got {layouts[case]} in {case!r}; score every method on every case"
+            )
+    return layouts[first]
+
+
+def _mean(values: Float[Array | np.ndarray, " n"]) -> float:
+    values = np.asarray(values, np.float64)
+    return float(values.mean()) if np.isfinite(values).all() else math.inf

@@ -1,0 +1,108 @@
+"""A configuration that cannot work is refused in one line, before anything is compiled."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kgmgt_jax.models.critic import Critic
+from kgmgt_jax.models.encoder import VGG19_LAYERS
+from kgmgt_jax.models.transformer import BlockOptions
+from kgmgt_jax.training.checkpoint import build_model
+from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
+from kgmgt_jax.training.parallel import PLATFORMS
+
+__all__ = ["check_config"]
+
+_DTYPES = (None, "float32", "bfloat16")
+_PARTS = ("frame_encoder", "mentor_net", "learner_net")
+
+
+def check_config(config: Any) -> None:
+    """Refuses a configuration whose network, losses, optimisers or steps cannot be built.
+
+    Args:
+        config: a whole configuration, as ``configs/kgmgt.py`` makes it.
+
+    Raises:
+        ValueError: in one line, which field, what was expected, and what came.
+    """
+    _check_network(config.model)
+    _check_fields("critic", config.critic, Critic.__dataclass_fields__)
+    _check_loss(config.loss)
+    for name in ("optimizer", "critic_optimizer"):
+        _check_optimizer(name, config[name])
+    _check_steps(config.train, config.data.batch_size)
+
+
+def _refuse(field: str, expected: str, got: Any) -> None:
+    raise ValueError(f"config.{field}: expected {expected}, got {got!r}")
+
+
+def _check_fields(section: str, fields: Mapping[str, Any], known: Iterable[str]) -> None:
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ValueError(f"config.{section}: unknown fields {unknown}; known are {sorted(known)}")
+
+
+def _check_network(fields: Any) -> None:
+    model = build_model(fields.to_dict())
+    if model.dtype not in _DTYPES:
+        _refuse("model.dtype", f"one of {_DTYPES}", model.dtype)
+    if model.n_blocks < 2 or model.n_blocks % 2:
+        _refuse("model.n_blocks", "an even number (shifts alternate)", model.n_blocks)
+    if any(c % model.n_offset_groups for c in model.channels):
+        got = {"channels": model.channels, "n_offset_groups": model.n_offset_groups}
+        _refuse("model.n_offset_groups", "a divisor of all channels", got)
+    windows = model.rect_window or (None,)
+    if len(windows) != 3 and model.rect_window is not None:
+        _refuse("model.rect_window", "a (height, width) for each of three scales, or None", windows)
+    for window in windows:
+        try:
+            BlockOptions(
+                width=model.width,
+                n_heads=model.n_heads,
+                window=model.window,
+                rect_window=window,
+                square_window=model.square_window,
+                attention=model.attention,
+                mlp_ratio=model.mlp_ratio,
+            )
+        except ValueError as error:
+            raise ValueError(f"config.model: {error}") from error
+
+
+def _check_loss(loss: Any) -> None:
+    for name in ("perceptual", "adversarial", "gradient_penalty", "mentor"):
+        if loss[name] < 0:
+            _refuse(f"loss.{name}", "a weight of 0 or more", loss[name])
+    known = [name.replace("conv", "relu") for name in VGG19_LAYERS]
+    if loss.perceptual and not set(loss.perceptual_layers) <= set(known):
+        _refuse("loss.perceptual_layers", f"some of {known}", loss.perceptual_layers)
+
+
+def _check_optimizer(section: str, fields: Any) -> None:
+    _check_fields(section, fields, set(inspect.signature(make_optimizer).parameters) - {"n_steps"})
+    if fields.schedule not in SCHEDULES:
+        _refuse(f"{section}.schedule", f"one of {SCHEDULES}", fields.schedule)
+    if fields.learning_rate <= 0 or fields.warmup < 0:
+        got = {"learning_rate": fields.learning_rate, "warmup": fields.warmup}
+        _refuse(section, "a positive learning_rate and a warmup of 0 or more steps", got)
+    shares = tuple(fields.milestones)
+    if sorted(shares) != list(shares) or any(not 0 < share < 1 for share in shares):
+        _refuse(f"{section}.milestones", "rising shares of n_steps between 0 and 1", shares)
+    rates = fields.get("offset_rates")
+    if rates is not None and (len(rates) != 3 or min(rates) < 0):
+        _refuse(f"{section}.offset_rates", "three learning rates (full, half, quarter)", rates)
+
+
+def _check_steps(train: Any, batch_size: int) -> None:
+    for name in ("n_steps", "n_critic", "accumulation", "model_parallel"):
+        if train[name] < 1:
+            _refuse(f"train.{name}", "1 or more", train[name])
+    if batch_size % train.accumulation:
+        got = {"accumulation": train.accumulation, "batch_size": batch_size}
+        _refuse("train.accumulation", "a divisor of config.data.batch_size", got)
+    if train.platform not in ("", *PLATFORMS):
+        _refuse("train.platform", f"one of {PLATFORMS}, or '' for any", train.platform)
+    if not set(train.frozen) <= set(_PARTS):
+        _refuse("train.frozen", f"some of {_PARTS}", train.frozen)

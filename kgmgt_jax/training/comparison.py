@@ -1,0 +1,60 @@
+"""How a stored state differs from what a run expects, in words short enough for one line."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from kgmgt_jax.training.state import TrainState
+
+__all__ = ["differing_arrays", "differing_fields", "not_finite"]
+
+_FREE = {"dtype", "remat"}
+
+
+def differing_fields(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Fields of one section of two configurations that differ; empty if none does.
+
+    How the network is computed (``dtype``, ``remat``) may change when a run goes on.
+    """
+    names = sorted((set(stored) | set(wanted)) - _FREE)
+    differing = [n for n in names if stored.get(n) != wanted.get(n)]
+    return ", ".join(f"{n}={stored.get(n)!r} not {wanted.get(n)!r}" for n in differing)
+
+
+def differing_arrays(stored: Any, wanted: Any) -> str:
+    """The first array of two trees whose name or shape differs, and how many more; else empty.
+
+    Args:
+        stored: tree of Orbax's array metadata.
+        wanted: tree of arrays.
+    """
+    there = {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(stored)}
+    flat = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(wanted, keep_empty_nodes=True))
+    here = {".".join(map(str, path)): tuple(leaf.shape) for path, leaf in flat.items()}
+    differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if not differing:
+        return ""
+    name = differing[0]
+    first = f"{name} of shape {there.get(name, 'none')} not {here.get(name, 'none')}"
+    return first if len(differing) == 1 else f"{first}, and {len(differing) - 1} more"
+
+
+def not_finite(state: TrainState) -> str:
+    """Parts of a state that hold NaN or infinite values; empty if none does."""
+    parts = {
+        "generator": state.generator.variables,
+        "generator's optimiser": state.generator.opt_state,
+        "averaged parameters": state.ema_params,
+        "critic": state.critic,
+    }
+    # Array by array: in one program, thousands of them take XLA minutes to compile.
+    finite = {name: [_is_finite(leaf) for leaf in jax.tree.leaves(x)] for name, x in parts.items()}
+    return ", ".join(name for name, each in jax.device_get(finite).items() if not all(each))
+
+
+@jax.jit
+def _is_finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all()

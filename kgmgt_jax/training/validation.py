@@ -1,0 +1,65 @@
+"""Scores of the averaged parameters while training, and the pictures that go with them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex64
+
+from kgmgt_jax.metrics import psnr
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.training.state import TrainState
+from kgmgt_jax.training.steps import apply_model
+from kgmgt_jax.training.watch import split_ids
+
+__all__ = ["Validation", "make_validator"]
+
+
+class Validation(NamedTuple):
+    """What a validation gives.
+
+    Attributes:
+        psnr: mean over all frames, in dB.
+        reconstruction: images of the first batch, as the next two.
+        zero_filled: what they were reconstructed from.
+        reference: what they should be.
+    """
+
+    psnr: float
+    reconstruction: Complex64[np.ndarray, "t h w"]
+    zero_filled: Complex64[np.ndarray, "t h w"]
+    reference: Complex64[np.ndarray, "t h w"]
+
+
+def make_validator(
+    model: KGMgT, batches: Sequence[Mapping[str, np.ndarray]]
+) -> Callable[[TrainState], Validation | None]:
+    """A function that reconstructs validation batches with a state's averaged parameters.
+
+    Args:
+        model: the network.
+        batches: as ``validation_batches`` makes them; without any the function gives ``None``.
+    """
+
+    @jax.jit
+    def reconstruct(variables: Any, batch: dict) -> tuple[jax.Array, jax.Array]:
+        image = apply_model(model, variables, batch)[0].image
+        reference = jnp.abs(batch["reference"])
+        return psnr(reference, jnp.abs(image), jnp.max(reference, axis=(1, 2))), image
+
+    def validate(state: TrainState) -> Validation | None:
+        if not batches:
+            return None
+        results = [reconstruct(state.eval_variables, split_ids(batch)[1]) for batch in batches]
+        scores = np.concatenate([np.asarray(score) for score, _ in results])
+        first = batches[0]
+        return Validation(
+            psnr=float(np.mean(scores)),
+            reconstruction=np.asarray(results[0][1]),
+            zero_filled=np.asarray(first["target"]),
+            reference=np.asarray(first["reference"]),
+        )
+
+    return validate

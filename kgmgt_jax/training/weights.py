@@ -1,0 +1,164 @@
+"""Weights to reconstruct with: written, found in a working directory, and read."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.training.workdir import CHECKPOINTS
+
+__all__ = [
+    "METRIC",
+    "CheckpointError",
+    "build_model",
+    "complete_checkpoints",
+    "first_line",
+    "freeze",
+    "load_item",
+    "load_weights",
+    "save_weights",
+    "score",
+]
+
+METRIC = "psnr"  # what the best checkpoint has most of, in dB
+# What an item of a checkpoint is read with.
+_ARRAYS = (ocp.args.StandardRestore, ocp.StandardCheckpointHandler)
+_JSON = (ocp.args.JsonRestore, ocp.JsonCheckpointHandler)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or of another model."""
+
+
+def freeze(value: Any) -> Any:
+    """Lists to tuples, all the way down: what JSON loses of a configuration."""
+    if isinstance(value, Mapping):
+        return {k: freeze(v) for k, v in value.items()}
+    return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def build_model(config: Mapping[str, Any]) -> KGMgT:
+    """The network of a configuration's ``model`` section.
+
+    Raises:
+        ValueError: for a field the network does not have.
+    """
+    fields = freeze(config)
+    unknown = set(fields) - set(KGMgT.__dataclass_fields__)
+    if unknown:
+        raise ValueError(f"unknown fields in config.model: {sorted(unknown)}")
+    return KGMgT(**fields)
+
+
+def score(metrics: Mapping[str, float]) -> float:
+    """By which the best checkpoint is known; without a validation the lowest there is."""
+    return metrics.get(METRIC, -math.inf)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what Orbax and TensorStore say over many lines."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Folders of complete checkpoints, one a step, without saves that were broken off."""
+    return [p for p in folder.glob("*") if p.name.isdigit() and (p / "weights").is_dir()]
+
+
+def _find(path: Path) -> Path:
+    """The folder of one checkpoint: ``path`` itself, or the best, else the last, of a workdir."""
+    if (path / "weights").is_dir():
+        return path
+    steps = complete_checkpoints(path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path)
+    if not steps:
+        raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got neither")
+
+    def rank(step: Path) -> tuple[float, int]:
+        metrics = step / "metrics" / "metrics"
+        return score(json.loads(metrics.read_text()) if metrics.is_file() else {}), int(step.name)
+
+    return max(steps, key=rank)
+
+
+def load_weights(path: str | Path) -> tuple[Any, dict]:
+    """Configuration and variables of a checkpoint, to reconstruct with.
+
+    What was exported in a smaller floating type comes back as float32.
+
+    Args:
+        path: a training workdir (its best checkpoint is taken, else its last) or one checkpoint.
+
+    Raises:
+        CheckpointError: if there is none, or it cannot be read.
+    """
+    restored = _restore(path, {"weights": _ARRAYS, "config": _JSON})
+    weights = jax.tree.map(_at_least_float32, restored.weights)
+    return ml_collections.ConfigDict(freeze(restored.config)), weights
+
+
+def _at_least_float32(array: Any) -> Any:
+    small = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
+    return array.astype(np.float32) if small else array
+
+
+def load_item(path: str | Path, name: str) -> Any:
+    """A further item that ``save_weights`` put into a checkpoint; ``None`` if there is none.
+
+    Raises:
+        CheckpointError: as for ``load_weights``.
+    """
+    folder = _find(Path(path).absolute())
+    return _restore(folder, {name: _ARRAYS})[name] if (folder / name).is_dir() else None
+
+
+def save_weights(path: str | Path, config: Mapping, weights: Mapping, **items: Mapping) -> Path:
+    """Writes one checkpoint to reconstruct with, whole or not at all; ``load_weights`` reads it.
+
+    Args:
+        path: the folder to be made.
+        config: configuration, with the network under ``model``.
+        weights: variables of the network.
+        **items: further trees of arrays, for ``load_item``.
+
+    Raises:
+        CheckpointError: if something is at ``path`` already, or it cannot be written.
+    """
+    path = Path(path).absolute()
+    if path.exists():
+        raise CheckpointError(f"{path}: expected a folder yet to be made, got one that is there")
+    trees = {"weights": weights, **items}
+    trees = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    arguments = ocp.args.Composite(config=ocp.args.JsonSave(dict(config)), **trees)
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+            writer.save(path, args=arguments)
+    except Exception as error:  # OSError, or TensorStore's ValueError on a full disk
+        got = first_line(error)
+        raise CheckpointError(f"{path}: expected a writable folder, got {got}") from error
+    return path
+
+
+def _restore(path: str | Path, items: Mapping[str, Any]) -> Any:
+    """Items of a checkpoint by name."""
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got no folder")
+    folder = _find(path)
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for name, (restore, handler) in items.items():
+        registry.add(name, restore, handler())
+    arguments = ocp.args.Composite(**{name: restore() for name, (restore, _) in items.items()})
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as reader:
+            return reader.restore(folder, args=arguments)
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
+        reason = first_line(error)
+        raise CheckpointError(f"{folder}: expected a readable checkpoint, got {reason}") from error

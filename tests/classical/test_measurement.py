@@ -1,0 +1,86 @@
+"""Scale, temporal mean and the refusal of arrays that are not a cine."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.classical.measurement import (
+    check_cine,
+    check_weights,
+    scale_data,
+    temporal_mean,
+)
+from tests.classical.reference import data_scale, forward, problem
+
+
+def test_scale_of_a_flat_image_is_its_value():
+    kspace = forward(jnp.full((3, 40, 36), 7.0 + 0j), jnp.ones((3, 40, 36)))
+    np.testing.assert_allclose(data_scale(kspace, jnp.ones((3, 40, 36))), 7.0, rtol=1e-5)
+
+
+def test_scale_is_the_peak_of_a_small_bright_spot():
+    image = jnp.full((2, 32, 32), 0.1 + 0j).at[:, 16, 16].set(5.0)
+    full = jnp.ones((2, 32, 32))
+    np.testing.assert_allclose(data_scale(forward(image, full), full), 5.0, rtol=1e-5)
+
+
+def test_scale_is_proportional_to_the_data():
+    kspace, mask, _ = problem()
+    ratio = data_scale(1000 * kspace, mask) / data_scale(kspace, mask)
+    np.testing.assert_allclose(ratio, 1000, rtol=1e-5)
+
+
+def test_scale_without_samples_common_to_all_frames():
+    mask = jnp.zeros((2, 8, 6)).at[0, ::2].set(1).at[1, 1::2].set(1)
+    kspace = forward(jnp.ones((2, 8, 6), complex), mask)
+    assert 0.2 < data_scale(kspace, mask) < 1.1
+
+
+def test_scale_of_nothing_is_one():
+    assert data_scale(jnp.zeros((2, 1, 8, 8), complex), jnp.ones((2, 8, 8))) == 1
+
+
+def test_scaled_data_has_no_samples_outside_the_mask():
+    kspace, mask, _ = problem()
+    polluted = jnp.where(mask[:, None] > 0, kspace, jnp.nan)
+    data = jax.jit(scale_data)(polluted, mask, None)
+    np.testing.assert_allclose(data.scale * data.kspace, kspace, atol=1e-6)
+
+
+def test_temporal_mean_counts_measured_samples_only():
+    kspace = jnp.asarray([2.0, 4.0, 9.0]).reshape(3, 1, 1, 1) + 0j
+    mask = jnp.asarray([1.0, 1.0, 0.0]).reshape(3, 1, 1)
+    assert temporal_mean(kspace, mask).item() == 3
+    assert temporal_mean(kspace, 0 * mask).item() == 0
+
+
+REFUSED = {
+    "three axes": (lambda k, m, s: (k[0], m, s), r"\(t, n, h, w\), got kspace\.shape="),
+    "real k-space": (lambda k, m, s: (k.real, m, s), "expected complex kspace"),
+    "mask of a frame": (lambda k, m, s: (k, m[0], s), "repeat a mask that frames share"),
+    "coils without maps": (lambda k, m, s: (k, m, None), "expected n = 1 coils without sens"),
+    "maps of fewer coils": (lambda k, m, s: (k, m, s[:1]), r"got sens\.shape=\(1, 6, 5\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_a_cine_is_refused_in_one_line(name):
+    change, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        check_cine(*change(*problem(3)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_negative_weights_are_refused(value):
+    with pytest.raises(ValueError, match=r"expected weight >= 0, got weight="):
+        check_weights(weight=value)
+
+
+def test_traced_weights_are_let_through():
+    def checked(weight):
+        check_weights(weight=weight)
+        return weight
+
+    assert jax.jit(checked)(0.5) == 0.5

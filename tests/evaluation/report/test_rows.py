@@ -1,0 +1,47 @@
+"""CSV files hold every score once, with its preset, family and true acceleration."""
+
+import csv
+
+import pytest
+
+from kgmgt_jax.evaluation.report import write_score_files
+from tests.evaluation.report.example import small_report
+
+
+@pytest.fixture(scope="module")
+def data():
+    return small_report(presets=("frame", "fastmri"), nominal=(4.0,))
+
+
+def _read(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_score_is_there_once(data, tmp_path):
+    frames, cases, means = map(_read, write_score_files(tmp_path, data.score_sets, "kgmgt"))
+    n_frames, n_cases, n_methods, n_regions = 6, 3, 3, 2
+    assert len(frames) == n_cases * n_methods * n_regions * (n_frames + 1)  # fastmri: a volume
+    assert len(cases) == n_cases * n_methods * n_regions * 2
+    assert len(means) == n_methods * (3 + 4) * 2
+    row = next(
+        r
+        for r in frames
+        if (r["preset"], r["region"], r["case"], r["method"], r["frame"])
+        == ("frame", "heart region", "P003/sax", "modl", "2")
+    )
+    expected = data.score_sets[0].scores["heart region"]["P003/sax"]["modl"]["xt_ssim"][2]
+    assert float(row["xt_ssim"]) == expected
+
+
+def test_every_row_states_its_conditions(data, tmp_path):
+    for path in write_score_files(tmp_path, data.score_sets, "kgmgt"):
+        for row in _read(path):
+            assert row["preset"] in ("frame", "fastmri") and row["mask_kind"] == "uniform"
+            assert (row["acceleration"], row["nominal_acceleration"]) == ("3.0", "4.0")
+
+
+def test_no_scores_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one row"):
+        write_score_files(tmp_path, [], "kgmgt")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,133 @@
+"""Derived series: valid, in the template's place, with its patient and without its pixels."""
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.evaluation.dicom_output import write_dicom
+from kgmgt_jax.evaluation.geometry import read_geometry
+
+pydicom = pytest.importorskip("pydicom")
+
+from tests.evaluation.test_geometry import ORIGIN, SPACING, write_template  # noqa: E402
+
+SHAPE = (3, 2, 20, 30)
+
+
+def _magnitude(shape=SHAPE) -> np.ndarray:
+    return np.random.default_rng(0).random(shape).astype(np.float32) * 3e-3
+
+
+def _read(folder):
+    """Images by (slice, frame)."""
+    paths = sorted(folder.iterdir())
+    return {path.stem: pydicom.dcmread(path) for path in paths}
+
+
+@pytest.fixture
+def derived(tmp_path):
+    geometry = read_geometry(write_template(tmp_path / "template"), SHAPE)
+    out = write_dicom(tmp_path / "out", _magnitude(), geometry, description="KGMgT, true 3.2x")
+    return _read(out), geometry
+
+
+def test_pixels_come_back_in_the_files_units(derived):
+    images, _ = derived
+    magnitude = _magnitude()
+    for z in range(2):
+        for t in range(3):
+            image = images[f"slice{z:02d}_frame{t:03d}"]
+            values = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
+            np.testing.assert_allclose(values, magnitude[t, z], atol=magnitude.max() / 65535)
+
+
+def test_patient_place_and_time_are_the_templates(derived):
+    images, geometry = derived
+    for z in range(2):
+        for t in range(3):
+            image, source = images[f"slice{z:02d}_frame{t:03d}"], geometry.datasets[z][t]
+            for name in (
+                "PatientName",
+                "StudyInstanceUID",
+                "FrameOfReferenceUID",
+                "ImagePositionPatient",
+                "ImageOrientationPatient",
+                "PixelSpacing",
+                "TriggerTime",
+            ):
+                assert getattr(image, name) == getattr(source, name), name
+
+
+def test_series_says_that_it_is_derived(derived):
+    images, geometry = derived
+    sources = {image.SOPInstanceUID for frames in geometry.datasets for image in frames}
+    series = {image.SeriesInstanceUID for image in images.values()}
+    assert len(series) == 1 and series != {geometry.datasets[0][0].SeriesInstanceUID}
+    assert len({image.SOPInstanceUID for image in images.values()} - sources) == 6
+    image = images["slice01_frame002"]
+    assert list(image.ImageType)[:2] == ["DERIVED", "SECONDARY"]
+    assert image.DerivationDescription == "KGMgT, true 3.2x"
+    assert image.SourceImageSequence[0].ReferencedSOPInstanceUID in sources
+    assert [i.InstanceNumber for i in images.values()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_speaks_of_the_templates_pixels_is_gone(derived):
+    image = derived[0]["slice00_frame000"]
+    assert "PixelPaddingValue" not in image and (0x0029, 0x0010) not in image
+
+
+def test_another_matrix_moves_the_first_pixel(tmp_path):
+    folder = write_template(tmp_path / "template")
+    shape = (3, 2, 40, 90)
+    out = write_dicom(
+        tmp_path / "out", _magnitude(shape), read_geometry(folder, shape), description="x"
+    )
+    image = _read(out)["slice00_frame000"]
+    assert [float(v) for v in image.PixelSpacing] == pytest.approx([SPACING[0] / 2, SPACING[1] / 3])
+    shift = np.array([float(v) for v in image.ImagePositionPatient]) - ORIGIN
+    # half an old pixel back, half a new one forth: along columns 1 - 1/3 mm, along rows .75 - .375
+    expected = -(1 - 1 / 3) * np.array([1, 0, 0]) - 0.375 * np.array([0, 0.6, -0.8])
+    np.testing.assert_allclose(shift, expected, atol=1e-5)
+
+
+def test_other_frames_are_spread_over_the_cycle(tmp_path):
+    shape = (6, 2, 20, 30)
+    geometry = read_geometry(write_template(tmp_path / "template"), shape)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(shape), geometry, description="x"))
+    times = [float(images[f"slice00_frame{t:03d}"].TriggerTime) for t in range(6)]
+    assert times == pytest.approx([0, 20, 40, 60, 80, 100])
+
+
+def test_without_a_template_it_is_a_series_of_nobody(tmp_path):
+    options = {"description": "x", "pixel_mm": (1.25, 1.5), "frame_seconds": 0.03}
+    images = _read(write_dicom(tmp_path / "out", _magnitude(), **options))
+    image = images["slice01_frame002"]
+    assert image.PatientName == "" and image.PixelSpacing == [1.25, 1.5]
+    assert float(image.TriggerTime) == 60
+    assert len({i.StudyInstanceUID for i in images.values()}) == 1
+
+
+def test_our_own_reader_finds_slices_and_frames(tmp_path):
+    magnitude = _magnitude()
+    out = write_dicom(tmp_path / "out", magnitude, description="x", frame_seconds=0.03)
+    file = read_file(out)
+    assert len(file) == 2
+    np.testing.assert_allclose(np.abs(file[1].reference), magnitude[:, 1], atol=1e-7)
+
+
+def test_series_is_replaced_and_nothing_else_is(tmp_path):
+    out = write_dicom(tmp_path / "out", _magnitude(), description="x")
+    write_dicom(out, _magnitude((1, 1, 8, 8)), description="x")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert [p.name for p in out.iterdir()] == ["slice00_frame000.dcm"]
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt"):
+        write_dicom(out, _magnitude(), description="x")
+    assert (out / "notes.txt").exists()
+
+
+def test_failure_leaves_the_old_series(tmp_path):
+    out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description="x")
+    with pytest.raises(TypeError):
+        write_dicom(out, _magnitude(), description=None)
+    assert len(list(out.iterdir())) == 1 and len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,67 @@
+"""Films of all slices: one grey window, every frame, sizes that players take."""
+
+import importlib
+import subprocess
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from kgmgt_jax.evaluation.films import GAP, slice_mosaic, write_film
+
+
+def _ramp(t: int = 4, z: int = 3, h: int = 300, w: int = 280) -> np.ndarray:
+    """Slices of constant grey that grow with the slice and the frame."""
+    levels = np.arange(1, z + 1)[None, :] + np.arange(t)[:, None] / 10
+    return np.broadcast_to(levels[..., None, None], (t, z, h, w)).astype(np.float32)
+
+
+def test_slices_lie_in_rows_in_one_grey_window():
+    mosaic = slice_mosaic(_ramp())
+    assert mosaic.shape == (4, 2 * 300 + GAP, 2 * 280 + GAP)
+    centres = [(150, 140), (150, 140 + 280 + GAP), (150 + 300 + GAP, 140)]
+    grey = np.array([[mosaic[t, y, x] for y, x in centres] for t in range(4)])
+    expected = 255 * (np.arange(1, 4) + np.arange(4)[:, None] / 10) / 3.3
+    np.testing.assert_allclose(grey, expected, atol=0.51)
+    assert mosaic[0, 500, 500] == 0  # where there is no fourth slice
+
+
+def test_small_pictures_are_magnified_and_large_ones_reduced():
+    assert slice_mosaic(_ramp(z=1, h=64, w=50)).shape == (4, 256, 200)
+    assert max(slice_mosaic(_ramp(t=1, z=4, h=1500, w=900)).shape) == 1920
+
+
+def test_gif_has_all_frames_and_loops(tmp_path):
+    path = write_film(tmp_path / "new" / "a.gif", _ramp(), fps=20)
+    frames = iio.imread(path)
+    assert frames.shape[:3] == slice_mosaic(_ramp()).shape
+    meta = iio.immeta(path)
+    assert meta["loop"] == 0 and meta["duration"] == 50
+
+
+def test_mp4_repeats_the_beat_and_takes_odd_sizes(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    path = write_film(tmp_path / "a.mp4", _ramp(z=1, h=257, w=255), fps=8)
+    command = [ffmpeg.get_ffmpeg_exe(), "-i", path, "-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert all(word in done.stderr for word in (b"h264", b"256x258", b"8 fps"))
+    frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, 258, 256)
+    assert len(frames) == 40  # 5 s
+    grey = frames[:4, :250, :250].mean(axis=(1, 2))
+    np.testing.assert_allclose(grey, 255 * np.array([1, 1.1, 1.2, 1.3]) / 1.3, atol=4)
+
+
+def test_mp4_without_its_package_is_refused_in_one_line(tmp_path, monkeypatch):
+    def missing(name, *args):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ValueError, match=r"imageio_ffmpeg.*pip install 'kgmgt-jax\[video\]'"):
+        write_film(tmp_path / "a.mp4", _ramp(h=16, w=16))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "fps"), [("a.avi", 12), ("a.gif", 0), ("a.gif", 60)])
+def test_other_films_are_refused(tmp_path, name, fps):
+    with pytest.raises(ValueError, match="expected"):
+        write_film(tmp_path / name, _ramp(h=16, w=16), fps=fps)

@@ -1,0 +1,114 @@
+"""Templates say where images lie; both cover the same field of view."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.evaluation.geometry import read_geometry
+
+pydicom = pytest.importorskip("pydicom")
+nibabel = pytest.importorskip("nibabel")
+
+ROWS, COLUMNS = np.array([0.0, 0.6, -0.8]), np.array([1.0, 0.0, 0.0])
+NORMAL = np.cross(COLUMNS, ROWS)
+ORIGIN, SPACING, GAP = np.array([-120.0, -80.0, 40.0]), (1.5, 2.0), 8.0
+
+
+def write_template(
+    folder: Path, n_slices: int = 2, n_frames: int = 3, size: tuple[int, int] = (20, 30), **more
+) -> Path:
+    """An oblique series whose files are named against their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    series, study, frame = (pydicom.uid.generate_uid() for _ in range(3))
+    for z in range(n_slices):
+        for t in range(n_frames):
+            image = pydicom.Dataset()
+            image.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+            image.SOPInstanceUID = pydicom.uid.generate_uid()
+            image.SeriesInstanceUID, image.StudyInstanceUID = series, study
+            image.FrameOfReferenceUID = frame
+            image.PatientName, image.PatientID, image.Modality = "Doe^Jane", "X7", "MR"
+            image.SeriesNumber, image.InstanceNumber = 4, 1 + z * n_frames + t
+            image.TriggerTime = (0, 37, 80)[t]  # ms, 40 on average
+            image.Rows, image.Columns = size
+            image.PixelSpacing = list(SPACING)
+            image.SliceThickness = GAP
+            image.ImageOrientationPatient = [*COLUMNS, *ROWS]
+            image.ImagePositionPatient = list(ORIGIN + z * GAP * NORMAL)
+            image.add_new((0x0029, 0x0010), "LO", "PRIVATE")
+            image.PixelPaddingValue = 7
+            for name, value in more.items():
+                setattr(image, name, value)
+            image.file_meta = pydicom.dataset.FileMetaDataset()
+            image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+            image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+            image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+            path = folder / f"{9 - z}_{9 - t}.dcm"
+            image.save_as(path, enforce_file_format=True)
+    return folder
+
+
+def _patient(affine: np.ndarray, column: float, row: float, z: float) -> np.ndarray:
+    """Where a pixel lies, in DICOM's axes."""
+    return np.diag([-1, -1, 1]) @ (affine @ [column, row, z, 1])[:3]
+
+
+def test_pixels_lie_where_dicom_says(tmp_path):
+    geometry = read_geometry(write_template(tmp_path / "t"), (3, 2, 20, 30))
+    expected = ORIGIN + 4 * SPACING[1] * COLUMNS + 7 * SPACING[0] * ROWS + GAP * NORMAL
+    np.testing.assert_allclose(_patient(geometry.affine, 4, 7, 1), expected, atol=1e-9)
+
+
+def test_slices_and_frames_are_in_order_whatever_the_names(tmp_path):
+    geometry = read_geometry(write_template(tmp_path / "t"), (3, 2, 20, 30))
+    numbers = [[image.InstanceNumber for image in frames] for frames in geometry.datasets]
+    assert numbers == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_another_matrix_covers_the_same_field(tmp_path):
+    folder = write_template(tmp_path / "t")
+    coarse, fine = (read_geometry(folder, (3, 2, *size)) for size in ((20, 30), (40, 90)))
+    for corner in ((-0.5, -0.5), (29.5, 19.5)):
+        scaled = (3 * (corner[0] + 0.5) - 0.5, 2 * (corner[1] + 0.5) - 0.5)
+        np.testing.assert_allclose(
+            _patient(fine.affine, *scaled, 0), _patient(coarse.affine, *corner, 0), atol=1e-9
+        )
+
+
+@pytest.mark.parametrize(("n_frames", "seconds"), [(3, 0.04), (6, 0.02)])
+def test_frames_share_the_templates_cycle(tmp_path, n_frames, seconds):
+    geometry = read_geometry(write_template(tmp_path / "t"), (n_frames, 2, 20, 30))
+    assert geometry.frame_seconds == pytest.approx(seconds)
+
+
+def test_nifti_template_keeps_its_affine(tmp_path):
+    affine = np.array([[-2, 0, 0, 9], [0, 0.1, 3, 8], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
+    image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), affine)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 0.05))
+    image.to_filename(tmp_path / "t.nii.gz")
+    geometry = read_geometry(tmp_path / "t.nii.gz", (3, 2, 20, 30))
+    np.testing.assert_allclose(geometry.affine, affine, atol=1e-6)
+    assert geometry.frame_seconds == pytest.approx(0.05) and geometry.datasets == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: write_template(f, n_slices=3), "2 slices.*got 3"),
+        (lambda f: write_template(f / "a") and write_template(f / "b").parent, "2 series"),
+        (lambda f: write_template(f, NumberOfFrames=5), "multi-frame"),
+        (lambda f: write_template(f, ImagePositionPatient=None), "where it lies"),
+        (lambda f: f.mkdir() or f, "got none"),
+    ],
+)
+def test_unfit_templates_are_refused_in_one_line(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        read_geometry(make(tmp_path / "t"), (3, 2, 20, 30))
+    assert "\n" not in str(refusal.value)
+
+
+def test_damaged_nifti_is_refused(tmp_path):
+    (tmp_path / "t.nii.gz").write_bytes(b"no")
+    with pytest.raises(ValueError, match="complete NIfTI"):
+        read_geometry(tmp_path / "t.nii.gz", (3, 2, 20, 30))

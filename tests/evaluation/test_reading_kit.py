@@ -1,0 +1,190 @@
+"""Readers see cines without names; their files and the key give the table back."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.evaluation import reading_kit
+from kgmgt_jax.evaluation.reading_kit import (
+    CRITERIA,
+    format_readings,
+    main,
+    pool_readings,
+    write_reading_kit,
+)
+from tests.evaluation.cines import METHODS, beating_disc, reconstructions
+
+CASES = {f"P00{i}": reconstructions(beating_disc(), seed=i) for i in range(3)}
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """Page and key of three cases by three methods."""
+    paths = tmp_path / "page.html", tmp_path / "key.json"
+    return write_reading_kit(*paths, CASES, main="kgmgt", note="Simulated <from> images.", seed=0)
+
+
+def _items(key):
+    return json.loads(key.read_text())["items"]
+
+
+def _write(path, key, reader, choose, **change):
+    """A reader's file with ``choose(case, method)`` for every criterion, ``None`` for none."""
+    scores = {}
+    for name, item in _items(key).items():
+        value = choose(item["case"], item["method"])
+        if value is not None:
+            scores[name] = dict.fromkeys(CRITERIA, value) | {"seconds": 3.5}
+    record = {
+        "format": "cine reading scores",
+        "kit": json.loads(key.read_text())["kit"],
+        "reader": reader,
+        "scores": scores,
+    }
+    path.write_text(json.dumps(record | change))
+    return path
+
+
+def _honest(case, method):
+    return {"zero_filled": 1, "modl": 3, "kgmgt": 5 if case != "P000" else 4}[method]
+
+
+def test_page_tells_neither_methods_nor_cases(kit):
+    text = kit[0].read_text(encoding="utf-8")
+    for name in (*METHODS, *CASES):
+        assert name not in re.sub(r"base64,[\w+/=]+", "", text)
+    assert "Simulated &lt;from&gt; images." in text
+    assert not re.search(r"https?://|url\(", text) and "default-src 'none'" in text
+
+
+def test_every_cine_is_on_the_page_once_in_mixed_order(kit):
+    text = kit[0].read_text(encoding="utf-8")
+    found = re.findall(r'id="item-(\d+)">\{"item":"(\w+)"', text)
+    assert [int(number) for number, _ in found] == list(range(9))
+    items = _items(kit[1])
+    order = [(items[name]["case"], items[name]["method"]) for _, name in found]
+    assert sorted(order) == sorted((c, m) for c in CASES for m in METHODS)
+    assert order != [(c, m) for c in CASES for m in METHODS]
+
+
+def test_pictures_belong_to_their_names(kit):
+    from kgmgt_jax.evaluation.figures import grey_window
+    from kgmgt_jax.evaluation.report.sprites import sprite
+
+    text = kit[0].read_text(encoding="utf-8")
+    window = 1.25 * grey_window(np.concatenate(list(CASES["P001"].values())))
+    name = next(n for n, i in _items(kit[1]).items() if i == {"case": "P001", "method": "modl"})
+    stored = re.search(rf'"item":"{name}","cine":(\{{.*?\}})', text)[1]
+    assert json.loads(stored) == sprite(CASES["P001"]["modl"], window)
+
+
+def test_order_and_names_are_drawn_anew_without_a_seed(tmp_path):
+    kits = []
+    for number in range(2):
+        paths = tmp_path / f"{number}.html", tmp_path / f"{number}.json"
+        kits.append(set(_items(write_reading_kit(*paths, CASES, main="kgmgt")[1])))
+    assert not kits[0] & kits[1]
+
+
+def test_scores_of_all_readers_are_pooled(kit, tmp_path):
+    files = [
+        _write(tmp_path / "a.json", kit[1], "A", _honest),
+        _write(tmp_path / "b.json", kit[1], "B", lambda c, m: max(1, _honest(c, m) - 1)),
+    ]
+    readings, notes = pool_readings(files, kit[1])
+    assert notes == [] and len(readings) == 6
+    assert readings["B / P000"]["kgmgt"]["sharpness"] == [3.0]
+    lines = format_readings(readings, "kgmgt").splitlines()
+    assert lines[0].startswith("6 readings") and "at least 0.0312" in lines[0]
+    row = next(line for line in lines if line.startswith("* kgmgt"))
+    assert row.split()[2:5] == ["4.17", "±", "0.69"]  # of 4 5 5 3 4 4
+    assert "p 0.031" in next(line for line in lines if "modl" in line)
+
+
+def test_cases_with_gaps_are_left_out_and_named(kit, tmp_path):
+    def choose(case, method):
+        return None if (case, method) == ("P001", "modl") or case == "P002" else 3
+
+    path = _write(tmp_path / "a.json", kit[1], "A", choose)
+    readings, notes = pool_readings([path], kit[1])
+    assert list(readings) == ["A / P000"]
+    assert notes == ["A / P001: 2 of 3 methods scored", "A / P002: not scored"]
+
+
+def test_half_scored_cine_counts_as_not_scored(kit, tmp_path):
+    path = _write(tmp_path / "a.json", kit[1], "A", _honest)
+    record = json.loads(path.read_text())
+    name = next(n for n, i in _items(kit[1]).items() if i["case"] == "P000")
+    del record["scores"][name]["artifacts"]
+    path.write_text(json.dumps(record))
+    assert "A / P000" not in pool_readings([path], kit[1])[0]
+
+
+def test_command_prints_the_table_and_writes_csv(kit, tmp_path, capsys):
+    path = _write(tmp_path / "a.json", kit[1], "A", _honest)
+    arguments = [str(path), "--key", str(kit[1]), "--csv", str(tmp_path / "t.csv")]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "General quality" in printed and "* kgmgt" in printed
+    assert (tmp_path / "t.csv").read_text().startswith("method,metric,mean,std,p,")
+    assert main([*arguments, "--main", "modl"]) == 0
+    assert "* modl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kit": "0"}, "of kit"),
+        ({"format": "x"}, "'x'"),
+        ({"scores": {"0": {"quality": 3}}}, "cines of the key"),
+        ({"scores": {}}, "all methods scored"),
+    ],
+)
+def test_unfit_files_end_with_one_line(kit, tmp_path, capsys, change, message):
+    path = _write(tmp_path / "a.json", kit[1], "A", _honest, **change)
+    assert main([str(path), "--key", str(kit[1])]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", [0, 6, "5", 2.5, True])
+def test_scores_outside_the_scale_are_refused(kit, tmp_path, value):
+    path = _write(tmp_path / "a.json", kit[1], "A", lambda c, m: value)
+    with pytest.raises(ValueError, match="scores from 1 to 5"):
+        pool_readings([path], kit[1])
+
+
+def test_a_reader_counts_once(kit, tmp_path):
+    files = [_write(tmp_path / f"{i}.json", kit[1], "A", _honest) for i in range(2)]
+    with pytest.raises(ValueError, match="one file a reader"):
+        pool_readings(files, kit[1])
+
+
+def test_damaged_files_are_refused(kit, tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match="copy it again"):
+        pool_readings([tmp_path / "a.json"], kit[1])
+
+
+@pytest.mark.parametrize(
+    ("cases", "main_method", "message"),
+    [
+        ({}, "kgmgt", "one case or more"),
+        (CASES | {"P9": {"kgmgt": beating_disc()}}, "kgmgt", "same methods"),
+        (CASES, "best", "kgmgt, modl, zero_filled"),
+    ],
+)
+def test_unfair_kits_are_refused(tmp_path, cases, main_method, message):
+    with pytest.raises(ValueError, match=message):
+        write_reading_kit(tmp_path / "p.html", tmp_path / "k.json", cases, main=main_method)
+    with pytest.raises(ValueError, match="different files"):
+        write_reading_kit(tmp_path / "p", tmp_path / "p", CASES, main="kgmgt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_criteria_are_on_the_page(kit):
+    text = kit[0].read_text(encoding="utf-8")
+    for name in CRITERIA:
+        assert text.count(f'<input type="radio" name="{name}"') == len(reading_kit.SCALE) == 5

@@ -1,0 +1,153 @@
+"""Means, deviations and p-values as by hand; tables that lose no digit."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kgmgt_jax.evaluation.statistics import (
+    case_rows,
+    compare,
+    frame_rows,
+    mean_rows,
+    paired_wilcoxon,
+    smallest_p,
+    write_csv,
+)
+
+
+def _scores(n_cases: int = 6, gain: float = 1.0) -> dict:
+    """Two methods on cases of 2 or 3 frames; ours is better by about ``gain`` in every case."""
+    rng = np.random.default_rng(0)
+    scores = {}
+    for case in range(n_cases):
+        start = rng.normal(20, 3, 2 + case % 2)
+        ours = start + gain * (1 + 0.1 * case)
+        scores[f"P{case}"] = {
+            "start": {"psnr": start, "ssim": start / 40},
+            "ours": {"psnr": ours, "ssim": ours / 40},
+        }
+    return scores
+
+
+def test_p_of_five_clear_pairs_by_hand():
+    """All five differences have one sign: 2 of 2^5 assignments of signs are as extreme."""
+    first = np.array([1.0, 2, 3, 4, 5])
+    assert paired_wilcoxon(first, first - [0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 32)
+    assert smallest_p(5) == 2 / 32
+
+
+def test_p_with_one_reversed_pair_by_hand():
+    """W = 1, the smallest difference reversed: sums of ranks 0 and 1 are as extreme, two-sided."""
+    first = np.zeros(5)
+    assert paired_wilcoxon(first, [-0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(4 / 32)
+
+
+def test_p_is_scipys_for_many_pairs():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(0, 1, (2, 200))
+    expected = stats.wilcoxon(first, second + 0.2).pvalue
+    assert paired_wilcoxon(first, second + 0.2) == pytest.approx(expected, rel=1e-12)
+
+
+def test_pairs_without_a_difference_say_nothing():
+    first = np.array([1.0, 2, 3, math.inf, 7, 7])
+    second = np.array([0.9, 1.8, 2.7, math.inf, 7, 7])
+    assert paired_wilcoxon(first, second) == paired_wilcoxon(first[:3], second[:3])
+    assert paired_wilcoxon(first, first) == 1.0
+
+
+def test_perfect_case_is_the_largest_difference():
+    first = np.array([math.inf, 3.0, 2.0, 2.0])
+    assert paired_wilcoxon(first, [0.0, 2.0, 1.5, 1.75]) == pytest.approx(2 / 16)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [([1.0], [1.0, 2.0], "as many"), ([], [], "one or more"), ([math.nan], [1.0], "NaN")],
+)
+def test_what_is_not_paired_is_refused(first, second, message):
+    with pytest.raises(ValueError, match=message):
+        paired_wilcoxon(np.array(first), np.array(second))
+
+
+def test_comparison_pools_frames_and_pairs_cases():
+    scores = _scores()
+    table = compare(scores, "ours")
+    frames = np.concatenate([case["start"]["psnr"] for case in scores.values()])
+    entry = table["start"]["psnr"]
+    assert (entry.mean, entry.std) == pytest.approx((frames.mean(), frames.std()), rel=1e-12)
+    assert (entry.n_cases, entry.n_scores) == (6, 15)
+    assert entry.p == pytest.approx(2 / 64)  # six cases, not fifteen frames
+
+
+def test_main_method_and_single_cases_have_no_p():
+    assert compare(_scores(), "ours")["ours"]["psnr"].p is None
+    assert compare(_scores(n_cases=1), "ours")["start"]["psnr"].p is None
+
+
+def test_means_over_frames_decide_not_single_frames():
+    """First and last frames differ either way; their mean is higher in every case."""
+    scores = {}
+    for case in range(5):
+        swing = 20 * (-1) ** case
+        theirs = 10 + np.array([swing, 1 + case - swing])
+        scores[f"P{case}"] = {"a": {"psnr": np.array([10.0, 10])}, "b": {"psnr": theirs}}
+    assert compare(scores, "a")["b"]["psnr"].p == pytest.approx(2 / 32)
+
+
+@pytest.mark.parametrize(
+    ("scores", "main", "message"),
+    [
+        ({}, "ours", "at least one case"),
+        (_scores(), "theirs", "start, ours"),
+        (_scores(2) | {"P9": {"ours": {"psnr": np.ones(2)}}}, "ours", "P9"),
+        ({"P0": {"ours": {"psnr": np.array([np.nan])}}}, "ours", "NaN"),
+    ],
+)
+def test_unfair_comparisons_are_refused(scores, main, message):
+    with pytest.raises(ValueError, match=message):
+        compare(scores, main)
+
+
+def test_order_of_methods_does_not_matter():
+    scores = _scores(2)
+    scores["P1"] = dict(reversed(scores["P1"].items()))
+    assert compare(scores, "ours")["ours"]["psnr"].n_cases == 2
+
+
+def test_rows_carry_labels_and_every_number():
+    scores = _scores(3)
+    rows = frame_rows(scores, preset="frame", region="heart region")
+    assert len(rows) == 2 * (2 + 3 + 2)
+    assert rows[1] == {
+        "preset": "frame",
+        "region": "heart region",
+        "case": "P0",
+        "frame": 1,
+        "method": "start",
+        "psnr": scores["P0"]["start"]["psnr"][1],
+        "ssim": scores["P0"]["start"]["ssim"][1],
+    }
+    row = case_rows(scores, preset="frame")[3]
+    assert (row["case"], row["method"]) == ("P1", "ours")
+    assert row["psnr_std"] == pytest.approx(scores["P1"]["ours"]["psnr"].std())
+    assert [r["method"] for r in mean_rows(scores, "ours")] == ["start", "start", "ours", "ours"]
+
+
+def test_csv_keeps_digits_and_leaves_blanks(tmp_path):
+    path = write_csv(tmp_path / "new" / "m.csv", mean_rows(_scores(), "ours", preset="frame"))
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    expected = compare(_scores(), "ours")
+    assert float(rows[0]["mean"]) == expected["start"]["psnr"].mean
+    assert rows[-1]["p"] == "" and rows[0]["preset"] == "frame"
+
+
+def test_csv_has_all_columns_of_all_rows(tmp_path):
+    path = write_csv(tmp_path / "m.csv", [{"a": 1}, {"b": "x, y", "a": math.inf}])
+    assert path.read_text() == 'a,b\n1,\ninf,"x, y"\n'
+    with pytest.raises(ValueError, match="at least one row"):
+        write_csv(tmp_path / "none.csv", [])

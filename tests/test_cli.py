@@ -1,0 +1,77 @@
+"""Wrong flags and folders: one line, exit code 2, and nothing compiled."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from kgmgt_jax import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _train(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "train.py", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (
+            ["--config.model.widht=8"],
+            "--config.model.widht=8: the configuration has no field 'widht'",
+        ),
+        (["--config=configs/kgmgt.py:large"], "variants are base, released and tiny, got 'large'"),
+        (["--replay"], "expected a batch in not_finite/, got none"),
+    ],
+)
+def test_wrong_flag_is_one_line(tmp_path, arguments, words):
+    done = _train(f"--workdir={tmp_path}", *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and words in line
+
+
+def test_folder_of_something_else_is_one_line_and_stays_as_it_is(tmp_path):
+    (tmp_path / "scan.dcm").write_text("")
+    done = _train(f"--workdir={tmp_path}", JAX_COMPILATION_CACHE_DIR="")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path}: expected a new folder") and "scan.dcm" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.dcm"]
+
+
+@pytest.mark.parametrize(
+    "message, line",
+    [
+        ("'\\'widht\\'\\nDid you mean \"width\" instead of \"widht\"?'", "'widht'; Did you mean"),
+        ("'profil'", "--config.profil=1: the configuration has no field 'profil'"),
+        ("flag --workdir=None: is required", "flag --workdir=None: is required"),
+        ("Traceback\n  File x\nValueError: variants are a, b\n", "ValueError: variants are a, b"),
+    ],
+)
+def test_message_about_a_flag_names_it(monkeypatch, message, line):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config.model.widht=8", "--config.profil=1"])
+    assert line in cli._about_flags(message)
+
+
+@pytest.mark.parametrize("set_by_user", [True, False])
+def test_compiled_programs_go_where_the_user_said_first(monkeypatch, tmp_path, set_by_user):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", "/theirs" if set_by_user else None)
+        cli._use_compilation_cache(lambda: tmp_path / "xla_cache")
+        wanted = "/theirs" if set_by_user else str(tmp_path / "xla_cache")
+        assert jax.config.jax_compilation_cache_dir == wanted
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

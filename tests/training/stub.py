@@ -1,0 +1,57 @@
+"""A network of two convolutions in place of KGMgT, for tests of what surrounds it."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from kgmgt_jax.models.kgmgt import Reconstruction
+from kgmgt_jax.models.layers import Layers
+from kgmgt_jax.mri.fourier import to_channels, to_complex
+from kgmgt_jax.training import loop
+from tests.training.small import small_config
+
+
+class TwoConvolutions(nn.Module):
+    """Called as KGMgT is, and as differentiable; compiles in a second instead of a minute."""
+
+    @nn.compact
+    def __call__(self, target, preceding, succeeding, measurement=None, *, train=False):
+        before = to_channels(jnp.stack([target, preceding]).mean(axis=0))
+        mentor = to_channels(target) + Layers().conv(2, scale=0.1, name="mentor_net")(before)
+        both = jnp.concatenate([mentor, to_channels(succeeding)], axis=-1)
+        image = mentor + Layers().conv(2, scale=0.1, name="learner_net")(both)
+        return Reconstruction(to_complex(image), to_complex(mentor))
+
+
+@pytest.fixture(scope="module")
+def stub():
+    """The stub in the network's place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "build_model", lambda _: TwoConvolutions())
+        yield
+
+
+def loop_config(**model):
+    """A run of eight steps with a critic, checkpointed after each."""
+    config = small_config(**model)
+    config.data.update(crop=(32, 32), batch_size=4, acs=4)
+    config.loss.adversarial = 1e-3
+    config.train.update(n_steps=8, log_every=1, eval_every=2, checkpoint_every=1)
+    config.train.tensorboard = False
+    return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Keeps the compiled steps, since each run is that of a process of its own."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)

@@ -1,0 +1,60 @@
+"""Weights alone: what is in the export, how small it is, and that it reads as a checkpoint."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.kgmgt import get_config
+from kgmgt_jax.training.checkpoint import load_weights, save_weights
+from kgmgt_jax.training.export import export_weights, main
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "checkpoint"
+    config = get_config("tiny").to_dict()
+    config["data"]["train"] = "/home/someone/private"
+    kernel = np.random.default_rng(0).standard_normal((300, 300), np.float32)
+    save_weights(path, config, {"params": {"kernel": kernel}, "batch_stats": {"n": np.arange(3)}})
+    return path
+
+
+def _size(path):
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def test_export_is_the_weights_and_the_network(checkpoint, tmp_path):
+    out = export_weights(checkpoint, tmp_path / "out")
+    config, weights = load_weights(out)
+    assert config.model.to_dict() == get_config("tiny").model.to_dict()
+    assert config.data.circular is True and "train" not in config.data
+    jax.tree.map(np.testing.assert_array_equal, weights, load_weights(checkpoint)[1])
+
+
+@pytest.mark.parametrize("dtype, digits", [("bfloat16", 2**-8), ("float16", 2**-11)])
+def test_smaller_types_halve_the_size_and_read_as_float32(checkpoint, tmp_path, dtype, digits):
+    out = export_weights(checkpoint, tmp_path / "out", dtype=dtype)
+    assert _size(out) < 0.6 * _size(checkpoint)
+    weights, wanted = (load_weights(path)[1] for path in (out, checkpoint))
+    kernel = weights["params"]["kernel"]
+    assert kernel.dtype == np.float32 and weights["batch_stats"]["n"].dtype == np.arange(3).dtype
+    assert not np.array_equal(kernel, wanted["params"]["kernel"])
+    np.testing.assert_allclose(kernel, wanted["params"]["kernel"], rtol=digits, atol=1e-7)
+
+
+def test_values_out_of_range_are_refused(tmp_path):
+    config = get_config("tiny").to_dict()
+    save_weights(tmp_path / "large", config, {"params": {"a": np.array([1e6], np.float32)}})
+    with pytest.raises(ValueError, match="expected values within float16"):
+        export_weights(tmp_path / "large", tmp_path / "out", dtype="float16")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line_prints_the_size_or_one_line(checkpoint, tmp_path, capsys):
+    assert main([str(checkpoint), "--out", str(tmp_path / "out")]) == 0
+    assert f"{tmp_path / 'out'}: 0.3 MiB" in capsys.readouterr().out
+    assert main([str(checkpoint), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1

@@ -1,0 +1,122 @@
+"""Two processes of two devices each take the steps of one device."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from kgmgt_jax.training import parallel
+from tests.training.small import random_batch
+from tests.training.toy import TOY, check_alike, small_kgmgt, three_steps, toy_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def _two_processes(network, folder):
+    """What each of two processes of two devices saw of the three steps."""
+    common = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": "2",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    }
+    command = [sys.executable, "-m", "tests.training.worker", network, str(folder / "{}.npz")]
+    processes = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | common | {"RANK": str(rank)}, stderr=subprocess.PIPE
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=900)
+            assert process.returncode == 0, errors.decode()
+    finally:
+        for process in processes:
+            process.kill()
+    results = [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
+    assert [int(r.pop("n_processes")) for r in results] == [2, 2]
+    return results
+
+
+def test_two_processes_take_the_steps_of_one_device(tmp_path):
+    want = three_steps(TOY, toy_config(), parallel.make_mesh(1), random_batch(4))
+    for got in _two_processes("toy", tmp_path):
+        check_alike(got, want)
+
+
+@pytest.mark.slow
+def test_whole_network_takes_the_same_steps_on_any_devices(tmp_path):
+    networks, config = small_kgmgt()
+    one, four = (
+        three_steps(networks, config, parallel.make_mesh(n), random_batch(4)) for n in (1, 4)
+    )
+    check_alike(four, one)
+    for got in _two_processes("kgmgt", tmp_path):
+        check_alike(got, one)
+
+
+LAUNCHED = {"MASTER_ADDR": "host", "MASTER_PORT": "1000", "WORLD_SIZE": "4", "RANK": "3"}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What ``jax.distributed.initialize`` was called with."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        LAUNCHED | {"WORLD_SIZE": "1", "RANK": "0"},
+        {"SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "1"},
+        {"SLURM_NTASKS": "4"},  # a batch script outside srun
+        {"TPU_WORKER_HOSTNAMES": "localhost"},
+    ],
+)
+def test_a_process_by_itself_joins_nobody(joined, environment):
+    parallel.initialise_distributed(environment)
+    assert joined == []
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_STEP_NODELIST": "a,b", "SLURM_NTASKS": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "2"},
+        {"TPU_WORKER_HOSTNAMES": "a,b"},
+        {"KGMGT_DISTRIBUTED": "1"},
+    ],
+)
+def test_schedulers_are_left_to_jax(joined, environment):
+    parallel.initialise_distributed(environment)
+    assert joined == [{}]
+
+
+def test_launcher_s_variables_are_understood(joined):
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    parallel.initialise_distributed(LAUNCHED)
+    parallel.initialise_distributed(LAUNCHED | torchrun)
+    plain = {"coordinator_address": "host:1000", "num_processes": 4, "process_id": 3}
+    elastic = plain | {"coordinator_address": "host:1001", "local_device_ids": [1]}
+    assert joined == [plain, elastic]
+
+
+def test_missing_launcher_variables_are_named():
+    with pytest.raises(ValueError, match=r"got no \['MASTER_PORT'\]"):
+        parallel.initialise_distributed({k: v for k, v in LAUNCHED.items() if k != "MASTER_PORT"})
