@@ -5,6 +5,7 @@ from absl import flags
 from kgmgt_jax import cli
 from kgmgt_jax.evaluation.evaluate import Method
 from kgmgt_jax.evaluation.files import reconstruct_file
+from kgmgt_jax.evaluation.outputs import FORMATS
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Training workdir (best, else last) or one checkpoint.", required=True
@@ -14,6 +15,12 @@ _MASK = flags.DEFINE_string("mask", None, "Mask file, where it does not lie besi
 _REFERENCE = flags.DEFINE_string("reference", None, "Fully sampled file, for metrics.")
 _KEY = flags.DEFINE_string("key", None, "Dataset of the k-space, where no known format names it.")
 _AXES = flags.DEFINE_string("axes", None, "Order of its axes as h5py sees them, as kx,ky,coil.")
+_FORMATS = flags.DEFINE_list(
+    "formats", ["mat"], f"What to write the images as, of {', '.join(FORMATS)}."
+)
+_TEMPLATE = flags.DEFINE_string(
+    "template", None, "DICOM series or NIfTI file whose geometry the images take over."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -29,6 +36,8 @@ def main(argv: list[str]) -> None:
         _REFERENCE.value,
         key=_KEY.value,
         axes=_AXES.value,
+        formats=_FORMATS.value,
+        template=_TEMPLATE.value,
     )
     print(report)
 

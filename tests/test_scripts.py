@@ -62,7 +62,8 @@ def _complex(path, key):
 
 
 def test_reconstruct_writes_images_that_keep_the_measurement(work, files, tmp_path):
-    done = _reconstruct(work, files["under"], tmp_path, f"--reference={files['full']}")
+    more = (f"--reference={files['full']}", "--formats=mat,nii")
+    done = _reconstruct(work, files["under"], tmp_path, *more)
     assert done.returncode == 0, done.stderr
     image = _complex(tmp_path / "cine_sax_recon.mat", "reconstruction")
     measured = _complex(files["under"], "kspace_single_sub04")
@@ -74,7 +75,7 @@ def test_reconstruct_writes_images_that_keep_the_measurement(work, files, tmp_pa
     error = np.linalg.norm((kspace - measured)[..., mask]) / np.linalg.norm(measured)
     assert error < 1e-5
     assert "zero_filled" in done.stdout and "PSNR" in done.stdout
-    for name in ("cine_sax.png", "cine_sax.gif", "cine_sax_metrics.json"):
+    for name in ("cine_sax.png", "cine_sax.gif", "cine_sax_metrics.json", "cine_sax_recon.nii.gz"):
         assert (tmp_path / name).stat().st_size > 0
 
 
@@ -93,7 +94,8 @@ def test_eval_scores_and_compares(work, files, tmp_path):
     assert metrics["preset"] == "frame" and 2 < metrics["acceleration"] < 4
     assert metrics["methods"]["kgmgt"] == metrics["methods"]["untrained"]
     assert {"mean", "std"} == metrics["methods"]["kgmgt"]["ssim"].keys()
-    assert (tmp_path / "figure.png").is_file() and (tmp_path / "cine.gif").is_file()
+    for name in ("figure.png", "cine.gif", "report.html", "scores_mean.csv"):
+        assert (tmp_path / name).stat().st_size > 0
 
 
 def _copy(path, target, change):

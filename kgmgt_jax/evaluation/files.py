@@ -1,41 +1,68 @@
 """Reconstructing a user's file."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Complex64, Float32
 from tqdm import tqdm
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, read_file
-from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.evaluation.evaluate import Method
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
+from kgmgt_jax.evaluation.outputs import (
+    ImageVolume,
+    check_formats,
+    consistent_images,
+    write_outputs,
+)
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.mri.coils import estimate_sens
 
-__all__ = ["reconstruct_case", "reconstruct_file"]
+__all__ = ["Reconstructed", "reconstruct_case", "reconstruct_file"]
 
-_KEY = "reconstruction"
 _PRESET = "frame"
 
 
+class Reconstructed(NamedTuple):
+    """Images of a slice, in the units of the file.
+
+    Attributes:
+        image: complex, coil-combined.
+        magnitude: what a fully sampled scan is compared by.
+        zero_filled: complex, coil-combined, of the measured samples alone.
+    """
+
+    image: Complex64[np.ndarray, "t h w"]
+    magnitude: Float32[np.ndarray, "t h w"]
+    zero_filled: Complex64[np.ndarray, "t h w"]
+
+
 def reconstruct_case(
-    case: CineCase, method: Method, progress=None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reconstruction and zero-filled images (t, h, w), complex, in the units of the file.
+    case: CineCase, method: Method, progress: Callable[[int], Any] | None = None
+) -> Reconstructed:
+    """Reconstructs a slice; every measured sample is kept, see `consistent_images`.
 
     A cine of one frame is its own reference. Sensitivities that the file lacks are estimated from
     the calibration lines of the time average.
+
+    Args:
+        case: undersampled k-space.
+        method: the network.
+        progress: called with the number of frames done after each.
     """
     sens = case.sens
     if sens is None and case.n_coils > 1:
         arrays = (jnp.asarray(case.kspace), jnp.asarray(case.mask))
         sens = np.asarray(estimate_sens(*arrays, method=method.sens))
     image = method.reconstruct(case.kspace, case.mask, sens, progress)
-    return image, coil_combine(ifft2c(case.kspace), sens)
+    kept = consistent_images(image, case.kspace, case.mask, sens)
+    return Reconstructed(*kept, coil_combine(ifft2c(case.kspace), sens))
 
 
 def reconstruct_file(
@@ -47,12 +74,13 @@ def reconstruct_file(
     *,
     key: str | None = None,
     axes: str | None = None,
+    formats: Sequence[str] = ("mat",),
+    template: str | Path | None = None,
 ) -> str:
     """Reconstructs every slice of a file; writes images, a figure and a GIF.
 
-    ``<name>_recon.mat`` (MATLAB v7.3) holds complex ``reconstruction``, h5py axes (t, z, ky, kx),
-    in the units and orientation of the input. Pictures show the middle slice. Nothing is written
-    before all of it is there.
+    Images have the units and orientation of the input; see `outputs` for the formats. Pictures
+    show the middle slice. Nothing is written before all of it is there.
 
     Args:
         path: undersampled k-space.
@@ -62,6 +90,8 @@ def reconstruct_file(
         reference: the fully sampled file, for metrics.
         key: dataset that holds the k-space, where no known format names it.
         axes: order of its axes, e.g. ``"kx,ky,coil"``.
+        formats: of the images, see `write_outputs`.
+        template: DICOM series or NIfTI file whose geometry is taken over.
 
     Returns:
         What was done and written, to print.
@@ -71,34 +101,39 @@ def reconstruct_file(
     """
     file = read_file(path, mask=mask, key=key, axes=axes)
     truth = None if reference is None else _open_reference(reference, file)
-    images, zero_filled = [], []
+    check_formats(formats)
+    slices: list[Reconstructed] = []
     total = len(file) * file.slice_shape[0]
     with tqdm(
         total=total, desc="reconstruct", unit="frame", dynamic_ncols=True, mininterval=1
     ) as bar:
         for case in file:
-            image, start = reconstruct_case(case, method, bar.update)
-            images.append(image)
-            zero_filled.append(start)
+            slices.append(reconstruct_case(case, method, bar.update))
     references = None if truth is None else [_root_sum_of_squares(case) for case in truth]
 
-    acceleration = file[0].true_acceleration
+    meta, acceleration = file[0].meta, file[0].true_acceleration
     name, out = Path(path).stem, Path(out)
     lines = [f"{path}: {len(file)} slices, true acceleration {acceleration:.2f}"]
-    written = [write_mat(out / f"{name}_recon.mat", _KEY, np.stack(images, axis=1))]
+    volume = ImageVolume(
+        np.stack([each.image for each in slices], axis=1),
+        np.stack([each.magnitude for each in slices], axis=1),
+        f"{method.name} reconstruction, true acceleration {acceleration:.2f}",
+        attributes={"true_acceleration": acceleration, "simulation": meta.simulation},
+    )
+    written = write_outputs(out, name, volume, formats, template=template)
     if references is not None:
         scores = {
             f"slice{z}": {
                 k: evaluate(references[z], np.abs(v), _PRESET)
-                for k, v in (("zero_filled", zero_filled[z]), (method.name, images[z]))
+                for k, v in (("zero_filled", each.zero_filled), (method.name, each.magnitude))
             }
-            for z in range(len(file))
+            for z, each in enumerate(slices)
         }
         metrics = write_metrics_json(
             out / f"{name}_metrics.json",
             scores,
             preset=_PRESET,
-            acceleration={"nominal": file[0].meta.nominal_acceleration, "true": acceleration},
+            acceleration={"nominal": meta.nominal_acceleration, "true": acceleration},
         )
         lines.append(format_table(metrics))
         written.append(out / f"{name}_metrics.json")
@@ -108,14 +143,14 @@ def reconstruct_file(
     written.append(
         comparison_figure(
             out / f"{name}.png",
-            images[z],
-            zero_filled=zero_filled[z],
+            slices[z].magnitude,
+            zero_filled=slices[z].zero_filled,
             reference=shown,
             title=title,
         )
     )
     panels = {} if shown is None else {"reference": shown}
-    panels |= {"zero-filled": zero_filled[z], method.name: images[z]}
+    panels |= {"zero-filled": slices[z].zero_filled, method.name: slices[z].magnitude}
     written.append(cine_gif(out / f"{name}.gif", panels))
     return "\n".join([*lines, *map(str, written)])
 

@@ -32,7 +32,7 @@ from kgmgt_jax.evaluation.dicom_output import write_dicom
 from kgmgt_jax.evaluation.films import write_film
 from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
 
-__all__ = ["FORMATS", "ImageVolume", "consistent_images", "write_outputs"]
+__all__ = ["FORMATS", "ImageVolume", "check_formats", "consistent_images", "write_outputs"]
 
 _UNITS = {"mm": "mm", "s": "sec"}
 
@@ -107,6 +107,16 @@ def consistent_images(
     return combined.astype(np.complex64), magnitude.astype(np.float32)
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises ``ValueError`` for a format that is unknown or needs a package that is missing."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown=}")
+    for kind in formats:
+        for package, extra in _PACKAGES.get(kind, {}).items():
+            _import(package, extra, kind)
+
+
 def write_outputs(
     folder: str | Path,
     name: str,
@@ -134,12 +144,7 @@ def write_outputs(
         ValueError: if a format is unknown, needs a package that is missing, the template is
             unreadable or has other slices, or NAME_dicom holds other files.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown=}")
-    for kind in formats:
-        for package, extra in _PACKAGES.get(kind, {}).items():
-            _import(package, extra, kind)
+    check_formats(formats)
     geometry = None
     if template is not None:
         geometry = read_geometry(template, volume.magnitude.shape)
