@@ -96,9 +96,10 @@ def _check_optimizer(section: str, fields: Any) -> None:
 
 
 def _check_steps(train: Any, batch_size: int) -> None:
-    for name in ("n_steps", "n_critic", "accumulation", "model_parallel"):
-        if train[name] < 1:
-            _refuse(f"train.{name}", "1 or more", train[name])
+    least = {"n_steps": 0, "n_critic": 1, "accumulation": 1, "model_parallel": 1}
+    for name, bound in least.items():
+        if train[name] < bound:
+            _refuse(f"train.{name}", f"{bound} or more", train[name])
     if batch_size % train.accumulation:
         got = {"accumulation": train.accumulation, "batch_size": batch_size}
         _refuse("train.accumulation", "a divisor of config.data.batch_size", got)
