@@ -55,6 +55,8 @@ def build_model(config: Mapping[str, Any]) -> KGMgT:
     unknown = set(fields) - set(KGMgT.__dataclass_fields__)
     if unknown:
         raise ValueError(f"unknown fields in config.model: {sorted(unknown)}")
+    if fields.get("rect_window") == (None,):  # what ml_collections makes of =None for a tuple
+        fields["rect_window"] = None
     return KGMgT(**fields)
 
 

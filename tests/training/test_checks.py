@@ -3,6 +3,7 @@
 import pytest
 
 from configs.kgmgt import get_config
+from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.training.checks import check_config
 
 
@@ -49,3 +50,10 @@ def test_unknown_fields_are_named(section):
         config[section].typo = 1
     with pytest.raises(ValueError, match=r"unknown fields.*\['typo'\]"):
         check_config(config)
+
+
+def test_a_window_switched_off_on_the_command_line_is_off():
+    config = get_config("tiny")
+    config.model.rect_window = (None,)  # what ml_collections makes of =None
+    check_config(config)
+    assert build_model(config.model).rect_window is None
