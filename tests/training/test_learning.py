@@ -96,7 +96,10 @@ def test_a_triplet_is_learnt_by_heart_with_critic_and_perceptual_loss():
 def test_half_precision_costs_no_image_quality(by_l1):
     """On phantoms the network has not seen."""
     state, config = by_l1[0], get_config("tiny")
-    batches = [_frames(seed, 0.005, tuple(range(8))) for seed in (11, 12)]
+    batches = [
+        {k: jnp.asarray(v) for k, v in _frames(seed, 0.005, tuple(range(8))).items()}
+        for seed in (11, 12)
+    ]
     scores = {}
     for dtype in ("float32", "bfloat16"):
         config.model.dtype = dtype
