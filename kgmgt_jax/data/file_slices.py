@@ -149,6 +149,6 @@ def _info(file: CineFile, z: int) -> SliceInfo:
         subject=file.name.split("/")[0],
         view="",
         shape=file.slice_shape,
-        simulated=hasattr(file, "simulation"),
+        simulation=str(file.simulation),
         source=str(file.path),
     )

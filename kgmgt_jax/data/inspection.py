@@ -91,7 +91,7 @@ def format_findings(findings: Sequence[Finding], root: str | Path) -> str:
         lines += ["", "problems", *(f"  {problem}" for problem in problems)]
     n_cases = sum(len(finding.cases) for finding in findings)
     n_simulated = sum(len(finding.cases) for finding in findings if finding.simulated)
-    sums = f"{len(findings)} files, {n_cases} cases ({n_simulated} simulated from images)"
+    sums = f"{len(findings)} files, {n_cases} cases ({n_simulated} simulated)"
     return "\n".join([*lines, "", f"{sums}, {len(problems)} problems"])
 
 

@@ -24,7 +24,7 @@ class SliceInfo:
             subject never lie in different splits.
         view: Cardiac view, e.g. ``"sax"``; empty where unknown.
         shape: Frames, coils, rows and columns of the coil images: ``(t, n, h, w)``.
-        simulated: Whether the k-space was computed from images instead of measured.
+        simulation: How the k-space was simulated; empty for measured k-space.
         source: Path of the file the slice comes from.
     """
 
@@ -32,8 +32,13 @@ class SliceInfo:
     subject: str
     view: str
     shape: tuple[int, int, int, int]
-    simulated: bool
+    simulation: str
     source: str
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the k-space was computed from images instead of measured."""
+        return bool(self.simulation)
 
 
 class SliceSource(Protocol):

@@ -11,7 +11,7 @@ from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.transforms import fft2c, triplets
 
-__all__ = ["RetrospectiveCase", "validation_batches", "validation_cases"]
+__all__ = ["RetrospectiveCase", "case_mask", "validation_batches", "validation_cases"]
 
 
 class RetrospectiveCase(NamedTuple):
@@ -36,6 +36,13 @@ class RetrospectiveCase(NamedTuple):
         targets = range(len(self.kspace))
         arrays = (self.kspace, self.mask, self.sens)
         return triplets(*arrays, targets, circular=circular, input_fill=input_fill)
+
+
+def case_mask(
+    masks: MaskSampler, name: str, shape: tuple[int, int, int], seed: int = 0
+) -> Float32[np.ndarray, "t h w"]:
+    """The mask of a case: it depends on the seed, the name and the shape (t, h, w) only."""
+    return masks.draw(np.random.default_rng([seed, zlib.crc32(name.encode())]), shape)
 
 
 def validation_cases(
@@ -63,8 +70,7 @@ def validation_cases(
     def cases() -> Iterator[RetrospectiveCase]:
         for number, info in enumerate(source.slices):
             t, _, h, w = info.shape
-            rng = np.random.default_rng([seed, zlib.crc32(info.name.encode())])
-            mask = masks.draw(rng, (t, h, w))
+            mask = case_mask(masks, info.name, (t, h, w), seed)
             kspace = fft2c(source.images(number, range(t)))
             sens = source.sens(number)
             yield RetrospectiveCase(kspace, mask, sens, info.name, info.simulated)

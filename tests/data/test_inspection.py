@@ -59,7 +59,7 @@ def test_inspect_prints_table_problems_and_sums(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "images, simulated" in told and "3 x 9 x 8" in told
     assert "broken.mat: expected a complete HDF5 file" in told
-    assert told.strip().endswith("3 files, 2 cases (2 simulated from images), 1 problems")
+    assert told.strip().endswith("3 files, 2 cases (2 simulated), 1 problems")
 
 
 def test_inspect_lists_the_measured_frame_as_a_problem_and_reads_it_when_told(data_dir, capsys):

@@ -26,19 +26,22 @@ from kgmgt_jax.data.formats.base import CineFile, DataWarning
 from kgmgt_jax.data.formats.opening import (
     ReadOptions,
     find_files,
+    is_full,
     open_files,
     open_unit,
     read_file,
 )
-from kgmgt_jax.data.formats.recognise import Unit, find_units
+from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units
 
 __all__ = [
+    "IMAGES",
     "CineFile",
     "DataWarning",
     "ReadOptions",
     "Unit",
     "find_files",
     "find_units",
+    "is_full",
     "open_files",
     "open_unit",
     "read_file",

@@ -28,6 +28,7 @@ __all__ = [
     "list_arrays",
     "open_hdf5",
     "read_array",
+    "read_attribute",
 ]
 
 _DENSEST = 1100  # deflate, the densest compression in use, shrinks at most 1032-fold
@@ -84,6 +85,22 @@ def read_array(path: str | Path, key: str, index: Any = ()) -> np.ndarray:
         dataset = get_dataset(file, key)
         _check_dataset(path, dataset)
         return _plain(np.asarray(dataset[index]))
+
+
+def read_attribute(path: str | Path, key: str, name: str) -> str:
+    """Text that an array of an HDF5 file has as an attribute; empty where there is none.
+
+    Raises:
+        DataError: If the file is missing or damaged, or has no such array.
+    """
+    path = _existing(path)
+    if _is_npy(path) or _is_mat5(path):
+        return ""
+    with open_hdf5(path) as file:
+        value = get_dataset(file, key).attrs.get(name, "")
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""
 
 
 @contextmanager

@@ -37,8 +37,11 @@ class CineFile(Sequence[CineCase], ABC):
         n_slices: Slices in the file; equal to ``len()`` unless some are left out.
         slice_shape: Shape of every slice, ``(t, n, h, w)``.
         fully_sampled: Whether every sample was acquired.
+        simulation: How the k-space is simulated; empty for measured k-space.
         notes: What else a user should know, one sentence each.
     """
+
+    simulation: object = ""
 
     def __init__(
         self,

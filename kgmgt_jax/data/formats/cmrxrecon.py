@@ -34,7 +34,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays, read_array
+from kgmgt_jax.data.formats.arrays import (
+    ArrayInfo,
+    list_arrays,
+    read_array,
+    read_attribute,
+)
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import CineFile, DataWarning, measured_pattern
 from kgmgt_jax.data.formats.masks import number_in, read_mask
@@ -131,6 +136,7 @@ class CmrxreconFile(CineFile):
             fully_sampled=is_full_key(key),
             notes=_warn(path, bad),
         )
+        self.simulation = read_attribute(path, key, "simulation")
         self._view = path.stem.split("_kus_")[0].removeprefix("cine_")
         self._mask, self._mask_source = self._find_mask(mask)
 
@@ -147,6 +153,7 @@ class CmrxreconFile(CineFile):
             view=self._view,
             is_stack=not self._view.startswith("lax"),
             mask_source=self._mask_source,
+            simulation=self.simulation,
         )
         case = CineCase(kspace, self._mask.copy(), meta)
         if self._mask_is_foreign and not np.array_equal(self._mask, measured_pattern(case.kspace)):

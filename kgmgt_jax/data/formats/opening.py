@@ -20,7 +20,7 @@ from kgmgt_jax.data.formats.ocmr import IsmrmrdFile
 from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units, recognise
 from kgmgt_jax.data.simulation import Simulation
 
-__all__ = ["ReadOptions", "find_files", "open_files", "open_unit", "read_file"]
+__all__ = ["ReadOptions", "find_files", "is_full", "open_files", "open_unit", "read_file"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[P
         good = [unit for unit in good if unit.format not in IMAGES]
     files = [unit.path for unit in good]
     if fully_sampled is not None:
-        files = [unit.path for unit in good if _is_full(unit) == fully_sampled]
+        files = [unit.path for unit in good if is_full(unit) == fully_sampled]
         if not files:
             wanted = "fully sampled" if fully_sampled else "undersampled"
             raise DataError(root, f"{wanted} cine_*.mat files", "none of that kind")
@@ -174,8 +174,12 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
     return NamedFile(path, key=name, axes=axes, mask=mask)
 
 
-def _is_full(unit: Unit) -> bool:
-    """Whether a file is fully sampled; CMRxRecon's keys say so without its mask."""
+def is_full(unit: Unit) -> bool:
+    """Whether a file is fully sampled; CMRxRecon's keys say so without its mask.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
     if unit.format == "cmrxrecon":
         return cmrxrecon.is_full_key(cmrxrecon.kspace_key(list_arrays(unit.path)) or "")
     return all(file.fully_sampled for file in open_unit(unit))

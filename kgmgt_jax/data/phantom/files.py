@@ -11,7 +11,10 @@ from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.phantom.cine import is_count, make_cine
 from kgmgt_jax.mri.sampling import uniform
 
-__all__ = ["write_cmrxrecon2023"]
+__all__ = ["SIMULATION", "write_cmrxrecon2023"]
+
+SIMULATION = "simulated phantom"
+"""What the files say about themselves, in the attribute ``simulation`` of the k-space."""
 
 
 def write_cmrxrecon2023(
@@ -32,7 +35,8 @@ def write_cmrxrecon2023(
     for each acceleration R, ``AccFactorRR`` with the k-space times the mask and the mask itself:
     every R-th line from the first and the ``acs`` central ones. Complex numbers are compounds of
     ``real`` and ``imag``, in h5py's order (t, z, coil, ky, kx), without the coil axis for one coil.
-    Files appear under their names only once complete. Patients are numbered from 1.
+    Files appear under their names only once complete, and say that they are simulated. Patients are
+    numbered from 1.
 
     Args:
         root: folder to write below; created as needed, existing files are replaced.
@@ -91,11 +95,11 @@ def _write_patient(
     prefix = "kspace_single" if kspace.ndim == 4 else "kspace"
     masks = {r: _uniform_mask(kspace.shape[-2:], r, acs) for r in accelerations}
     full = top / "FullSample" / patient / f"cine_{view}.mat"
-    written = [write_mat(full, f"{prefix}_full", kspace)]
+    written = [write_mat(full, f"{prefix}_full", kspace, SIMULATION)]
     for acceleration, mask in masks.items():
         folder = top / f"AccFactor{acceleration:02d}" / patient
         name, measured = f"{prefix}_sub{acceleration:02d}", kspace * mask.astype(np.float32)
-        written.append(write_mat(folder / f"cine_{view}.mat", name, measured))
+        written.append(write_mat(folder / f"cine_{view}.mat", name, measured, SIMULATION))
         path = folder / f"cine_{view}_mask.mat"
         written.append(write_mat(path, f"mask{acceleration:02d}", mask))
     return written

@@ -164,7 +164,7 @@ def _info(entry: dict[str, Any]) -> SliceInfo:
         subject=entry["subject"],
         view=entry["view"],
         shape=(t, n, h, w),
-        simulated=bool(entry["simulation"]),
+        simulation=entry["simulation"],
         source=entry["source"],
     )
 

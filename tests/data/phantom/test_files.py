@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.phantom import files, make_cine, write_cmrxrecon2023
 
 SMALL = {"shape": (48, 40), "n_frames": 3}
@@ -90,6 +91,11 @@ def test_files_start_like_matlab_7_3(tree):
     header = tree[1][0].read_bytes()[:128]
     assert header.startswith(b"MATLAB 7.3 MAT-file")
     assert header.endswith(b"\x00\x02IM")
+
+
+def test_kspace_files_say_that_they_are_simulated(tree):
+    cases = [read_file(path)[0] for path in tree[1] if "_mask" not in path.name]
+    assert {case.meta.simulation for case in cases} == {"simulated phantom"}
 
 
 def test_a_failed_write_leaves_no_file(tmp_path, monkeypatch):
