@@ -29,7 +29,7 @@ import numpy as np
 
 from kgmgt_jax.types import Array, Float
 
-__all__ = ["PRESETS", "Preset", "evaluate", "nmse", "psnr", "ssim"]
+__all__ = ["PRESETS", "Preset", "evaluate", "nmse", "psnr", "ssim", "ssim_map"]
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03
@@ -61,18 +61,43 @@ def psnr(reference: Images, prediction: Images, data_range: DataRange) -> Float[
 
 @jax.jit
 def ssim(reference: Images, prediction: Images, data_range: DataRange) -> Float[Array, "*b"]:
-    """Structural similarity of each image, with scikit-image's default definition.
-
-    Over uniform 7x7 windows with means μ, sample (n - 1) variances σ^2 and covariance σ_rp::
-
-        S = (2 μ_r μ_p + C1)(2 σ_rp + C2) / ((μ_r^2 + μ_p^2 + C1)(σ_r^2 + σ_p^2 + C2))
-
-    with C1 = (0.01 L)^2, C2 = (0.03 L)^2, averaged over all windows inside the image.
+    """Structural similarity of each image: the mean of :func:`ssim_map` over its windows.
 
     Args:
         reference: magnitude images r, at least 7x7.
         prediction: magnitude images p.
         data_range: L > 0, one for all or one an image.
+
+    Raises:
+        ValueError: if the shapes differ, or are smaller than the window.
+        TypeError: if an image is complex.
+    """
+    reference, prediction = _pair(reference, prediction)
+    windows = ssim_map(reference, prediction, _per_image(data_range, reference))
+    return jnp.mean(windows, axis=(-2, -1))
+
+
+@jax.jit
+def ssim_map(
+    reference: Images,
+    prediction: Images,
+    data_range: float | int | Float[Array | np.ndarray, "..."],
+) -> Float[Array, "*b y x"]:
+    """Structural similarity in every window inside an image, scikit-image's default definition.
+
+    Over uniform 7x7 windows with means μ, sample (n - 1) variances σ^2 and covariance σ_rp::
+
+        S = (2 μ_r μ_p + C1)(2 σ_rp + C2) / ((μ_r^2 + μ_p^2 + C1)(σ_r^2 + σ_p^2 + C2))
+
+    with C1 = (0.01 L)^2, C2 = (0.03 L)^2.
+
+    Args:
+        reference: magnitude images r, at least 7x7.
+        prediction: magnitude images p.
+        data_range: L > 0, one for all or an array that broadcasts to the map.
+
+    Returns:
+        The map: y = h - 6, x = w - 6; entry (0, 0) is of the window centred at pixel (3, 3).
 
     Raises:
         ValueError: if the shapes differ, or are smaller than the window.
@@ -86,11 +111,15 @@ def ssim(reference: Images, prediction: Images, data_range: DataRange) -> Float[
             f"expected images of at least {WINDOW}x{WINDOW} pixels for SSIM's window, got "
             f"{reference.shape=}"
         )
-    scale = _per_image(data_range, reference)
+    *batch, h, w = reference.shape
+    size = (*batch, h - WINDOW + 1, w - WINDOW + 1)
+    ranges = jnp.broadcast_to(jnp.asarray(data_range, reference.dtype), size)
+    scale = jnp.max(ranges, axis=(-2, -1), keepdims=True)
     (mean_r, mean_p), (var_r, var_p, cov) = _window_moments((reference, prediction), scale)
-    luminance = (2 * mean_r * mean_p + K1**2) / (mean_r**2 + mean_p**2 + K1**2)
-    structure = (2 * cov + K2**2) / (var_r + var_p + K2**2)
-    return jnp.mean(luminance * structure, axis=(-2, -1))
+    c1, c2 = (k**2 * (ranges / scale) ** 2 for k in (K1, K2))
+    luminance = (2 * mean_r * mean_p + c1) / (mean_r**2 + mean_p**2 + c1)
+    structure = (2 * cov + c2) / (var_r + var_p + c2)
+    return luminance * structure
 
 
 @jax.jit

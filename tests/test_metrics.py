@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.metrics import normalized_root_mse, peak_signal_noise_ratio, structural_similarity
 
-from kgmgt_jax.metrics import PRESETS, evaluate, nmse, psnr, ssim
+from kgmgt_jax.metrics import PRESETS, evaluate, nmse, psnr, ssim, ssim_map
 
 CASES = [(32, 40, 1.0), (33, 29, 1e-3), (7, 7, 1.0), (33, 29, 3e4), (9, 30, 1e-6)]
 RTOL = 1e-6
@@ -40,6 +40,17 @@ def test_ssim_equals_scikit_image(h, w, scale):
     peak = float(reference.max())
     expected = structural_similarity(*_doubles(reference, prediction), data_range=peak)
     np.testing.assert_allclose(ssim(reference, prediction, peak), expected, rtol=0, atol=1e-6)
+
+
+def test_ssim_map_is_scikit_images_and_takes_a_range_a_row():
+    reference, prediction = _pair(20, 24)
+    rows = np.linspace(1, 2, 14, dtype=np.float32)[:, None]
+    found = ssim_map(reference, prediction, rows)
+    for row, peak in enumerate(rows[:, 0]):
+        _, full = structural_similarity(
+            *_doubles(reference, prediction), data_range=float(peak), full=True
+        )
+        np.testing.assert_allclose(found[row], full[row + 3, 3:-3], rtol=0, atol=1e-6)
 
 
 def test_ssim_keeps_its_digits_on_a_bright_flat_image():

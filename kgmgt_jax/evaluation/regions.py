@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy import ndimage
 
-from kgmgt_jax.metrics import K1, K2, PRESETS, WINDOW, evaluate
+from kgmgt_jax.metrics import PRESETS, WINDOW, evaluate, ssim_map
 from kgmgt_jax.types import Array, Float
 
 __all__ = ["HEART", "WHOLE", "heart_region", "region_scores", "score_regions"]
@@ -94,8 +94,7 @@ def region_scores(
     """
     region = np.asarray(region, bool)
     _check(reference, prediction, region, preset)
-    inner = np.zeros_like(region)
-    inner[MARGIN:-MARGIN, MARGIN:-MARGIN] = region[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    inner = region[MARGIN:-MARGIN, MARGIN:-MARGIN]
     if not inner.any():
         raise ValueError(
             f"expected a region with pixels {MARGIN} or more from the border, got "
@@ -109,10 +108,10 @@ def region_scores(
             f"expected a reference with signal in the region in each frame, got none in frames "
             f"{empty.tolist()}; leave them out"
         )
-    near = _box(inner)
-    r, p, inner = r[:, *near], p[:, *near], inner[near]
-    ssim = _ssim_map(r, p, peak, axes=(1, 2))[:, inner].mean(axis=1)
-    xt_ssim = _ssim_map(r, p, peak, axes=(0, 1))[:, inner].mean(axis=1)
+    ssim, xt_ssim = (
+        np.asarray(windows, np.float64)[:, inner].mean(axis=1)
+        for windows in (ssim_map(r, p, peak), _temporal_ssim(r, p, peak))
+    )
     peak = peak[:, 0, 0]
     if PRESETS[preset].per_volume:
         error, energy, peak = error.reshape(1, -1), energy.reshape(1, -1), peak[:1]
@@ -173,13 +172,6 @@ def _closed(moving: Bool[np.ndarray, "h w"], radius: int) -> Bool[np.ndarray, "h
     return padded[radius : radius + moving.shape[0], radius : radius + moving.shape[1]]
 
 
-def _box(inner: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
-    """The rows and columns that windows centred in a region reach."""
-    rows, columns = np.flatnonzero(inner.any(axis=1)), np.flatnonzero(inner.any(axis=0))
-    y, x = (slice(k[0] - MARGIN, k[-1] + MARGIN + 1) for k in (rows, columns))
-    return y, x
-
-
 def _normalised(
     reference: Cine, prediction: Cine, preset: str
 ) -> tuple[np.ndarray, np.ndarray, Float64[np.ndarray, "t 1 1"]]:
@@ -193,30 +185,13 @@ def _normalised(
     return r, p, np.full_like(peak, peak.max()) if rule.per_volume else peak
 
 
-def _ssim_map(
-    reference: Float64[np.ndarray, "t h w"],
-    prediction: Float64[np.ndarray, "t h w"],
-    peak: Float64[np.ndarray, "t 1 1"],
-    axes: tuple[int, int],
-) -> Float64[np.ndarray, "t h w"]:
-    """SSIM of the 7x7 window around each pixel, as :func:`kgmgt_jax.metrics.ssim` defines it.
-
-    Right where the window lies inside the image; time is periodic. Float64 bears the variance as a
-    difference of squares.
-    """
-    scale = peak.max()
-
-    def mean(images: np.ndarray) -> np.ndarray:
-        for axis in axes:
-            mode = "nearest" if axis else "wrap"
-            images = ndimage.uniform_filter1d(images, WINDOW, axis, mode=mode)
-        return images
-
-    r, p, data_range = reference / scale, prediction / scale, peak / scale
-    mean_r, mean_p = mean(r), mean(p)
-    sample = WINDOW**2 / (WINDOW**2 - 1)
-    var_r, var_p = sample * (mean(r * r) - mean_r**2), sample * (mean(p * p) - mean_p**2)
-    cov = sample * (mean(r * p) - mean_r * mean_p)
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    luminance = (2 * mean_r * mean_p + c1) / (mean_r**2 + mean_p**2 + c1)
-    return luminance * (2 * cov + c2) / (var_r + var_p + c2)
+def _temporal_ssim(
+    reference: np.ndarray, prediction: np.ndarray, peak: Float64[np.ndarray, "t 1 1"]
+) -> Float[Array, "t y x"]:
+    """SSIM of 7 frames by 7 rows around each pixel 3 or more from the border; time is periodic."""
+    planes = (
+        np.pad(images, ((MARGIN, MARGIN), (0, 0), (0, 0)), mode="wrap").transpose(2, 0, 1)
+        for images in (reference, prediction)
+    )
+    windows = ssim_map(*planes, peak.reshape(1, -1, 1))  # w t y
+    return windows.transpose(1, 2, 0)[:, :, MARGIN:-MARGIN]
