@@ -1,46 +1,113 @@
-"""Scores: python eval.py --checkpoint=WORKDIR --data=DIR --acceleration=4 --out=DIR."""
+"""Scores: python eval.py --checkpoint=WORKDIR --data=DIR --acceleration=4 --out=DIR.
+
+Exit code 0; 1 if a case or a method failed, which the report and the last lines name; 2 for bad
+input, with one line that says what was expected.
+"""
+
+import itertools
+import sys
 
 from absl import flags
 
 from kgmgt_jax import cli
+from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.mask_sampler import MASK_KINDS
-from kgmgt_jax.evaluation.evaluate import Method, evaluate_files
+from kgmgt_jax.evaluation.cases import Condition, EvaluationSet, open_evaluation
+from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
+from kgmgt_jax.evaluation.methods import Method, classical_methods, parse_weights
+from kgmgt_jax.evaluation.tuning import tune_methods
 from kgmgt_jax.metrics import PRESETS
 
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Training workdir (best, else last) or one checkpoint.", required=True
+    "checkpoint", None, "Training workdir (best, else last) or one checkpoint."
 )
 _COMPARE = flags.DEFINE_multi_string(
     "compare", [], "A further checkpoint to score, as NAME=PATH; may be repeated."
 )
-_DATA = flags.DEFINE_string("data", None, "Fully sampled files.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder for metrics.json and pictures.", required=True)
-_ACCELERATION = flags.DEFINE_float("acceleration", 4.0, "Nominal acceleration.")
+_CLASSICAL = flags.DEFINE_list(
+    "classical", [], f"Methods without learning: all, or some of {', '.join(METHODS)}."
+)
+_WEIGHTS = flags.DEFINE_multi_string(
+    "weights", [], "A weight of one of them, as temporal_tv.weight=0.02; may be repeated."
+)
+_TUNE = flags.DEFINE_list(
+    "tune", [], "Fully sampled training files or folders on which their weights are chosen."
+)
+_TUNE_SLICES = flags.DEFINE_integer("tune_slices", 4, "Most slices to use of each of these.")
+_DATA = flags.DEFINE_string("data", None, "Files or a folder, fully sampled ones.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
+_ACCELERATION = flags.DEFINE_list("acceleration", ["4"], "Nominal accelerations, such as 4,8.")
 _ACS = flags.DEFINE_integer("acs", 8, "Central lines that are always measured.")
-_MASK = flags.DEFINE_enum("mask_kind", "uniform", sorted(MASK_KINDS), "Sampling pattern.")
-_PRESET = flags.DEFINE_enum("preset", "frame", sorted(PRESETS), "Definition of the metrics.")
+_MASK = flags.DEFINE_list(
+    "mask_kind", ["uniform"], f"Sampling patterns, of {', '.join(sorted(MASK_KINDS))}."
+)
+_PRESET = flags.DEFINE_list(
+    "preset", ["frame"], f"Definitions of the metrics, of {', '.join(PRESETS)}."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the masks.")
+_RANKING = flags.DEFINE_string("ranking", None, "Folder for CMRxRecon's img4ranking files.")
+_EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method costs.")
+_READERS = flags.DEFINE_boolean("reader_study", False, "Write a blinded reading kit.")
+flags.DEFINE_alias("reader-study", "reader_study")
 
 
-def main(argv: list[str]) -> None:
-    """Reconstructs, scores, prints the table, writes metrics and pictures."""
-    methods = [Method.load("kgmgt", _CHECKPOINT.value)]
+def main(argv: list[str]) -> int:
+    """Reconstructs, scores, prints the tables, writes everything else."""
+    networks = _networks()
+    sens = networks[0].sens if networks else "espirit"
+    conditions = _conditions()
+    data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens)
+    tuned = _tuned(conditions, data, sens)
+    methods = [
+        *networks,
+        *classical_methods(_CLASSICAL.value, tuned, parse_weights(_WEIGHTS.value)),
+    ]
+    options = Options(
+        conditions,
+        _PRESET.value,
+        seed=_SEED.value,
+        ranking=_RANKING.value,
+        reader_study=_READERS.value,
+        efficiency=_EFFICIENCY.value,
+        facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value},
+    )
+    outcome = evaluate_set(data, methods, _OUT.value, options, title=str(_DATA.value))
+    print(outcome.text)
+    return 1 if outcome.failed else 0
+
+
+def _networks() -> list[Method]:
+    networks = [Method.load("", _CHECKPOINT.value)] if _CHECKPOINT.value else []
     for item in _COMPARE.value:
         name, _, path = item.partition("=")
         if not path:
             raise ValueError(f"--compare: expected NAME=PATH, got {item!r}")
-        methods.append(Method.load(name, path))
-    report = evaluate_files(
-        _DATA.value,
-        methods,
-        _OUT.value,
-        mask_kind=_MASK.value,
-        acceleration=_ACCELERATION.value,
-        acs=_ACS.value,
-        preset=_PRESET.value,
-        seed=_SEED.value,
+        networks.append(Method.load(name, path))
+    return networks
+
+
+def _conditions() -> list[Condition]:
+    try:
+        rates = [float(rate) for rate in _ACCELERATION.value]
+    except ValueError as error:
+        raise ValueError(f"--acceleration: expected numbers, got {_ACCELERATION.value}") from error
+    pairs = itertools.product(_MASK.value, rates)
+    return [Condition(kind, rate, _ACS.value) for kind, rate in pairs]
+
+
+def _tuned(
+    conditions: list[Condition], data: EvaluationSet, sens: str
+) -> dict[str, dict[str, float]]:
+    """Weights chosen on training files, if there are any."""
+    if not _TUNE.value:
+        return {}
+    names = [method.name for method in classical_methods(_CLASSICAL.value)]
+    found = tune_methods(
+        names, _TUNE.value, conditions, test=data.slices, n_slices=_TUNE_SLICES.value, sens=sens
     )
-    print(report)
+    for name, tuning in found.items():
+        print(f"{name}: {tuning.weights}, {tuning.score:.2f} dB on the training cases")
+    return {name: tuning.weights for name, tuning in found.items()}
 
 
 if __name__ == "__main__":

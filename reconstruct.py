@@ -3,8 +3,8 @@
 from absl import flags
 
 from kgmgt_jax import cli
-from kgmgt_jax.evaluation.evaluate import Method
 from kgmgt_jax.evaluation.files import reconstruct_file
+from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.outputs import FORMATS
 
 _CHECKPOINT = flags.DEFINE_string(

@@ -90,10 +90,12 @@ def test_eval_scores_and_compares(work, files, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics["methods"]) == {"zero_filled", "kgmgt", "untrained"}
-    assert metrics["preset"] == "frame" and 2 < metrics["acceleration"] < 4
-    assert metrics["methods"]["kgmgt"] == metrics["methods"]["untrained"]
-    assert {"mean", "std"} == metrics["methods"]["kgmgt"]["ssim"].keys()
+    (scores,) = metrics["sets"]
+    assert set(scores["methods"]) == {"zero_filled", "kgmgt", "untrained"}
+    assert scores["preset"] == "frame" and 2 < scores["acceleration"] < 4
+    assert scores["methods"]["kgmgt"] == scores["methods"]["untrained"]
+    assert {"mean", "std"} == scores["methods"]["kgmgt"]["ssim"].keys()
+    assert metrics["efficiency"]["kgmgt"]["gflops"] > 0
     for name in ("figure.png", "cine.gif", "report.html", "scores_mean.csv"):
         assert (tmp_path / name).stat().st_size > 0
 

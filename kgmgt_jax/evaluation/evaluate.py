@@ -1,215 +1,161 @@
-"""Scoring checkpoints on retrospectively undersampled cines."""
+"""Evaluation: every method on every case, then tables, pictures and a report of what was found."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from flax import errors as flax_errors
-from jaxtyping import Complex64, Float32
 from tqdm import tqdm
 
-from kgmgt_jax.data.sources import open_slices
-from kgmgt_jax.data.transforms import coil_combine, ifft2c, scaled_inputs
-from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
-from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
-from kgmgt_jax.evaluation.regions import score_regions
-from kgmgt_jax.evaluation.report import (
-    CineExample,
-    Efficiency,
-    ReportData,
-    Sampling,
-    ScoreSet,
-    write_report,
-    write_score_files,
-)
-from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
-from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
-from kgmgt_jax.metrics import evaluate
-from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.training.checkpoint import CheckpointError, build_model, load_weights
+from kgmgt_jax.data.transforms import coil_combine, ifft2c
+from kgmgt_jax.evaluation.cases import Condition, EvaluationCase, EvaluationSet
+from kgmgt_jax.evaluation.collecting import Findings, Images
+from kgmgt_jax.evaluation.efficiency import measure_efficiency
+from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_unscored
+from kgmgt_jax.evaluation.methods import ZERO_FILLED, ClassicalMethod, Reconstructor
+from kgmgt_jax.evaluation.report import Efficiency
+from kgmgt_jax.evaluation.summary import Outcome, write_summary
+from kgmgt_jax.training.checkpoint import CheckpointError
 
-__all__ = ["Method", "evaluate_files"]
-
-_EXAMPLES = 4  # cases that the report shows
+__all__ = ["Options", "evaluate_set"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A trained network by name.
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate, and what to write besides tables and report.
 
     Attributes:
-        name: what tables call it.
-        source: where its checkpoint is.
-        model: the network.
-        variables: its variables.
-        circular: whether it was trained to see the last frame before the first.
-        input_fill: what its inputs have in the place of unmeasured samples.
-        sens: how coil maps are estimated, for files without.
+        conditions: how fully sampled slices are undersampled, at least one way.
+        presets: definitions of the metrics, keys of ``metrics.PRESETS``, at least one.
+        seed: of the masks.
+        ranking: folder for the files that CMRxRecon's organisers score; ``None`` writes none.
+        reader_study: whether to write a blinded reading kit.
+        efficiency: whether to measure what methods cost.
+        facts: what else the report shall state, by name.
     """
 
-    name: str
-    source: str
-    model: KGMgT
-    variables: Any
-    circular: bool = True
-    input_fill: str = "zero"
-    sens: str = "espirit"
+    conditions: Sequence[Condition]
+    presets: Sequence[str] = ("frame",)
+    seed: int = 0
+    ranking: str | Path | None = None
+    reader_study: bool = False
+    efficiency: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def n_parameters(self) -> int:
-        """Trained numbers of the network."""
-        return sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
-
-    @classmethod
-    def load(cls, name: str, path: str | Path) -> "Method":
-        """Loads a checkpoint; see ``training.checkpoint.load_weights``."""
-        config, variables = load_weights(path)
-        try:
-            model = build_model(config.model)
-            circular = bool(config.data.circular)
-            input_fill = config.data.get("input_fill", cls.input_fill)
-            sens = config.data.get("sens", cls.sens)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
-        return cls(name, str(path), model, variables, circular, input_fill, sens)
-
-    def reconstruct(
-        self,
-        kspace: Complex64[np.ndarray, "t n h w"],
-        mask: Float32[np.ndarray, "t h w"],
-        sens: Complex64[np.ndarray, "*t n h w"] | None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Complex64[np.ndarray, "t h w"]:
-        """Images of a cine, in the units of its k-space.
-
-        Args:
-            kspace: k-space of the cine; what lies outside the mask is not looked at.
-            mask: 1 where measured.
-            sens: sensitivities; ``None`` for a single coil.
-            progress: called with the number of frames done after each group of them.
-
-        Raises:
-            CheckpointError: if the variables are not those of the model.
-        """
-        images, measured, scale = scaled_inputs(
-            kspace, mask, sens, circular=self.circular, input_fill=self.input_fill
-        )
-        cine = CineInput(images, measured, mask, sens)
-        try:
-            frames = reconstruct_cine(
-                self.model, self.variables, cine, circular=self.circular, progress=progress
+    def __post_init__(self) -> None:
+        if not self.conditions or not self.presets:
+            raise ValueError(
+                f"expected a sampling and a preset, got {self.conditions=}, {self.presets=}"
             )
-            return np.asarray(frames) * scale
-        except (flax_errors.ScopeParamShapeError, flax_errors.ScopeParamNotFoundError) as error:
-            reason = str(error).split("(https")[0].strip()
-            raise CheckpointError(
-                f"{self.source}: expected weights of the model in its config, got: {reason}"
-            ) from error
 
 
-def evaluate_files(
-    data: str | Path,
-    methods: Sequence[Method],
+def evaluate_set(
+    data: EvaluationSet,
+    methods: Sequence[Reconstructor],
     out: str | Path,
-    *,
-    mask_kind: str,
-    acceleration: float,
-    acs: int,
-    preset: str,
-    seed: int,
-) -> str:
-    """Scores methods and the zero-filled images on every slice of fully sampled files.
+    options: Options,
+    title: str = "Evaluation",
+) -> Outcome:
+    """Reconstructs all cases by zero-filling and every method; scores those with a reference.
 
-    Writes ``metrics.json``; tables as CSV; ``report.html``, one page with tables, players and
-    plots; and a figure and a GIF of the first case by the first method.
+    What goes wrong in one case or one method is noted and stops nothing else. See `write_summary`
+    for what is written; images of cases without a reference go to ``unscored`` beside it.
 
     Args:
-        data: folder of fully sampled files, or one file.
-        methods: networks to score.
+        data: the cases.
+        methods: what reconstructs them; the first is what others are compared with.
         out: folder for what is written.
-        mask_kind: sampling pattern.
-        acceleration: nominal acceleration.
-        acs: central lines that are always measured.
-        preset: definition of the metrics.
-        seed: of the masks.
+        options: how to undersample, score and report.
+        title: heading of the report.
 
-    Returns:
-        The table and the paths, to print.
+    Raises:
+        CheckpointError: if weights are not those of their network.
+        ValueError: if names of methods repeat, a condition is impossible, or nothing at all could
+            be reconstructed.
     """
-    out = Path(out)
-    source = open_slices(data, split="test", acs=acs, sens=methods[0].sens, cache_gib=0)
-    cases = validation_cases(
-        source, mask_kind=mask_kind, acceleration=acceleration, acs=acs, seed=seed
-    )
-    scores: dict[str, dict] = {}
-    regions: dict[str, dict] = {}
-    examples: list[CineExample] = []
-    measured = samples = 0.0
-    total = len(methods) * sum(info.shape[0] for info in source.slices)
+    _check_names(methods)
+    out, findings = Path(out), Findings(options.conditions, options.presets, failed=data.failed)
+    cases = data.cases(options.conditions, options.seed)
+    ranking = None if options.ranking is None else RankingWriter(options.ranking)
+    reading = ReadingCases() if options.reader_study else None
+    first: EvaluationCase | None = None
+    written: list[Path] = []
+    total = len(methods) * data.n_frames(len(options.conditions))
     with tqdm(total=total, desc="evaluate", unit="frame", dynamic_ncols=True, mininterval=1) as bar:
         for case in cases:
-            reference, images = _magnitudes(case, methods, bar.update)
-            scores[case.name] = {k: evaluate(reference, v, preset) for k, v in images.items()}
-            for region, found in score_regions(reference, images, preset).items():
-                regions.setdefault(region, {})[case.name] = found
-            measured, samples = measured + float(case.mask.sum()), samples + case.mask.size
-            if len(examples) < _EXAMPLES:
-                true = case.mask.size / float(case.mask.sum())
-                sampling = Sampling(mask_kind, true, acceleration, acs)
-                origin = "simulated from magnitude images" if case.simulated else ""
-                example = CineExample(case.name, sampling, images, reference, case.mask, origin)
-                examples.append(example)
-    metrics = write_metrics_json(
-        out / "metrics.json",
-        scores,
-        preset=preset,
-        acceleration={"nominal": acceleration, "true": samples / measured},
-        mask={"kind": mask_kind, "acs": acs, "seed": seed},
-        checkpoints={method.name: method.source for method in methods},
-    )
-    sampling = Sampling(mask_kind, samples / measured, acceleration, acs)
-    score_sets = [ScoreSet(sampling, preset, regions)]
-    report = ReportData(
-        title=str(data),
-        main=methods[0].name,
-        score_sets=score_sets,
-        examples=examples,
-        efficiency={method.name: Efficiency(method.n_parameters) for method in methods},
-        facts={method.name: method.source for method in methods} | {"seed": str(seed)},
-    )
-    written = [
-        out / "metrics.json",
-        *_draw(out, examples[0], methods[0].name),
-        write_report(out / "report.html", report),
-        *write_score_files(out, score_sets, methods[0].name),
-    ]
-    return "\n".join([format_table(metrics), *map(str, written)])
+            images = _reconstruct(case, methods, findings.failed, bar.update)
+            findings.add(case, images)
+            first = first or case
+            if ranking is not None:
+                _guarded(f"ranking of {case.name}", findings.failed, ranking.add, case, images)
+            if reading is not None:
+                reading.add(case, images)
+            if case.reference is None:
+                written += write_unscored(out / "unscored", case, images)
+    if ranking is not None:
+        findings.failed.update(ranking.incomplete)
+        written += ranking.written
+    names = [ZERO_FILLED, *(method.name for method in methods)]
+    if reading is not None:
+        main = methods[0].name if methods else ZERO_FILLED
+        written += reading.write(out, names, main)
+    costs = _efficiency(methods, first, findings.failed) if options.efficiency and first else {}
+    facts = {**{method.name: method.source for method in methods}, **options.facts}
+    summary = write_summary(out, findings, names, data.unscored, costs, facts, title)
+    return summary.with_files(written)
 
 
-def _magnitudes(
-    case: RetrospectiveCase, methods: Sequence[Method], progress: Callable[[int], Any]
-) -> tuple[Float32[np.ndarray, "t h w"], dict[str, Float32[np.ndarray, "t h w"]]]:
-    """The reference; the zero-filled images and each method's; in the units of the k-space."""
-    measurement = (case.kspace, case.mask, case.sens)
-    images = {"zero_filled": coil_combine(ifft2c(case.kspace * case.mask[:, None]), case.sens)}
-    images |= {method.name: method.reconstruct(*measurement, progress) for method in methods}
-    reference = coil_combine(ifft2c(case.kspace), case.sens)
-    return np.abs(reference), {name: np.abs(image) for name, image in images.items()}
+def _reconstruct(
+    case: EvaluationCase,
+    methods: Sequence[Reconstructor],
+    failed: dict[str, str],
+    progress: Callable[[int], Any],
+) -> Images:
+    """Images by zero-filling and by each method that did not fail."""
+    images = {ZERO_FILLED: coil_combine(ifft2c(case.kspace), case.sens)}
+    for method in methods:
+        place = f"{case.name}, {case.sampling.label}, {method.name}"
+        arguments = (case.kspace, case.mask, case.sens, progress)
+        image = _guarded(place, failed, method.reconstruct, *arguments)
+        if image is None:
+            continue
+        if np.isfinite(image).all():
+            images[method.name] = image
+        else:
+            failed[place] = "expected finite images, got NaN or infinite pixels"
+    return images
 
 
-def _draw(out: Path, example: CineExample, name: str) -> list[Path]:
-    """The figure and the GIF of a case by one method."""
-    zero_filled, image = example.images["zero_filled"], example.images[name]
-    sampling = example.sampling
-    figure = comparison_figure(
-        out / "figure.png",
-        image,
-        zero_filled=zero_filled,
-        reference=example.reference,
-        title=f"{example.name}, {sampling.mask_kind} {sampling.true_acceleration:.2f}x",
-    )
-    panels = {"reference": example.reference, "zero-filled": zero_filled, name: image}
-    return [figure, cine_gif(out / "cine.gif", panels)]
+def _guarded(place: str, failed: dict[str, str], work: Callable, *arguments: Any) -> Any:
+    """What the work returns; ``None`` where it fails, which is noted."""
+    try:
+        return work(*arguments)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a method raises must not stop the others
+        if os.environ.get("KGMGT_DEBUG"):
+            raise
+        failed[place] = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return None
+
+
+def _efficiency(
+    methods: Sequence[Reconstructor], case: EvaluationCase, failed: dict[str, str]
+) -> dict[str, Efficiency]:
+    """What each method costs on one case."""
+    costs = {}
+    for method in [ClassicalMethod(ZERO_FILLED), *methods]:
+        arguments = (method, case.kspace, case.mask, case.sens)
+        cost = _guarded(f"efficiency of {method.name}", failed, measure_efficiency, *arguments)
+        if cost is not None:
+            costs[method.name] = cost
+    return costs
+
+
+def _check_names(methods: Sequence[Reconstructor]) -> None:
+    names = [ZERO_FILLED, *(method.name for method in methods)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"expected methods with names of their own, got {repeated} twice")

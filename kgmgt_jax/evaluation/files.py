@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex64, Float32
 from tqdm import tqdm
@@ -12,8 +11,9 @@ from tqdm import tqdm
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.transforms import coil_combine, ifft2c
-from kgmgt_jax.evaluation.evaluate import Method
+from kgmgt_jax.evaluation.cases import missing_sens
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
+from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.outputs import (
     ImageVolume,
     check_formats,
@@ -22,7 +22,6 @@ from kgmgt_jax.evaluation.outputs import (
 )
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
 from kgmgt_jax.metrics import evaluate
-from kgmgt_jax.mri.coils import estimate_sens
 
 __all__ = ["Reconstructed", "reconstruct_case", "reconstruct_file"]
 
@@ -56,10 +55,7 @@ def reconstruct_case(
         method: the network.
         progress: called with the number of frames done after each.
     """
-    sens = case.sens
-    if sens is None and case.n_coils > 1:
-        arrays = (jnp.asarray(case.kspace), jnp.asarray(case.mask))
-        sens = np.asarray(estimate_sens(*arrays, method=method.sens))
+    sens = missing_sens(case, method.sens)
     image = method.reconstruct(case.kspace, case.mask, sens, progress)
     kept = consistent_images(image, case.kspace, case.mask, sens)
     return Reconstructed(*kept, coil_combine(ifft2c(case.kspace), sens))

@@ -17,7 +17,14 @@ from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.metrics import PRESETS
 from kgmgt_jax.types import Array, Float
 
-__all__ = ["Summary", "format_table", "summarise", "write_metrics_json"]
+__all__ = [
+    "Summary",
+    "format_table",
+    "metrics_record",
+    "summarise",
+    "write_json",
+    "write_metrics_json",
+]
 
 Scores = Mapping[str, Mapping[str, Float[Array | np.ndarray, " n"]]]
 Summary = dict[str, dict[str, dict[str, float]]]
@@ -51,29 +58,27 @@ def summarise(per_frame: Scores) -> Summary:
     }
 
 
-def write_metrics_json(
-    path: str | Path,
+def metrics_record(
     per_case: Mapping[str, Scores],
     *,
     preset: str,
     acceleration: Mapping[str, float | None],
     **extra: Any,
 ) -> dict[str, Any]:
-    """Write the scores of a test set as one JSON file, whole or not at all.
+    """The scores of a test set under one preset, as JSON holds them.
 
-    The file holds ``preset``; ``acceleration`` (the true one) and ``nominal_acceleration``;
+    The record has ``preset``; ``acceleration`` (the true one) and ``nominal_acceleration``;
     ``methods`` (:func:`summarise` over all frames of all cases, each frame counted once); ``cases``
     (a list of ``name``, ``n_scores`` and ``methods``: ``{method: {metric: mean}}``); and ``extra``.
 
     Args:
-        path: file to write; its folder is made if need be.
         per_case: ``{case: {method: {metric: scores}}}``, the same methods and metrics in each case.
         preset: the key of :data:`kgmgt_jax.metrics.PRESETS` the scores were computed with.
         acceleration: ``{"nominal": R or None, "true": all samples / measured samples}``.
         **extra: further entries, of numbers, strings, paths, arrays, lists and dictionaries.
 
     Returns:
-        What reading the file gives back.
+        The record in JSON's own types, ``None`` for what is not finite.
 
     Raises:
         ValueError: if the preset is unknown, an acceleration is missing or below 1, there are no
@@ -93,7 +98,40 @@ def write_metrics_json(
     repeated = sorted(record.keys() & extra.keys())
     if repeated:
         raise ValueError(f"expected extra entries with names of their own, got {repeated=}; rename")
-    text = json.dumps(_plain(record | extra, "metrics"), indent=2, allow_nan=False)
+    return _plain(record | extra, "metrics")
+
+
+def write_metrics_json(
+    path: str | Path,
+    per_case: Mapping[str, Scores],
+    *,
+    preset: str,
+    acceleration: Mapping[str, float | None],
+    **extra: Any,
+) -> dict[str, Any]:
+    """Write :func:`metrics_record` with :func:`write_json`; arguments and errors as of these two.
+
+    Returns:
+        What reading the file gives back.
+    """
+    record = metrics_record(per_case, preset=preset, acceleration=acceleration, **extra)
+    return write_json(path, record)
+
+
+def write_json(path: str | Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a dictionary as one JSON file, whole or not at all; ``null`` for what is not finite.
+
+    Args:
+        path: file to write; its folder is made if need be.
+        record: of numbers, strings, paths, arrays, lists and dictionaries.
+
+    Returns:
+        What reading the file gives back.
+
+    Raises:
+        TypeError: if it holds something JSON cannot.
+    """
+    text = json.dumps(_plain(record, "metrics"), indent=2, allow_nan=False)
     write_atomically(path, lambda file: file.write_text(text + "\n", encoding="utf-8"))
     return json.loads(text)
 

@@ -7,6 +7,7 @@ from kgmgt_jax.evaluation.report.data import (
     Sampling,
     ScoreSet,
 )
+from kgmgt_jax.evaluation.report.markup import simulation_note
 from kgmgt_jax.evaluation.report.page import write_report
 from kgmgt_jax.evaluation.report.rows import write_score_files
 
@@ -16,6 +17,7 @@ __all__ = [
     "ReportData",
     "Sampling",
     "ScoreSet",
+    "simulation_note",
     "write_report",
     "write_score_files",
 ]

@@ -11,7 +11,15 @@ from kgmgt_jax.evaluation.report.boxplots import box_plot
 from kgmgt_jax.evaluation.report.data import ReportData, ScoreSet
 from kgmgt_jax.evaluation.statistics import Comparison, compare, smallest_p
 
-__all__ = ["METRICS", "box_plots", "case_table", "efficiency_table", "score_table", "view_label"]
+__all__ = [
+    "METRICS",
+    "box_plots",
+    "case_table",
+    "efficiency_table",
+    "score_table",
+    "simulation_note",
+    "view_label",
+]
 
 METRICS = {
     "psnr": ("PSNR (dB)", 2, "max"),

@@ -1,0 +1,295 @@
+"""What there is to evaluate: slices with a reference, slices without, and files that are neither.
+
+A path's fully sampled slices are undersampled in every way asked for; its undersampled files, where
+no fully sampled one of the same scan lies beside them, are cases without a reference. A file that
+cannot be used is noted and stops nothing.
+"""
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32
+
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.file_slices import FileSlices
+from kgmgt_jax.data.formats import (
+    IMAGES,
+    CineFile,
+    DataWarning,
+    Unit,
+    find_units,
+    is_full,
+    open_unit,
+)
+from kgmgt_jax.data.mask_sampler import MaskSampler
+from kgmgt_jax.data.prepared import PreparedSet, is_prepared
+from kgmgt_jax.data.slices import SliceInfo, SliceSource
+from kgmgt_jax.data.transforms import coil_combine, fft2c
+from kgmgt_jax.data.validation import case_mask
+from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
+from kgmgt_jax.evaluation.report import Sampling
+from kgmgt_jax.mri.coils import estimate_sens
+
+__all__ = ["Condition", "EvaluationCase", "EvaluationSet", "missing_sens", "open_evaluation"]
+
+AS_ACQUIRED = "as acquired"
+_SAMPLING_FOLDER = re.compile(r"FullSample|AccFactor\d+|UnderSample_Task\w+")
+
+
+class Condition(NamedTuple):
+    """How slices are undersampled.
+
+    Attributes:
+        mask_kind: see ``data.mask_sampler``.
+        acceleration: the nominal one.
+        acs: central lines that are always measured.
+    """
+
+    mask_kind: str
+    acceleration: float
+    acs: int
+
+    @property
+    def masks(self) -> MaskSampler:
+        """Draws its masks."""
+        return MaskSampler((self.mask_kind,), (self.acceleration,), self.acs)
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationCase:
+    """A slice as a method gets it, and what its images are compared with.
+
+    Attributes:
+        name: of the slice, the same in all conditions.
+        kspace: measured k-space, zero elsewhere.
+        mask: 1 where measured.
+        sens: sensitivities; ``None`` for a single coil.
+        reference: fully sampled magnitudes; ``None`` where there are none.
+        sampling: how it was undersampled, with its own true acceleration.
+        condition: which of those asked for; ``None`` for a file undersampled as it came.
+        simulation: how the k-space was simulated; empty for measured k-space.
+        file: its file, below the path that was given.
+        n_slices: slices of that file.
+    """
+
+    name: str
+    kspace: Kspace
+    mask: Mask
+    sens: Sens
+    reference: Float32[np.ndarray, "t h w"] | None
+    sampling: Sampling
+    condition: Condition | None
+    simulation: str
+    file: Path
+    n_slices: int
+
+
+class EvaluationSet:
+    """Everything below a path; see `open_evaluation`.
+
+    Attributes:
+        failed: ``{what: why}``, grows as slices turn out to be unreadable.
+        unscored: ``{case: why}`` of the cases without a reference.
+        slices: the slices with a reference.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        source: SliceSource | None,
+        undersampled: Sequence[CineFile],
+        failed: dict[str, str],
+        sens: str,
+    ) -> None:
+        self._root, self._source, self._undersampled = root, source, undersampled
+        self._sens, self.failed = sens, failed
+        self.slices: Sequence[SliceInfo] = () if source is None else source.slices
+        self.unscored: dict[str, str] = {}
+        self._n_slices = Counter(map(_file_of, self.slices))
+
+    def n_frames(self, n_conditions: int) -> int:
+        """Frames that one method has to reconstruct."""
+        scored = sum(info.shape[0] for info in self.slices)
+        return n_conditions * scored + sum(len(f) * f.slice_shape[0] for f in self._undersampled)
+
+    def cases(self, conditions: Sequence[Condition], seed: int = 0) -> Iterator[EvaluationCase]:
+        """Every slice in every condition, then the files that are undersampled already.
+
+        Args:
+            conditions: how slices are undersampled.
+            seed: of the masks, which depend on nothing else but a slice's name and shape.
+
+        Raises:
+            ValueError: before the first case, if a condition is impossible for a slice.
+        """
+        for condition in conditions:
+            for t, _, h, w in {info.shape for info in self.slices}:
+                condition.masks.check((t, h, w))
+        return self._cases(conditions, seed)
+
+    def _cases(self, conditions: Sequence[Condition], seed: int) -> Iterator[EvaluationCase]:
+        names = _distinct_names(self.slices)
+        for number, (info, name) in enumerate(zip(self.slices, names, strict=True)):
+            try:
+                yield from self._retrospective(number, info, name, conditions, seed)
+            except (DataError, OSError) as error:
+                self.failed[name] = str(error)
+        for file in self._undersampled:
+            for z in range(len(file)):
+                try:
+                    yield self._as_acquired(file, z)
+                except (DataError, OSError) as error:
+                    self.failed[f"{file.name}/slice{z}"] = str(error)
+
+    def _retrospective(
+        self, number: int, info: SliceInfo, name: str, conditions: Sequence[Condition], seed: int
+    ) -> Iterator[EvaluationCase]:
+        if self._source is None:
+            return
+        t, _, h, w = info.shape
+        images, sens = self._source.images(number, range(t)), self._source.sens(number)
+        kspace, reference = fft2c(images), np.abs(coil_combine(images, sens))
+        for condition in conditions:
+            mask = case_mask(condition.masks, info.name, (t, h, w), seed)
+            true = mask.size / float(mask.sum())
+            yield EvaluationCase(
+                name=name,
+                kspace=kspace * mask[:, None],
+                mask=mask,
+                sens=sens,
+                reference=reference,
+                sampling=Sampling(condition.mask_kind, true, condition.acceleration, condition.acs),
+                condition=condition,
+                simulation=info.simulation,
+                file=self._below(Path(info.source), info.name),
+                n_slices=self._n_slices[_file_of(info)],
+            )
+
+    def _as_acquired(self, file: CineFile, z: int) -> EvaluationCase:
+        case = file[z]
+        nominal = case.meta.nominal_acceleration
+        below = self._below(file.path, case.meta.name)
+        name = f"{case.meta.name} ({below.as_posix()})"
+        self.unscored[name] = "undersampled, and no fully sampled file of the same scan"
+        return EvaluationCase(
+            name=name,
+            kspace=case.kspace,
+            mask=case.mask,
+            sens=missing_sens(case, self._sens),
+            reference=None,
+            sampling=Sampling(AS_ACQUIRED, case.true_acceleration, nominal, case.acs),
+            condition=None,
+            simulation=case.meta.simulation,
+            file=below,
+            n_slices=len(file),
+        )
+
+    def _below(self, path: Path, name: str) -> Path:
+        """A file's path below the root, or one made of its name where it lies elsewhere."""
+        if self._root.is_dir() and path.is_relative_to(self._root):
+            return path.relative_to(self._root)
+        return Path(name.rsplit("/slice", 1)[0])
+
+
+def open_evaluation(path: str | Path, *, acs: int, sens: str = "espirit") -> EvaluationSet:
+    """Looks through a path for what can be evaluated.
+
+    Args:
+        path: files of any known format, a folder of them, or a prepared set, of which the split
+            ``test`` is taken.
+        acs: central lines of the masks to come, from which coil maps are estimated.
+        sens: how they are; see `estimate_sens`.
+
+    Raises:
+        DataError: if there is nothing at all to evaluate.
+        ValueError: if ``acs`` is too small to calibrate several coils.
+    """
+    root = Path(path)
+    if is_prepared(root):
+        return EvaluationSet(root, PreparedSet(root, split="test"), (), {}, sens)
+    failed: dict[str, str] = {}
+    full: list[Path] = []
+    undersampled: list[Unit] = []
+    errors: list[DataError] = []
+    for unit in _units(root):
+        try:
+            if is_full(unit):
+                open_unit(unit)
+                full.append(unit.path)
+            else:
+                undersampled.append(unit)
+        except DataError as error:
+            failed[_shown(unit.path, root)] = str(error)
+            errors.append(error)
+    alone: list[CineFile] = []
+    scanned = {_scan(path) for path in full}
+    for unit in undersampled:
+        try:
+            alone += [] if _scan(unit.path) in scanned else open_unit(unit)
+        except DataError as error:
+            failed[_shown(unit.path, root)] = str(error)
+            errors.append(error)
+    if not full and not alone:
+        raise errors[0] if errors else DataError(root, "cines, such as cine_*.mat files", "none")
+    source = FileSlices(full, acs=acs, sens=sens, cache_gib=0) if full else None
+    return EvaluationSet(root, source, alone, failed, sens)
+
+
+def missing_sens(case: CineCase, method: str) -> Sens:
+    """Coil maps of an undersampled slice: its own, else from the lines that all frames measured.
+
+    Args:
+        case: undersampled k-space.
+        method: see `estimate_sens`.
+    """
+    if case.sens is not None or case.n_coils == 1:
+        return case.sens
+    return np.asarray(
+        estimate_sens(jnp.asarray(case.kspace), jnp.asarray(case.mask), method=method)
+    )
+
+
+def _units(root: Path) -> list[Unit]:
+    """Cines below a path, damaged ones too; images count where there is no k-space."""
+    units = find_units(root)
+    cines = [unit for unit in units if unit.error is None or unit.format == "damaged"]
+    others = [unit for unit in units if unit not in cines]
+    if others and not cines and others[0].error:
+        raise others[0].error
+    if others:
+        note = f"{root}: left out {len(others)} files that hold no cine, such as {others[0].path}"
+        warnings.warn(note, DataWarning, stacklevel=3)
+    if any(unit.error is None and unit.format not in IMAGES for unit in cines):
+        cines = [unit for unit in cines if unit.format not in IMAGES]
+    return cines
+
+
+def _scan(path: Path) -> tuple[str, ...]:
+    """What the files of one scan have in common, however they are undersampled."""
+    path = path.absolute()
+    folders = [name for name in path.parent.parts if not _SAMPLING_FOLDER.fullmatch(name)]
+    return (*folders, path.name.split(".")[0].split("_kus_")[0])
+
+
+def _shown(path: Path, root: Path) -> str:
+    return os.path.relpath(path, root if root.is_dir() else root.parent)
+
+
+def _file_of(info: SliceInfo) -> tuple[str, str]:
+    return info.source, info.name.rsplit("/slice", 1)[0]
+
+
+def _distinct_names(slices: Sequence[SliceInfo]) -> list[str]:
+    """Names of the slices; where two are the same, each with its file."""
+    n_times = Counter(info.name for info in slices)
+    return [
+        f"{info.name} ({info.source})" if n_times[info.name] > 1 else info.name for info in slices
+    ]

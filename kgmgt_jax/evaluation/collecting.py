@@ -1,0 +1,110 @@
+"""What an evaluation finds, gathered case by case: scores, cines to show, images to write."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Complex64, Float32
+
+from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
+from kgmgt_jax.evaluation.regions import WHOLE, score_regions
+from kgmgt_jax.evaluation.report import CineExample, Sampling, ScoreSet
+
+__all__ = ["Findings", "paired_scores"]
+
+N_SHOWN = 12  # cines on the page, at most; at least one of each condition
+
+Images = Mapping[str, Complex64[np.ndarray, "t h w"]]
+CaseScores = dict[str, dict[str, dict[str, np.ndarray]]]
+
+
+@dataclass(eq=False)
+class Findings:
+    """Everything found so far.
+
+    Attributes:
+        conditions: how slices are undersampled.
+        presets: definitions of the metrics.
+        scores: ``{(condition, preset): {region: {case: {method: {metric: scores}}}}}``.
+        examples: cines to show.
+        simulation: ``{case: how it was simulated}``.
+        failed: ``{what: why}``.
+    """
+
+    conditions: Sequence[Condition]
+    presets: Sequence[str]
+    scores: dict[tuple[Condition, str], dict[str, CaseScores]] = field(default_factory=dict)
+    examples: list[CineExample] = field(default_factory=list)
+    simulation: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    _samples: dict[Condition, list[float]] = field(default_factory=dict)
+
+    def add(self, case: EvaluationCase, images: Images) -> None:
+        """Scores the images of a case, if it has a reference, and keeps it to be shown.
+
+        A case that cannot be scored counts as failed.
+        """
+        magnitudes = {name: np.abs(image) for name, image in images.items()}
+        if case.simulation:
+            self.simulation[case.name] = case.simulation
+        if case.condition is not None and case.reference is not None:
+            try:
+                found = {p: score_regions(case.reference, magnitudes, p) for p in self.presets}
+            except ValueError as error:
+                self.failed[f"{case.name}, {case.sampling.label}"] = str(error)
+                return
+            for preset, regions in found.items():
+                place = self.scores.setdefault((case.condition, preset), {})
+                for region, methods in regions.items():
+                    place.setdefault(region, {})[case.name] = methods
+            measured = self._samples.setdefault(case.condition, [0.0, 0.0])
+            measured[0] += float(case.mask.sum())
+            measured[1] += case.mask.size
+        self._show(case, magnitudes)
+
+    def _show(
+        self, case: EvaluationCase, magnitudes: Mapping[str, Float32[np.ndarray, "t h w"]]
+    ) -> None:
+        most = max(1, min(4, N_SHOWN // max(len(self.conditions), 1)))
+        kind = case.sampling.mask_kind, case.sampling.nominal_acceleration
+        shown = [(e.sampling.mask_kind, e.sampling.nominal_acceleration) for e in self.examples]
+        if shown.count(kind) < most:
+            arguments = (case.name, case.sampling, magnitudes, case.reference, case.mask)
+            self.examples.append(CineExample(*arguments, simulation=case.simulation))
+
+    def sampling(self, condition: Condition) -> Sampling:
+        """A condition with the true acceleration over all its cases."""
+        measured, samples = self._samples[condition]
+        kind, nominal, acs = condition
+        return Sampling(kind, samples / measured, nominal, acs)
+
+    def score_sets(self) -> list[ScoreSet]:
+        """The scores, one set a condition and preset, each case with the same methods."""
+        return [
+            ScoreSet(self.sampling(condition), preset, paired_scores(regions))
+            for (condition, preset), regions in self.scores.items()
+        ]
+
+
+def paired_scores(regions: Mapping[str, CaseScores]) -> dict[str, CaseScores]:
+    """Scores in which every case has every method, so that each comparison is paired.
+
+    A case that lacks a method is left out; if none were left, the method with the fewest cases goes
+    first, as often as need be.
+
+    Args:
+        regions: ``{region: {case: {method: scores}}}``.
+
+    Returns:
+        The same, with fewer methods or cases; regions without a case left are left out.
+    """
+    cases = regions[WHOLE]
+    methods = Counter(name for found in cases.values() for name in found)
+    while not (complete := [c for c, found in cases.items() if methods.keys() <= found.keys()]):
+        del methods[min(methods, key=lambda name: methods[name])]
+    kept = {
+        region: {c: {m: found[c][m] for m in methods} for c in complete if c in found}
+        for region, found in regions.items()
+    }
+    return {region: rows for region, rows in kept.items() if rows}

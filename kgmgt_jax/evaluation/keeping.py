@@ -1,0 +1,124 @@
+"""Images of an evaluation on disk: of cases without a score, for the ranking, for readers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from kgmgt_jax.evaluation.cases import EvaluationCase
+from kgmgt_jax.evaluation.collecting import Images
+from kgmgt_jax.evaluation.outputs import ImageVolume, consistent_images, write_outputs
+from kgmgt_jax.evaluation.ranking import N_FRAMES, write_ranking
+from kgmgt_jax.evaluation.reading_kit import write_reading_kit
+
+__all__ = ["RankingWriter", "ReadingCases", "write_unscored"]
+
+
+def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[Path]:
+    """Writes the images of a case by every method, as `reconstruct.py` does, one slice a file.
+
+    They lie at ``METHOD/PATH/FILE_sliceZ_recon.mat`` and ``..._magnitude.mat`` with the path of
+    the case's file below the data.
+    """
+    number = case.name.split(" (")[0].rsplit("/", 1)[1]
+    written: list[Path] = []
+    for method, image in images.items():
+        kept, magnitude = consistent_images(image, case.kspace, case.mask, case.sens)
+        volume = ImageVolume(kept[:, None], magnitude[:, None], f"{method}, {case.name}")
+        place = folder / method / case.file.parent
+        written += write_outputs(place, f"{case.file.stem}_{number}", volume, ["mat"])
+    return written
+
+
+class _File(NamedTuple):
+    """A file of the ranking to be written."""
+
+    method: str
+    folder: str
+    file: Path
+
+
+class RankingWriter:
+    """Writes `write_ranking` files, each as soon as all slices of a file are there.
+
+    A file lies at ``METHOD/PATH`` with the path of the k-space below the data; one that was
+    undersampled here at ``METHOD/MASK_RATEx/PATH``.
+
+    Args:
+        root: folder of the ranking.
+
+    Attributes:
+        written: the files.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root)
+        self._slices: dict[_File, list[Float32[np.ndarray, "t h w"]]] = {}
+        self.written: list[Path] = []
+
+    def add(self, case: EvaluationCase, images: Images) -> None:
+        """Takes the images of the next slice; slices of a file come in order.
+
+        Raises:
+            ValueError: if there are fewer than three frames.
+        """
+        for method, image in images.items():
+            condition = case.condition
+            folder = f"{condition.mask_kind}_{condition.acceleration:g}x" if condition else ""
+            place = _File(method, folder, case.file)
+            slices = self._slices.setdefault(place, [])
+            slices.append(np.abs(image[:N_FRAMES]))
+            if len(slices) == case.n_slices:
+                path = self._root / method / folder / case.file.with_suffix(".mat")
+                self.written.append(write_ranking(path, np.stack(slices, axis=1)))
+                del self._slices[place]
+
+    @property
+    def incomplete(self) -> dict[str, str]:
+        """``{file and method: why}`` of those whose slices did not all come."""
+        return {
+            f"ranking of {place.file}, {place.method} {place.folder}".strip(): (
+                "a slice of it failed"
+            )
+            for place in self._slices
+        }
+
+
+class ReadingCases:
+    """Cines for the blinded reading: those of the first condition, with their reference."""
+
+    def __init__(self) -> None:
+        self._cases: dict[str, dict[str, Float32[np.ndarray, "t h w"]]] = {}
+        self._condition = None
+        self._simulated: set[str] = set()
+
+    def add(self, case: EvaluationCase, images: Images) -> None:
+        """Takes the images of a case, if it is one to be read."""
+        self._condition = self._condition or case.condition
+        if case.reference is None or case.condition != self._condition:
+            return
+        cines = {name: np.abs(image) for name, image in images.items()}
+        self._cases[case.name] = {"reference": case.reference, **cines}
+        self._simulated |= {case.simulation} - {""}
+
+    def write(self, folder: Path, methods: Sequence[str], main: str) -> list[Path]:
+        """Writes ``reading/reading.html`` for the readers and ``reading_key.json`` apart from it.
+
+        Args:
+            folder: where they go.
+            methods: the methods that every case must have to be read.
+            main: the one that the others are compared with.
+
+        Raises:
+            ValueError: if no case has them all.
+        """
+        wanted = {"reference", *methods}
+        cases = {name: cines for name, cines in self._cases.items() if cines.keys() == wanted}
+        if not cases:
+            raise ValueError("expected a case with images by every method to be read, got none")
+        kinds = ", ".join(sorted(self._simulated))
+        page, key = folder / "reading" / "reading.html", folder / "reading_key.json"
+        note = f"Not measured by a scanner: {kinds}." if kinds else ""
+        return list(write_reading_kit(page, key, cases, main=main, note=note))

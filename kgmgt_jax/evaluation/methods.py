@@ -1,0 +1,267 @@
+"""What is evaluated: trained networks and classical methods, behind one interface."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import errors as flax_errors
+from jaxtyping import Complex64, Float32
+
+from kgmgt_jax.classical import METHODS
+from kgmgt_jax.data.transforms import scaled_inputs
+from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.training.checkpoint import CheckpointError, build_model, load_weights
+
+__all__ = [
+    "ZERO_FILLED",
+    "ClassicalMethod",
+    "Method",
+    "Program",
+    "Reconstructor",
+    "classical_methods",
+    "parse_weights",
+]
+
+ZERO_FILLED = "zero_filled"
+
+Kspace = Complex64[np.ndarray, "t n h w"]
+Mask = Float32[np.ndarray, "t h w"]
+Sens = Complex64[np.ndarray, "*t n h w"] | None
+Progress = Callable[[int], Any]
+
+
+class Program(NamedTuple):
+    """A pure function that does a method's work, to count what it costs.
+
+    Attributes:
+        function: what is compiled.
+        arguments: what it is called with.
+        n_frames: how many frames it reconstructs.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    n_frames: int
+
+
+class Reconstructor(Protocol):
+    """Anything that reconstructs cines.
+
+    Attributes:
+        name: what tables call it.
+        source: where its weights come from.
+        n_parameters: trained numbers; ``None`` where nothing is trained.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def n_parameters(self) -> int | None: ...
+
+    def reconstruct(
+        self, kspace: Kspace, mask: Mask, sens: Sens, progress: Progress | None = None
+    ) -> Complex64[np.ndarray, "t h w"]:
+        """Images of a cine, in the units of its k-space.
+
+        Args:
+            kspace: k-space of the cine; what lies outside the mask is not looked at.
+            mask: 1 where measured.
+            sens: sensitivities; ``None`` for a single coil.
+            progress: called with the number of frames done, as often as the method likes.
+        """
+        ...
+
+    def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
+        """The method at work on a cine, or on as little of it as it takes at once."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A trained network by name; a `Reconstructor`.
+
+    Attributes:
+        name: what tables call it.
+        source: where its checkpoint is.
+        model: the network.
+        variables: its variables.
+        circular: whether it was trained to see the last frame before the first.
+        input_fill: what its inputs have in the place of unmeasured samples.
+        sens: how coil maps are estimated, for files without.
+    """
+
+    name: str
+    source: str
+    model: KGMgT
+    variables: Any
+    circular: bool = True
+    input_fill: str = "zero"
+    sens: str = "espirit"
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers of the network."""
+        return sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
+
+    @classmethod
+    def load(cls, name: str, path: str | Path) -> "Method":
+        """Loads a checkpoint; see ``training.checkpoint.load_weights``.
+
+        Args:
+            name: what tables call it; empty for the network's own name.
+            path: a training workdir or one checkpoint.
+
+        Raises:
+            CheckpointError: if there is none, or it is not of this project.
+        """
+        config, variables = load_weights(path)
+        try:
+            model = build_model(config.model)
+            circular = bool(config.data.circular)
+            input_fill = config.data.get("input_fill", cls.input_fill)
+            sens = config.data.get("sens", cls.sens)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
+        name = name or type(model).__name__.lower()
+        return cls(name, str(path), model, variables, circular, input_fill, sens)
+
+    def reconstruct(
+        self, kspace: Kspace, mask: Mask, sens: Sens, progress: Progress | None = None
+    ) -> Complex64[np.ndarray, "t h w"]:
+        """See `Reconstructor`; progress is told after each group of frames.
+
+        Raises:
+            CheckpointError: if the variables are not those of the model.
+        """
+        cine, scale = self._input(kspace, mask, sens)
+        try:
+            frames = reconstruct_cine(
+                self.model, self.variables, cine, circular=self.circular, progress=progress
+            )
+            return np.asarray(frames) * scale
+        except (flax_errors.ScopeParamShapeError, flax_errors.ScopeParamNotFoundError) as error:
+            reason = str(error).split("(https")[0].strip()
+            raise CheckpointError(
+                f"{self.source}: expected weights of the model in its config, got: {reason}"
+            ) from error
+
+    def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
+        """One frame: it is encoded and refined once, as each frame of a longer cine is."""
+        one = sens[:1] if sens is not None and sens.ndim == 4 else sens
+        cine, _ = self._input(kspace[:1], mask[:1], one)
+
+        def run(variables: Any, cine: CineInput) -> jax.Array:
+            return reconstruct_cine(self.model, variables, cine, circular=self.circular)
+
+        return Program(run, (self.variables, cine.on_device()), 1)
+
+    def _input(self, kspace: Kspace, mask: Mask, sens: Sens) -> tuple[CineInput, np.float32]:
+        images, measured, scale = scaled_inputs(
+            kspace, mask, sens, circular=self.circular, input_fill=self.input_fill
+        )
+        return CineInput(images, measured, mask, sens), scale
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassicalMethod:
+    """A method of :mod:`kgmgt_jax.classical` with its weights; a `Reconstructor`.
+
+    Attributes:
+        name: key of ``METHODS``.
+        weights: all of its weights.
+        chosen: how they were chosen.
+    """
+
+    name: str
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    chosen: str = "default weights"
+    n_parameters: None = None
+
+    @property
+    def source(self) -> str:
+        """Its weights, and how they were chosen."""
+        values = ", ".join(f"{name} {value:g}" for name, value in self.weights.items())
+        return f"{values} ({self.chosen})" if values else "no weights"
+
+    def reconstruct(
+        self, kspace: Kspace, mask: Mask, sens: Sens, progress: Progress | None = None
+    ) -> Complex64[np.ndarray, "t h w"]:
+        """See `Reconstructor`; progress is told at the end.
+
+        Raises:
+            ValueError: if sensitivities change over time.
+        """
+        run, arguments, n_frames = self.program(kspace, mask, sens)
+        image = np.asarray(run(*arguments))
+        if progress is not None:
+            progress(n_frames)
+        return image
+
+    def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
+        """The whole cine, of which a classical method needs all frames at once."""
+        run = partial(METHODS[self.name].reconstruct, **self.weights)
+        maps = None if sens is None else jnp.asarray(sens)
+        return Program(run, (jnp.asarray(kspace), jnp.asarray(mask), maps), len(kspace))
+
+
+def classical_methods(
+    names: Iterable[str],
+    tuned: Mapping[str, Mapping[str, float]] | None = None,
+    given: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[ClassicalMethod]:
+    """Classical methods by name, zero-filling left out, with the weights to use.
+
+    Args:
+        names: keys of ``METHODS``, or ``all``.
+        tuned: ``{method: {weight: value}}`` that were found on training cases.
+        given: the same as the user gave them; they go first.
+
+    Raises:
+        ValueError: if a method or a weight is unknown.
+    """
+    names = [n for name in names for n in (METHODS if name == "all" else (name,))]
+    unknown = sorted(set(names) - set(METHODS))
+    if unknown:
+        raise ValueError(f"expected methods among all, {', '.join(METHODS)}, got {unknown=}")
+    tuned, given = tuned or {}, given or {}
+    idle = sorted(set(given) - set(names))
+    if idle:
+        raise ValueError(f"expected weights of the methods {names}, got some of {idle}")
+    found = []
+    for name in dict.fromkeys(names):
+        weights = METHODS[name].weights
+        extra = sorted(set(given.get(name, {})) - set(weights))
+        if extra:
+            raise ValueError(f"expected weights of {name} among {list(weights)}, got {extra}")
+        chosen = "given" if name in given else "tuned" if name in tuned else "default"
+        values = {**weights, **tuned.get(name, {}), **given.get(name, {})}
+        if name != ZERO_FILLED:
+            found.append(ClassicalMethod(name, values, f"{chosen} weights"))
+    return found
+
+
+def parse_weights(items: Sequence[str]) -> dict[str, dict[str, float]]:
+    """``["temporal_tv.weight=0.02"]`` as ``{"temporal_tv": {"weight": 0.02}}``.
+
+    Raises:
+        ValueError: for an item of another form.
+    """
+    weights: dict[str, dict[str, float]] = {}
+    for item in items:
+        place, _, value = item.partition("=")
+        method, _, name = place.partition(".")
+        try:
+            weights.setdefault(method, {})[name] = float(value)
+        except ValueError as error:
+            raise ValueError(f"expected METHOD.WEIGHT=NUMBER, got {item!r}") from error
+        if not name:
+            raise ValueError(f"expected METHOD.WEIGHT=NUMBER, got {item!r}")
+    return weights

@@ -1,0 +1,179 @@
+"""The files that an evaluation leaves, and what it prints."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kgmgt_jax.evaluation.collecting import Findings
+from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
+from kgmgt_jax.evaluation.methods import ZERO_FILLED
+from kgmgt_jax.evaluation.regions import WHOLE
+from kgmgt_jax.evaluation.report import (
+    CineExample,
+    Efficiency,
+    ReportData,
+    ScoreSet,
+    simulation_note,
+    write_report,
+    write_score_files,
+)
+from kgmgt_jax.evaluation.statistics import compare
+from kgmgt_jax.evaluation.tables import format_table, metrics_record, write_json
+
+__all__ = ["LABELS", "Outcome", "write_summary"]
+
+LABELS = {
+    "zero_filled": "zero-filled",
+    "kgmgt": "KGMgT",
+    "temporal_average": "temporal average",
+    "temporal_tv": "temporal TV",
+    "spatial_tv": "spatial TV",
+    "kt_focuss": "k-t FOCUSS",
+    "low_rank_plus_sparse": "L+S",
+}
+"""Names that the report shows for methods, where not their keys."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation came to.
+
+    Attributes:
+        text: tables, failures and files, to print.
+        failed: ``{what: why}``.
+        files: what was written.
+    """
+
+    text: str
+    failed: Mapping[str, str]
+    files: Sequence[Path]
+
+    def with_files(self, more: Sequence[Path]) -> "Outcome":
+        """The same with further files."""
+        text = "\n".join([self.text, *map(str, more)])
+        return replace(self, text=text, files=[*self.files, *more])
+
+
+def write_summary(
+    out: Path,
+    findings: Findings,
+    methods: Sequence[str],
+    unscored: Mapping[str, str],
+    efficiency: Mapping[str, Efficiency],
+    facts: Mapping[str, Any],
+    title: str,
+) -> Outcome:
+    """Writes ``metrics.json``, ``report.html``, CSV tables, a figure and a GIF of the first case.
+
+    Args:
+        out: folder for what is written.
+        findings: all cases.
+        methods: their names, zero-filling first, the main one second.
+        unscored: ``{case: why}``.
+        efficiency: what methods cost.
+        facts: what else to state.
+        title: heading of the report.
+
+    Raises:
+        ValueError: if there is nothing to report.
+    """
+    if not findings.examples:
+        reason = "; ".join(f"{what}: {why}" for what, why in findings.failed.items())
+        raise ValueError(f"expected a case that can be reconstructed, got none: {reason}")
+    sets = findings.score_sets()
+    main = _main(methods, sets, findings.examples)
+    report = ReportData(
+        title=title,
+        main=main,
+        score_sets=sets,
+        examples=findings.examples,
+        efficiency=efficiency,
+        labels=LABELS,
+        simulation=findings.simulation,
+        unscored=unscored,
+        failed=findings.failed,
+        facts={name: str(value) for name, value in facts.items()},
+    )
+    records = [_record(each, main, report) for each in sets]
+    details = {
+        "main": main,
+        "sets": records,
+        "unscored": dict(unscored),
+        "failed": dict(findings.failed),
+        "efficiency": {name: asdict(cost) for name, cost in efficiency.items()},
+        "facts": dict(facts),
+    }
+    write_json(out / "metrics.json", details)
+    files = [
+        out / "metrics.json",
+        *_draw(out, findings.examples[0], main),
+        write_report(out / "report.html", report),
+        *(write_score_files(out, sets, main) if sets else ()),
+    ]
+    text = "\n".join([*_lines(sets, records, report), *map(str, files)])
+    return Outcome(text, dict(findings.failed), files)
+
+
+def _main(methods: Sequence[str], sets: Sequence[ScoreSet], examples: Sequence[CineExample]) -> str:
+    """The first method, zero-filling last, that every set has scores of."""
+    named = [set(next(iter(each.scores[WHOLE].values()))) for each in sets]
+    named = named or [set(examples[0].images)]
+    candidates = [name for name in methods if name != ZERO_FILLED]
+    return next((n for n in candidates if all(n in names for names in named)), ZERO_FILLED)
+
+
+def _record(scores: ScoreSet, main: str, report: ReportData) -> dict[str, Any]:
+    """A set of scores as JSON holds it; its region of the whole frame is that of the tables."""
+    sampling = scores.sampling
+    regions = {
+        region: {
+            method: {metric: found._asdict() for metric, found in metrics.items()}
+            for method, metrics in compare(cases, main).items()
+        }
+        for region, cases in scores.scores.items()
+    }
+    whole = scores.scores[WHOLE]
+    return metrics_record(
+        whole,
+        preset=scores.preset,
+        acceleration={
+            "nominal": sampling.nominal_acceleration,
+            "true": sampling.true_acceleration,
+        },
+        mask={"kind": sampling.mask_kind, "acs": sampling.acs},
+        simulation=simulation_note(report, whole),
+        regions=regions,
+    )
+
+
+def _lines(
+    sets: Sequence[ScoreSet], records: Sequence[Mapping[str, Any]], report: ReportData
+) -> list[str]:
+    """Tables, then what has no score, then what failed."""
+    lines = []
+    for each, record in zip(sets, records, strict=True):
+        number = len(each.scores[WHOLE])
+        note = f" · {record['simulation']}" if record["simulation"] else ""
+        lines.append(f"{each.sampling.mask_kind} · {number} case{'s' * (number != 1)}{note}")
+        lines += [format_table(record), ""]
+    lines += [f"not scored: {case}: {why}" for case, why in report.unscored.items()]
+    lines += [f"failed: {what}: {why}" for what, why in report.failed.items()]
+    return lines
+
+
+def _draw(out: Path, example: CineExample, name: str) -> list[Path]:
+    """The figure and the GIF of a case by one method, zero-filling where it has none."""
+    name = name if name in example.images else ZERO_FILLED
+    zero_filled, image = example.images[ZERO_FILLED], example.images[name]
+    sampling = example.sampling
+    figure = comparison_figure(
+        out / "figure.png",
+        image,
+        zero_filled=zero_filled,
+        reference=example.reference,
+        title=f"{example.name}, {sampling.mask_kind} {sampling.true_acceleration:.2f}x",
+    )
+    panels = {} if example.reference is None else {"reference": example.reference}
+    panels |= {"zero-filled": zero_filled, LABELS.get(name, name): image}
+    return [figure, cine_gif(out / "cine.gif", panels)]

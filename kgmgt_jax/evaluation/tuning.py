@@ -1,0 +1,96 @@
+"""Weights of the classical methods, chosen on training cases, never on those that are scored."""
+
+import filecmp
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from kgmgt_jax.classical import METHODS, Tuning, tune
+from kgmgt_jax.classical.registry import Case
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.slices import SliceInfo, SliceSource
+from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.data.transforms import coil_combine, fft2c
+from kgmgt_jax.data.validation import case_mask
+from kgmgt_jax.evaluation.cases import Condition
+from kgmgt_jax.metrics import evaluate
+from kgmgt_jax.types import Array
+
+__all__ = ["tune_methods"]
+
+
+def tune_methods(
+    names: Iterable[str],
+    paths: Sequence[str | Path],
+    conditions: Sequence[Condition],
+    *,
+    test: Sequence[SliceInfo],
+    n_slices: int = 4,
+    sens: str = "espirit",
+    seed: int = 0,
+) -> dict[str, Tuning]:
+    """Tries every method's grid of weights; the best mean PSNR (preset ``frame``) wins.
+
+    One set of weights serves all conditions, as one network does. Of each path ``n_slices`` slices
+    are used, spread evenly over it, undersampled in every condition.
+
+    Args:
+        names: keys of ``classical.METHODS``; those without weights are left out.
+        paths: fully sampled files or folders of the training set, or prepared sets, of which the
+            split ``train`` is taken.
+        conditions: how slices are undersampled.
+        test: the slices that will be scored.
+        n_slices: most slices to use of a path, at least 1.
+        sens: how coil maps are estimated.
+        seed: of the masks.
+
+    Raises:
+        DataError: if a file is one of the test set, or a copy of one.
+        ValueError: if ``n_slices`` is below 1, or a condition is impossible.
+    """
+    if n_slices < 1:
+        raise ValueError(f"expected n_slices >= 1, got {n_slices=}")
+    cases: list[Case] = []
+    for path in paths:
+        source = open_slices(path, split="train", acs=conditions[0].acs, sens=sens, cache_gib=0)
+        chosen = np.linspace(0, len(source.slices) - 1, min(n_slices, len(source.slices)))
+        for number in np.unique(chosen.round().astype(int)).tolist():
+            _refuse_test_data(source.slices[number], test)
+            cases += _cases(source, number, conditions, seed)
+    tunable = [name for name in dict.fromkeys(names) if METHODS[name].grid]
+    return {name: tune(name, cases, _mean_psnr) for name in tunable}
+
+
+def _cases(
+    source: SliceSource, number: int, conditions: Sequence[Condition], seed: int
+) -> list[Case]:
+    info = source.slices[number]
+    t, _, h, w = info.shape
+    images, sens = source.images(number, range(t)), source.sens(number)
+    reference, kspace = np.abs(coil_combine(images, sens)), jnp.asarray(fft2c(images))
+    maps = None if sens is None else jnp.asarray(sens)
+    masks = [jnp.asarray(case_mask(c.masks, info.name, (t, h, w), seed)) for c in conditions]
+    return [(reference, kspace, mask, maps) for mask in masks]
+
+
+def _mean_psnr(reference: Array | np.ndarray, image: Array) -> float:
+    return float(jnp.mean(evaluate(reference, image)["psnr"]))
+
+
+def _refuse_test_data(training: SliceInfo, test: Sequence[SliceInfo]) -> None:
+    """Raises where the file of a training slice is that of a test slice, or equal to it."""
+    same_place = any(
+        (training.source, training.name) == (other.source, other.name) for other in test
+    )
+    if same_place or any(_same_file(training.source, other) for other in {s.source for s in test}):
+        fix = "tune on other subjects"
+        raise DataError(training.source, "a file that is not scored", "one of the test set", fix)
+
+
+def _same_file(one: str, other: str) -> bool:
+    a, b = Path(one), Path(other)
+    if not (a.is_file() and b.is_file()):
+        return False
+    return a.samefile(b) or filecmp.cmp(a, b, shallow=False)

@@ -1,0 +1,98 @@
+"""What is found below a path: scored, unscored, failed."""
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.data.validation import validation_cases
+from kgmgt_jax.evaluation.cases import Condition, open_evaluation
+from tests.evaluation.small_set import FULL, SHAPE, write_phantoms
+
+UNIFORM, GAUSSIAN = Condition("uniform", 4.0, 8), Condition("kt_gaussian", 4.0, 8)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Two subjects, fully sampled and undersampled."""
+    return write_phantoms(tmp_path_factory.mktemp("tree"), accelerations=(4,))
+
+
+def _without_reference(tree, tmp_path):
+    """A copy of the tree in which the second subject has no fully sampled file."""
+    copy = tmp_path / "copy"
+    for path in tree.rglob("*.mat"):
+        if path.parts[-3:-1] != ("FullSample", "P002"):
+            target = copy / path.relative_to(tree)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return copy
+
+
+def test_cases_are_those_of_validation(tree):
+    found = list(open_evaluation(tree, acs=8).cases([UNIFORM], seed=3))
+    source = open_slices(tree, split="test", acs=8)
+    expected = list(validation_cases(source, mask_kind="uniform", acceleration=4.0, acs=8, seed=3))
+    assert [case.name for case in found] == [case.name for case in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.mask, theirs.mask)
+        np.testing.assert_allclose(
+            ours.kspace, theirs.kspace * theirs.mask[:, None], rtol=0, atol=1e-6
+        )
+        assert ours.sampling.true_acceleration == theirs.mask.size / theirs.mask.sum()
+
+
+def test_every_slice_comes_in_every_condition(tree):
+    data = open_evaluation(tree, acs=8)
+    cases = list(data.cases([UNIFORM, GAUSSIAN]))
+    assert [c.condition for c in cases] == [UNIFORM, GAUSSIAN] * 2
+    assert data.n_frames(2) == sum(len(case.kspace) for case in cases)
+    assert {case.simulation for case in cases} == {"simulated phantom"}
+
+
+def test_undersampled_file_counts_only_without_its_reference(tree, tmp_path):
+    data = open_evaluation(_without_reference(tree, tmp_path), acs=8)
+    scored, alone = list(data.cases([UNIFORM]))
+    assert scored.name == "P001/cine_sax/slice0" and scored.reference is not None
+    assert alone.reference is None and alone.condition is None
+    assert alone.sampling.nominal_acceleration == 4 and alone.kspace.shape[0] == SHAPE[0]
+    assert list(data.unscored) == [alone.name] and "AccFactor04/P002" in alone.name
+    assert alone.file.as_posix().endswith("AccFactor04/P002/cine_sax.mat")
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.99])
+def test_damaged_file_is_noted_and_the_rest_goes_on(tree, tmp_path, cut):
+    copy = tmp_path / "copy"
+    for subject in ("P001", "P002"):
+        whole = (tree / FULL / subject / "cine_sax.mat").read_bytes()
+        target = copy / subject / "cine_sax.mat"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(whole if subject == "P001" else whole[: int(cut * len(whole))])
+    data = open_evaluation(copy, acs=8)
+    assert [case.name for case in data.cases([UNIFORM])] == ["P001/cine_sax/slice0"]
+    (place,) = data.failed
+    assert "P002" in place and "expected" in data.failed[place]
+
+
+def test_nothing_to_evaluate_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="expected cines"):
+        open_evaluation(tmp_path / "empty", acs=8)
+    damaged = tmp_path / "damaged.mat"
+    damaged.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(60))
+    with pytest.raises(DataError, match=r"damaged\.mat"):
+        open_evaluation(damaged, acs=8)
+
+
+def test_impossible_condition_is_refused_before_the_first_case(tree):
+    with pytest.raises(ValueError, match="acs"):
+        open_evaluation(tree, acs=8).cases([Condition("uniform", 4.0, 400)])
+
+
+def test_equal_names_are_told_apart_by_their_files(tree, tmp_path):
+    for part in ("one", "two"):
+        target = tmp_path / part / "P001" / "cine_sax.mat"
+        target.parent.mkdir(parents=True)
+        target.write_bytes((tree / FULL / "P001" / "cine_sax.mat").read_bytes())
+    names = [case.name for case in open_evaluation(tmp_path, acs=8).cases([UNIFORM])]
+    assert len(set(names)) == 2 and all("P001/cine_sax/slice0 (" in name for name in names)

@@ -1,0 +1,119 @@
+"""Whole evaluations by methods that cost nothing: what is written, and what failure does."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import scipy.io
+
+from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.evaluation.cases import Condition, open_evaluation
+from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
+from tests.evaluation.small_set import FULL, SHAPE, Scaled, write_phantoms
+
+CONDITIONS = [Condition("uniform", 4.0, 8), Condition("kt_gaussian", 4.0, 8)]
+PRESETS = ["frame", "cmrxrecon2023"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A scored subject, one without reference, and a damaged file."""
+    root = write_phantoms(tmp_path_factory.mktemp("data"), 3, accelerations=(4,))
+    full = root / FULL
+    (full / "P002" / "cine_sax.mat").unlink()
+    damaged = full / "P003" / "cine_sax.mat"
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    return root
+
+
+@pytest.fixture(scope="module")
+def done(tree, tmp_path_factory):
+    """Everything an evaluation can write."""
+    out = tmp_path_factory.mktemp("out")
+    methods = [
+        Scaled("kgmgt", 1.1),
+        Scaled("broken", fails_on="out of memory"),
+        Scaled("nan", np.nan),
+    ]
+    options = Options(CONDITIONS, PRESETS, ranking=out / "ranking")
+    outcome = evaluate_set(open_evaluation(tree, acs=8), methods, out, options)
+    return out, outcome, json.loads((out / "metrics.json").read_text())
+
+
+def test_every_sampling_and_preset_has_its_scores(done):
+    out, _, metrics = done
+    found = [(s["mask"]["kind"], s["preset"]) for s in metrics["sets"]]
+    assert found == [(c.mask_kind, p) for c in CONDITIONS for p in PRESETS]
+    for each in metrics["sets"]:
+        assert set(each["methods"]) == {"zero_filled", "kgmgt"}
+        assert each["simulation"] == "simulated phantom"
+        assert set(each["regions"]["heart region"]["kgmgt"]) == {"psnr", "ssim", "nmse", "xt_ssim"}
+    with open(out / "scores_by_frame.csv") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 2 * 2 * 2 * SHAPE[0]  # also by region
+
+
+def test_failures_are_named_and_stop_nothing(done):
+    _, outcome, metrics = done
+    assert metrics["failed"] == dict(outcome.failed)
+    damaged, *others = sorted(outcome.failed, key=lambda what: "P003" not in what)
+    assert "P003" in damaged
+    reasons = {what.split(", ")[-1]: outcome.failed[what] for what in others}
+    assert reasons["broken"] == "RuntimeError: out of memory" and "finite" in reasons["nan"]
+    assert f"failed: {damaged}: " in outcome.text
+
+
+def test_case_without_reference_is_listed_and_its_images_are_saved(done, tree):
+    out, outcome, metrics = done
+    names = sorted(metrics["unscored"])
+    assert ["P002" in names[0], "P003" in names[1], len(names)] == [True, True, 2]
+    assert outcome.text.count("not scored: ") == 2
+    place = "SingleCoil/Cine/TrainingSet/AccFactor04/P002/cine_sax"
+    file = read_file(tree / f"{place}.mat")
+    saved = out / "unscored" / "zero_filled" / f"{place}_slice0_magnitude.mat"
+    assert saved.is_file() and file[0].kspace.shape[0] == SHAPE[0]
+    assert not list((out / "unscored").glob("broken/**/*.mat"))
+
+
+def test_ranking_files_lie_where_their_data_lie(done):
+    out, _, _ = done
+    found = {p.relative_to(out / "ranking").as_posix() for p in out.glob("ranking/**/*.mat")}
+    scored = f"{FULL}/P001/cine_sax.mat"
+    assert f"kgmgt/uniform_4x/{scored}" in found and f"zero_filled/kt_gaussian_4x/{scored}" in found
+    assert "kgmgt/SingleCoil/Cine/TrainingSet/AccFactor04/P002/cine_sax.mat" in found
+    stored = scipy.io.loadmat(out / "ranking" / "kgmgt" / "uniform_4x" / scored)["img4ranking"]
+    assert stored.shape == (11, 20, 1, 3)  # round(32 / 3), 40 / 2, one slice, three frames
+
+
+def test_report_names_failures_costs_and_simulation(done):
+    page = (done[0] / "report.html").read_text()
+    for text in ("out of memory", "P003", "Reconstructed, not scored", "simulated phantom"):
+        assert text in page
+    assert "Peak memory (MiB)" in page and "nominal 4" in page
+
+
+def test_reading_kit_has_every_method_and_the_reference(tmp_path):
+    write_phantoms(tmp_path / "data")
+    options = Options(CONDITIONS, reader_study=True, efficiency=False)
+    data = open_evaluation(tmp_path / "data", acs=8)
+    outcome = evaluate_set(data, [Scaled("kgmgt")], tmp_path / "out", options)
+    key = json.loads((tmp_path / "out" / "reading_key.json").read_text())
+    pairs = {(item["case"][:4], item["method"]) for item in key["items"].values()}
+    methods = ("reference", "zero_filled", "kgmgt")
+    assert pairs == {(case, method) for case in ("P001", "P002") for method in methods}
+    assert len(key["items"]) == len(pairs) and key["main"] == "kgmgt" and not outcome.failed
+    assert "simulated phantom" in (tmp_path / "out" / "reading" / "reading.html").read_text()
+
+
+def test_files_without_any_reference_make_a_report_without_scores(tree, tmp_path):
+    data = open_evaluation(tree / "SingleCoil/Cine/TrainingSet/AccFactor04", acs=8)
+    options = Options(CONDITIONS, efficiency=False)
+    outcome = evaluate_set(data, [Scaled("kgmgt")], tmp_path, options)
+    assert not outcome.failed and outcome.text.count("not scored: ") == 3
+    assert "nothing is scored" in (tmp_path / "report.html").read_text()
+
+
+def test_methods_of_one_name_are_refused(tree, tmp_path):
+    methods = [Scaled("kgmgt"), Scaled("kgmgt")]
+    with pytest.raises(ValueError, match=r"names of their own.*kgmgt"):
+        evaluate_set(open_evaluation(tree, acs=8), methods, tmp_path, Options(CONDITIONS))

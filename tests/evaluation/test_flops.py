@@ -1,0 +1,44 @@
+"""Arithmetic counted by hand: products, loops, loops in loops."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kgmgt_jax.evaluation.flops import count_flops
+
+A = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+PRODUCT = 2 * 8**3
+
+
+def _power(x, n_rounds):
+    return jax.lax.scan(lambda c, _: (c @ x, None), x, length=n_rounds)[0]
+
+
+def test_product_of_matrices():
+    x, y = jax.ShapeDtypeStruct((3, 5), jnp.float32), jax.ShapeDtypeStruct((5, 7), jnp.float32)
+    assert count_flops(jnp.matmul, x, y) == 2 * 3 * 5 * 7
+
+
+def test_each_round_of_a_loop_counts():
+    found = count_flops(lambda x: _power(x, 7), A)
+    assert found == pytest.approx(7 * PRODUCT, rel=0.01)
+
+
+def test_loops_in_loops_and_in_compiled_functions_multiply():
+    @jax.jit
+    def function(x):
+        return jax.lax.fori_loop(0, 5, lambda _, c: _power(c, 3), x)
+
+    assert count_flops(function, A) == pytest.approx(15 * PRODUCT, rel=0.01)
+
+
+def test_dearest_branch_counts():
+    def function(x):
+        branches = [lambda y: y, lambda y: _power(y, 4)]
+        return jax.lax.switch((x[0, 0] > 0).astype(int), branches, x)
+
+    assert count_flops(function, A) == pytest.approx(4 * PRODUCT, rel=0.02)
+
+
+def test_loop_until_something_holds_has_no_count():
+    assert count_flops(lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, jnp.exp, x), A) is None
