@@ -165,8 +165,11 @@ def efficiency_table(data: ReportData) -> str:
         rows.append(f"<tr{kind}>{''.join(cells)}</tr>")
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Efficiency">'
-        '<table class="sortable"><caption>Arithmetic as the compiler counts it; latency after '
-        f"compilation</caption><thead><tr>{heads}{_head('Measured on', 'text')}</tr></thead>"
+        '<table class="sortable"><caption>Arithmetic as XLA counts it, where the data do '
+        "not decide how often a loop runs. Latency from k-space to images in the host's memory, "
+        "after compilation. Memory that the compiled program reserves: a network's for one frame, "
+        "a classical method's for the whole cine.</caption>"
+        f"<thead><tr>{heads}{_head('Measured on', 'text')}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
