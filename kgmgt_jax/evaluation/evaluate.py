@@ -93,14 +93,17 @@ def evaluate_set(
             if reading is not None:
                 reading.add(case, images)
             if case.reference is None:
-                written += write_unscored(out / "unscored", case, images)
+                place = f"images of {case.name}"
+                arguments = (out / "unscored", case, images)
+                written += _guarded(place, findings.failed, write_unscored, *arguments) or []
     if ranking is not None:
         findings.failed.update(ranking.incomplete)
         written += ranking.written
     names = [ZERO_FILLED, *(method.name for method in methods)]
     if reading is not None:
         main = methods[0].name if methods else ZERO_FILLED
-        written += reading.write(out, names, main)
+        kit = _guarded("reading kit", findings.failed, reading.write, out, names, main)
+        written += kit or []
     costs = _efficiency(methods, first, findings.failed) if options.efficiency and first else {}
     facts = {**{method.name: method.source for method in methods}, **options.facts}
     summary = write_summary(out, findings, names, data.unscored, costs, facts, title)

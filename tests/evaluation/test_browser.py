@@ -67,7 +67,7 @@ def browser(downloads):
 
 @pytest.fixture(scope="module")
 def data():
-    return small_report()
+    return small_report(presets=("frame", "cmrxrecon2023"))
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +197,10 @@ def test_unknown_costs_are_sorted_last_both_ways(page):
 
 
 def test_choice_of_scores_shows_their_tables_only(page):
-    page.execute_script(SET, "view", "1", "change")
-    shown = page.find_elements("css selector", ".view:not([hidden]) caption")
-    assert shown and all("nominal 8" in c.get_attribute("textContent") for c in shown)
+    page.execute_script(SET, "view", "3", "change")
+    captions = page.find_elements("css selector", ".view:not([hidden]) caption")
+    shown = [caption.get_attribute("textContent") for caption in captions]
+    assert shown and all("nominal 8" in text and "cmrxrecon2023" in text for text in shown)
 
 
 def test_another_case_is_loaded_and_says_whether_it_is_simulated(page, data):

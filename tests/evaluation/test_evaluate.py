@@ -107,9 +107,9 @@ def test_reading_kit_has_every_method_and_the_reference(tmp_path):
 
 def test_files_without_any_reference_make_a_report_without_scores(tree, tmp_path):
     data = open_evaluation(tree / "SingleCoil/Cine/TrainingSet/AccFactor04", acs=8)
-    options = Options(CONDITIONS, efficiency=False)
+    options = Options(CONDITIONS, efficiency=False, reader_study=True)
     outcome = evaluate_set(data, [Scaled("kgmgt")], tmp_path, options)
-    assert not outcome.failed and outcome.text.count("not scored: ") == 3
+    assert list(outcome.failed) == ["reading kit"] and outcome.text.count("not scored: ") == 3
     assert "nothing is scored" in (tmp_path / "report.html").read_text()
 
 
