@@ -34,6 +34,7 @@ __all__ = [
     "Mask",
     "Measurement",
     "PRNGKeyArray",
+    "Reconstruction",
     "Sens",
 ]
 
@@ -57,3 +58,15 @@ class Measurement(NamedTuple):
     kspace: KSpace
     mask: Mask
     sens: Sens | None = None
+
+
+class Reconstruction(NamedTuple):
+    """What a network makes of a target frame.
+
+    Attributes:
+        image: the reconstruction; KGMgT's learner makes it.
+        mentor: the mentor's image; of a network without a mentor the reconstruction again.
+    """
+
+    image: ComplexImage
+    mentor: ComplexImage

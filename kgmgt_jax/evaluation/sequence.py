@@ -20,33 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex64
 
+from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.evaluation.triplets import reconstruct_triplets
 from kgmgt_jax.models.encoder import Features
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.types import Array, Complex, Float, Int, Measurement
+from kgmgt_jax.models.registry import Network
+from kgmgt_jax.types import Array, Complex, Measurement
 
 __all__ = ["CineInput", "OnlineReconstructor", "reconstruct_cine"]
-
-
-class CineInput(NamedTuple):
-    """Consecutive frames as the network is given them, at about unit intensity.
-
-    Attributes:
-        images: input images, coil-combined.
-        kspace: measured k-space, zero where not measured.
-        mask: 1 where measured.
-        sens: sensitivities, one set for all frames or one each; ``None`` for a single coil.
-    """
-
-    images: Complex[Array | np.ndarray, "t h w"]
-    kspace: Complex[Array | np.ndarray, "t n h w"]
-    mask: Float[Array | np.ndarray, "t h w"]
-    sens: Complex[Array | np.ndarray, "*t n h w"] | None = None
-
-    def on_device(self) -> "CineInput":
-        """The same, where the network runs."""
-        images, kspace, mask = (jnp.asarray(part) for part in self[:3])
-        sens = None if self.sens is None else jnp.asarray(self.sens)
-        return CineInput(images, kspace, mask, sens)
 
 
 class _Carry(NamedTuple):
@@ -64,7 +45,7 @@ class _Ends(NamedTuple):
 
 
 def reconstruct_cine(
-    model: KGMgT,
+    model: Network,
     variables: Any,
     cine: CineInput,
     *,
@@ -75,7 +56,7 @@ def reconstruct_cine(
     """Reconstructs every frame of a cine.
 
     Args:
-        model: the network.
+        model: the network; one without an encoder is given triplets, as in training.
         variables: its variables.
         cine: what was measured.
         circular: whether the last frame precedes the first; otherwise an end frame stands in for
@@ -93,6 +74,8 @@ def reconstruct_cine(
     n_frames = cine.images.shape[0]
     group = min(frames_at_once, n_frames)
     cine = cine.on_device()
+    if not isinstance(model, KGMgT):
+        return reconstruct_triplets(model, variables, cine, circular, group, progress)
     if progress is None:
         return _reconstruct_whole(model, variables, cine, circular, group)
     ends, images = _encode_ends(model, variables, cine), []
@@ -104,7 +87,7 @@ def reconstruct_cine(
         fresh = _encode(model, variables, following) if plan.n_fresh else None
         new = _followers(plan, fresh, ends, circular)
         carry, features = _line_up(carry, new)
-        measurement = _measurement(cine, targets)
+        measurement = cine.measurement(targets)
         image = _refine(model, variables, cine.images[targets], features, measurement)
         done = min(group, n_frames - first)
         images.append(jax.block_until_ready(image)[:done])
@@ -135,7 +118,7 @@ def _reconstruct_whole(
 
         new = jax.lax.switch(branch, [functools.partial(encode, plan) for plan in plans])
         carry, features = _line_up(carry, new)
-        measurement = _measurement(cine, targets)
+        measurement = cine.measurement(targets)
         return carry, _refine(model, variables, cine.images[targets], features, measurement)
 
     groups = (jnp.asarray(starts), jnp.asarray(branch_of))
@@ -215,17 +198,6 @@ def _part(features: Features, start: int, stop: int) -> Features:
     return jax.tree.map(lambda x: x[start:stop], features)
 
 
-def _measurement(
-    cine: CineInput, targets: Int[Array, "group"] | Int[np.ndarray, "group"]
-) -> Measurement:
-    sens = cine.sens
-    if sens is not None:
-        one = sens.ndim == 3 or sens.shape[0] == 1
-        shape = (targets.shape[0], *sens.shape[-3:])
-        sens = jnp.broadcast_to(sens, shape) if one else sens[targets]
-    return Measurement(cine.kspace[targets], cine.mask[targets], sens)
-
-
 class OnlineReconstructor:
     """Reconstructs a running scan: each new frame gives the image of the one before it.
 
@@ -235,9 +207,14 @@ class OnlineReconstructor:
     Args:
         model: the network.
         variables: its variables.
+
+    Raises:
+        TypeError: for another network than KGMgT.
     """
 
-    def __init__(self, model: KGMgT, variables: Any) -> None:
+    def __init__(self, model: Network, variables: Any) -> None:
+        if not isinstance(model, KGMgT):
+            raise TypeError(f"expected a KGMgT to reconstruct online, got {type(model).__name__}")
         self._model, self._variables = model, jax.device_put(variables)
         self._carry: _Carry | None = None
         self._waiting: CineInput | None = None
@@ -276,6 +253,6 @@ class OnlineReconstructor:
         if self._carry is None or self._waiting is None:
             return None
         features = (self._carry.current, self._carry.before, new)
-        measurement = _measurement(self._waiting, np.zeros(1, int))
+        measurement = self._waiting.measurement(np.zeros(1, int))
         image = _refine(self._model, self._variables, self._waiting.images, features, measurement)
         return np.asarray(image[0])

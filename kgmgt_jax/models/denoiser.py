@@ -1,27 +1,14 @@
 """The unrolled end of mentor and learner: a small denoiser in turn with data consistency."""
 
-import math
-
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.initialisation import constant
+from kgmgt_jax.models.enforcement import check_consistency, enforce, strength_parameter
 from kgmgt_jax.models.layers import BatchNorm, Layers, leaky_relu
-from kgmgt_jax.mri.consistency import (
-    cg_consistency,
-    gradient_consistency,
-    hard_consistency,
-    soft_consistency,
-)
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.types import ComplexImage, Measurement
 
 __all__ = ["Denoiser", "UnrolledDenoiser"]
-
-_INITIAL_NOISE_WEIGHT = 10.0
-_CG_ITERATIONS = 8
 
 
 class Denoiser(nn.Module):
@@ -59,12 +46,7 @@ class Denoiser(nn.Module):
 class UnrolledDenoiser(nn.Module):
     """``x <- DC(x + denoise(x))``, repeated with one denoiser.
 
-    DC for one coil: ``"hard"`` puts the measured samples in place of the predicted ones;
-    ``"soft"`` averages the two with the learned noise weight v_i of the iteration, ``(k + v k0) /
-    (1 + v)``; ``"none"`` leaves the image. With several coils: ``solver="gradient"`` steps along
-    the gradient of ``||E x - y||^2 / 2`` by a learned ``step`` (hard, 1 at the start, which is the
-    replacement if there is one coil of unit sensitivity) or by ``v / (1 + v)`` (soft);
-    ``solver="cg"`` solves ``(E^H E + 1/v) x = E^H y + z/v`` (soft only).
+    DC is ``models.enforcement.enforce``, with a learned strength for each iteration.
 
     Deviation: the released code calls no consistency here, and its own would have used the fully
     sampled image; ours sees the measured samples alone.
@@ -86,24 +68,12 @@ class UnrolledDenoiser(nn.Module):
     layers: Layers = Layers()
 
     def setup(self):
-        if self.consistency not in ("hard", "soft", "none"):
-            raise ValueError(
-                f"consistency must be 'hard', 'soft' or 'none', got {self.consistency!r}"
-            )
-        if self.solver not in ("gradient", "cg"):
-            raise ValueError(f"solver must be 'gradient' or 'cg', got {self.solver!r}")
-        if self.solver == "cg" and self.consistency != "soft":
-            raise ValueError(
-                f"solver='cg' weighs the measurement, so it needs consistency='soft', "
-                f"got {self.consistency!r}"
-            )
+        check_consistency(self.consistency, self.solver)
         self.denoiser = Denoiser(self.channels, self.norm, self.layers)
-        shape = (self.n_iterations,)
-        if self.consistency == "soft":
-            init = constant(math.log(_INITIAL_NOISE_WEIGHT))
-            self.log_noise_weight = self.param("log_noise_weight", init, shape)
-        elif self.consistency == "hard":
-            self.step = self.param("step", constant(1.0), shape)
+        self.strength = None
+        if self.consistency != "none":
+            name, init = strength_parameter(self.consistency)
+            self.strength = self.param(name, init, (self.n_iterations,))
 
     def __call__(
         self, image: ComplexImage, measurement: Measurement | None, *, train: bool
@@ -118,29 +88,10 @@ class UnrolledDenoiser(nn.Module):
         Raises:
             ValueError: if the consistency needs a measurement and there is none.
         """
-        if measurement is None and self.consistency != "none":
-            raise ValueError(f"consistency={self.consistency!r} needs the measured k-space")
         for i in range(self.n_iterations):
             image = image + to_complex(self.denoiser(to_channels(image), train=train))
-            image = self._consistent(image, measurement, i)
-        return image
-
-    def _consistent(
-        self, image: ComplexImage, measurement: Measurement | None, i: int
-    ) -> ComplexImage:
-        if self.consistency == "none" or measurement is None:
-            return image
-        kspace, mask, sens = measurement
-        if self.consistency == "hard":
-            if sens is None:
-                return hard_consistency(image, kspace, mask)
-            return gradient_consistency(image, kspace, mask, sens, self.step[i])
-        noise_weight = jnp.exp(self.log_noise_weight[i])
-        if sens is None:
-            return soft_consistency(image, kspace, mask, noise_weight)
-        if self.solver == "cg":
-            return cg_consistency(
-                image, kspace, mask, sens, 1 / noise_weight, n_iterations=_CG_ITERATIONS
+            strength = None if self.strength is None else self.strength[i]
+            image = enforce(
+                image, measurement, strength, consistency=self.consistency, solver=self.solver
             )
-        step = jax.nn.sigmoid(self.log_noise_weight[i])  # v / (1 + v)
-        return gradient_consistency(image, kspace, mask, sens, step)
+        return image

@@ -7,12 +7,11 @@ Source: Lyu et al., Medical Image Analysis, 2026, section 3.
 """
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float
 
 from kgmgt_jax.models.aggregation import GuidedUNet
 from kgmgt_jax.models.denoiser import UnrolledDenoiser
@@ -21,47 +20,15 @@ from kgmgt_jax.models.initialisation import constant
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.matching import best_match, soft_match
 from kgmgt_jax.models.motion import Alignment, align
+from kgmgt_jax.models.padding import crop_frame, pad_frame
 from kgmgt_jax.mri.fourier import to_channels, to_complex
-from kgmgt_jax.types import ComplexImage, Measurement
+from kgmgt_jax.types import ComplexImage, Measurement, Reconstruction
 
-__all__ = ["KGMgT", "KnowledgeNet", "Reconstruction", "pad_frame"]
+__all__ = ["KGMgT", "KnowledgeNet", "Reconstruction"]
 
 _INITIAL_INVERSE_TEMPERATURE = 20.0
 
 Guidance = tuple[Float[Array, "..."], ...]
-
-
-class Reconstruction(NamedTuple):
-    """What the network makes of a target frame.
-
-    Attributes:
-        image: the learner's image, the reconstruction.
-        mentor: the mentor's image.
-    """
-
-    image: ComplexImage
-    mentor: ComplexImage
-
-
-def pad_frame(frame: ComplexImage, multiple: int) -> Complex[Array, "b hp wp"]:
-    """Grows a frame to multiples of ``multiple``, evenly on both sides.
-
-    Rows (phase encoding) wrap around, as aliasing does; columns (readout) are reflected.
-    """
-    h, w = frame.shape[-2:]
-    pad_h, pad_w = -h % multiple, -w % multiple
-    if not pad_h and not pad_w:
-        return frame
-    rows = (pad_h // 2, pad_h - pad_h // 2)
-    columns = (pad_w // 2, pad_w - pad_w // 2)
-    frame = jnp.pad(frame, ((0, 0), rows, (0, 0)), mode="wrap")
-    return jnp.pad(frame, ((0, 0), (0, 0), columns), mode="reflect" if w > 1 else "edge")
-
-
-def crop_frame(padded: Float[Array, "b hp wp c"], h: int, w: int) -> Float[Array, "b h w c"]:
-    """The middle of a padded map: inverse of ``pad_frame``."""
-    top, left = (padded.shape[1] - h) // 2, (padded.shape[2] - w) // 2
-    return padded[:, top : top + h, left : left + w]
 
 
 class KnowledgeNet(nn.Module):

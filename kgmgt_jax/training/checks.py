@@ -4,8 +4,12 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kgmgt_jax.models.baselines.swinir import SwinIR
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG19_LAYERS
+from kgmgt_jax.models.enforcement import check_consistency
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.transformer import BlockOptions
 from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
@@ -26,12 +30,17 @@ def check_config(config: Any) -> None:
     Raises:
         ValueError: in one line, which field, what was expected, and what came.
     """
-    _check_network(config.model)
+    model = _check_network(config.model)
     _check_fields("critic", config.critic, Critic.__dataclass_fields__)
     _check_loss(config.loss)
+    if not isinstance(model, KGMgT):
+        _check_unguided(config)
     for name in ("optimizer", "critic_optimizer"):
         _check_optimizer(name, config[name])
     _check_steps(config.train, config.data.batch_size)
+    parts = _PARTS if isinstance(model, KGMgT) else ()
+    if not set(config.train.frozen) <= set(parts):
+        _refuse("train.frozen", f"some of {parts}", config.train.frozen)
 
 
 def _refuse(field: str, expected: str, got: Any) -> None:
@@ -44,10 +53,35 @@ def _check_fields(section: str, fields: Mapping[str, Any], known: Iterable[str])
         raise ValueError(f"config.{section}: unknown fields {unknown}; known are {sorted(known)}")
 
 
-def _check_network(fields: Any) -> None:
+def _check_network(fields: Any) -> Any:
+    """The network, if it can be built."""
     model = build_model(fields.to_dict())
     if model.dtype not in _DTYPES:
         _refuse("model.dtype", f"one of {_DTYPES}", model.dtype)
+    if isinstance(model, KGMgT):
+        _check_kgmgt(model)
+        return model
+    try:
+        _check_comparator(model, fields)
+    except ValueError as error:
+        raise ValueError(f"config.model: {error}") from error
+    return model
+
+
+def _check_comparator(model: Any, fields: Any) -> None:
+    for name, value in fields.items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+    Layers(model.dtype, model.weight_init)
+    if "consistency" in fields:
+        check_consistency(model.consistency, model.solver)
+    if isinstance(model, SwinIR):
+        model.options()
+        if model.n_blocks % 2:
+            raise ValueError(f"n_blocks must be even (shifts alternate), got {model.n_blocks}")
+
+
+def _check_kgmgt(model: KGMgT) -> None:
     if model.n_blocks < 2 or model.n_blocks % 2:
         _refuse("model.n_blocks", "an even number (shifts alternate)", model.n_blocks)
     if any(c % model.n_offset_groups for c in model.channels):
@@ -69,6 +103,15 @@ def _check_network(fields: Any) -> None:
             )
         except ValueError as error:
             raise ValueError(f"config.model: {error}") from error
+
+
+def _check_unguided(config: Any) -> None:
+    """What only KGMgT has: a mentor, and layers that predict offsets."""
+    if config.loss.mentor:
+        _refuse("loss.mentor", "0 for a network without a mentor", config.loss.mentor)
+    rates = config.optimizer.offset_rates
+    if rates is not None:
+        _refuse("optimizer.offset_rates", "None for a network without offset layers", rates)
 
 
 def _check_loss(loss: Any) -> None:
@@ -105,5 +148,3 @@ def _check_steps(train: Any, batch_size: int) -> None:
         _refuse("train.accumulation", "a divisor of config.data.batch_size", got)
     if train.platform not in ("", *PLATFORMS):
         _refuse("train.platform", f"one of {PLATFORMS}, or '' for any", train.platform)
-    if not set(train.frozen) <= set(_PARTS):
-        _refuse("train.frozen", f"some of {_PARTS}", train.frozen)

@@ -16,7 +16,7 @@ from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import validation_batches
 from kgmgt_jax.models.critic import Critic
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.checkpoint import Checkpoints, build_model, freeze
 from kgmgt_jax.training.checks import check_config
@@ -127,7 +127,7 @@ def open_devices(config: Any) -> Mesh:
     return mesh
 
 
-def build(config: Any, mesh: Mesh) -> tuple[KGMgT, TrainState, Step]:
+def build(config: Any, mesh: Mesh) -> tuple[Network, TrainState, Step]:
     """The network of a configuration, its first state, and the compiled update.
 
     Args:

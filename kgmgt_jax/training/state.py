@@ -11,10 +11,10 @@ from jaxtyping import Array, UInt32
 
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.initialisation import initialise
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.registry import Network
 from kgmgt_jax.types import Measurement
 
-__all__ = ["NetworkState", "TrainState", "create_state"]
+__all__ = ["NetworkState", "TrainState", "create_state", "example_inputs"]
 
 _SMALL = 64  # parameters do not depend on the size of the image they are traced with
 
@@ -43,7 +43,7 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
         step: generator updates done.
-        generator: mentor and learner.
+        generator: the network that reconstructs.
         critic: ``None`` without an adversarial loss.
         ema_params: running mean of the generator's parameters, used for evaluation.
         key: raw key data; step k draws from ``fold_in(key, k)``.
@@ -73,8 +73,16 @@ def _split(variables: dict, optimizer: optax.GradientTransformation) -> NetworkS
     return NetworkState(params, variables, optimizer.init(params))
 
 
+def example_inputs() -> tuple[Any, ...]:
+    """Shapes of a batch of one single-coil triplet, by which networks are traced."""
+    frame: Any = jax.ShapeDtypeStruct((1, _SMALL, _SMALL), np.complex64)
+    kspace: Any = jax.ShapeDtypeStruct((1, 1, _SMALL, _SMALL), np.complex64)
+    mask: Any = jax.ShapeDtypeStruct((1, _SMALL, _SMALL), np.float32)
+    return frame, frame, frame, Measurement(kspace, mask)
+
+
 def create_state(
-    model: KGMgT,
+    model: Network,
     critic: Critic | None,
     optimizer: optax.GradientTransformation,
     critic_optimizer: optax.GradientTransformation,
@@ -90,11 +98,7 @@ def create_state(
         critic_optimizer: the critic's.
         seed: of the parameters and of all randomness in the steps.
     """
-    frame: Any = jax.ShapeDtypeStruct((1, _SMALL, _SMALL), np.complex64)
-    kspace: Any = jax.ShapeDtypeStruct((1, 1, _SMALL, _SMALL), np.complex64)
-    mask: Any = jax.ShapeDtypeStruct((1, _SMALL, _SMALL), np.float32)
-    measurement = Measurement(kspace, mask)
-    generator = _split(initialise(model, seed, frame, frame, frame, measurement), optimizer)
+    generator = _split(initialise(model, seed, *example_inputs()), optimizer)
     critic_state = None
     if critic is not None:
         image = jax.ShapeDtypeStruct((1, _SMALL, _SMALL, 2), np.float32)

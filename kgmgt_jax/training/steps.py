@@ -18,11 +18,11 @@ from kgmgt_jax.losses import (
 )
 from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.critic import Critic
-from kgmgt_jax.models.kgmgt import KGMgT, Reconstruction
+from kgmgt_jax.models.registry import Network
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
 from kgmgt_jax.training.state import NetworkState, TrainState
-from kgmgt_jax.types import ComplexImage, Measurement
+from kgmgt_jax.types import ComplexImage, Measurement, Reconstruction
 
 __all__ = ["Batch", "Step", "apply_model", "make_critic_step", "make_generator_step"]
 
@@ -35,7 +35,7 @@ _DROPOUT, _PENALTY, _CRITIC_DROPOUT = range(3)  # streams of a step's randomness
 
 
 def apply_model(
-    model: KGMgT, variables: Mapping[str, Any], batch: Batch, *, key: jax.Array | None = None
+    model: Network, variables: Mapping[str, Any], batch: Batch, *, key: jax.Array | None = None
 ) -> tuple[Reconstruction, dict]:
     """Reconstructs a batch; with ``key`` as in training, returning the changed model state.
 
@@ -82,7 +82,7 @@ def _perceptual(features: PerceptualFeatures, image: ComplexImage, reference: Co
 
 
 def make_generator_step(
-    model: KGMgT,
+    model: Network,
     critic: Critic | None,
     optimizer: optax.GradientTransformation,
     features: PerceptualFeatures | None,
@@ -97,7 +97,7 @@ def make_generator_step(
     """Builds the generator's step: ``L1 + a perceptual + b adversarial + c mentor L1``.
 
     Args:
-        model: mentor and learner.
+        model: the network.
         critic: ``None`` leaves the adversarial term out.
         optimizer: the generator's.
         features: perceptual features of a complex image by layer; ``None`` leaves that term out.
@@ -146,7 +146,7 @@ def make_generator_step(
 
 
 def make_critic_step(
-    model: KGMgT,
+    model: Network,
     critic: Critic,
     optimizer: optax.GradientTransformation,
     *,
@@ -160,7 +160,7 @@ def make_critic_step(
     its own points between the pairs for the penalty. The metrics are those of the last.
 
     Args:
-        model: mentor and learner, whose reconstructions are the fakes.
+        model: the network, whose reconstructions are the fakes.
         critic: D.
         optimizer: the critic's.
         penalty_weight: c.

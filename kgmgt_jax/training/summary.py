@@ -23,6 +23,8 @@ def parameter_table(state: TrainState) -> str:
     rows = [("module", "arrays", "parameters", "MiB")]
     for name, module in state.generator.params.items():
         rows.append(_row(name, module))
+        if not isinstance(module, Mapping):  # a parameter of the network itself
+            continue
         parts = [part for part in module.items() if isinstance(part[1], Mapping)]
         rows += [_row(f"  {part}", tree) for part, tree in parts]
     rows.append(_row("generator", state.generator.params))

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from kgmgt_jax.interop.vgg import load_vgg19
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import vgg19_features
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.optimizer import Optimizers
 from kgmgt_jax.training.state import TrainState
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def make_update(
     config: Any,
-    model: KGMgT,
+    model: Network,
     critic: Critic | None,
     optimizers: Optimizers,
     state: TrainState,
@@ -38,7 +38,7 @@ def make_update(
 
     Args:
         config: the run's configuration.
-        model: mentor and learner.
+        model: the network.
         critic: ``None`` to train without one.
         optimizers: of generator and critic.
         state: the state, or its shapes.
@@ -59,7 +59,7 @@ def make_update(
 
 
 def make_steps(
-    config: Any, model: KGMgT, critic: Critic | None, optimizers: Optimizers
+    config: Any, model: Network, critic: Critic | None, optimizers: Optimizers
 ) -> tuple[Step, Step | None]:
     """The generator's step and the critic's, not compiled. Arguments as of ``make_update``."""
     loss, train = config.loss, config.train

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Complex64
 
 from kgmgt_jax.metrics import psnr
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.steps import apply_model
 from kgmgt_jax.training.watch import split_ids
@@ -34,7 +34,7 @@ class Validation(NamedTuple):
 
 
 def make_validator(
-    model: KGMgT, batches: Sequence[Mapping[str, np.ndarray]]
+    model: Network, batches: Sequence[Mapping[str, np.ndarray]]
 ) -> Callable[[TrainState], Validation | None]:
     """A function that reconstructs validation batches with a state's averaged parameters.
 

@@ -1,5 +1,6 @@
 """Weights to reconstruct with: written, found in a working directory, and read."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.registry import DEFAULT, NETWORKS
 from kgmgt_jax.training.workdir import CHECKPOINTS
 
 __all__ = [
@@ -45,19 +46,29 @@ def freeze(value: Any) -> Any:
     return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def build_model(config: Mapping[str, Any]) -> KGMgT:
+def build_model(config: Mapping[str, Any]) -> Any:
     """The network of a configuration's ``model`` section.
 
+    Args:
+        config: fields of the network; ``network`` names it, and KGMgT is meant without.
+
     Raises:
-        ValueError: for a field the network does not have.
+        ValueError: for an unknown network, or a field the network does not have.
     """
-    fields = freeze(config)
-    unknown = set(fields) - set(KGMgT.__dataclass_fields__)
+    fields = freeze(dict(config))
+    name = fields.pop("network", DEFAULT)
+    if name not in NETWORKS:
+        raise ValueError(f"config.model.network: expected one of {tuple(NETWORKS)}, got {name!r}")
+    module = NETWORKS[name]
+    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
+    unknown = sorted(set(fields) - known)
     if unknown:
-        raise ValueError(f"unknown fields in config.model: {sorted(unknown)}")
+        raise ValueError(
+            f"unknown fields in config.model: {unknown}; those of {name} are {sorted(known)}"
+        )
     if fields.get("rect_window") == (None,):  # what ml_collections makes of =None for a tuple
         fields["rect_window"] = None
-    return KGMgT(**fields)
+    return module(**fields)
 
 
 def score(metrics: Mapping[str, float]) -> float:

@@ -11,7 +11,8 @@ from configs.kgmgt import get_config
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG
 from kgmgt_jax.models.initialisation import initialise
-from kgmgt_jax.models.kgmgt import KGMgT, pad_frame
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.padding import pad_frame
 from kgmgt_jax.mri.fourier import fft2c
 from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.types import Measurement

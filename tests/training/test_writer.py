@@ -127,6 +127,13 @@ def test_table_adds_up():
     ]
 
 
+def test_table_has_parameters_of_the_network_itself():
+    state = _state()
+    params = {"log_weight": np.zeros(()), **state.generator.params}
+    table = parameter_table(state.replace(generator=state.generator.replace(params=params)))
+    assert table.splitlines()[1].split() == ["log_weight", "1", "1", "0.00"]
+
+
 def test_list_has_every_shape():
     lines = parameter_list(_state()).splitlines()
     assert "generator/encoder/conv/kernel (3, 3, 2, 4) float32" in lines

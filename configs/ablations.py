@@ -1,0 +1,36 @@
+"""The paper's ablations of KGMgT, one row a variant: `full`, or the part that is missing.
+
+    python train.py --config=configs/ablations.py:no_knowledge --workdir=runs/no_knowledge \
+        --config.data.train=DIR --config.data.validation=DIR
+
+Rows: full, no_knowledge, no_square, no_rect, global, no_consistency, no_alignment; each is
+`:base` of configs/kgmgt.py but for one field, or with `:tiny` behind it (`no_rect:tiny`) its tiny
+variant.
+`python benchmarks/ablations.py` trains all of them on phantoms.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import kgmgt
+
+ROWS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no_knowledge": {"knowledge": False},
+    "no_square": {"square_window": False},
+    "no_rect": {"rect_window": None},
+    "global": {"attention": "global"},
+    "no_consistency": {"consistency": "none"},
+    "no_alignment": {"alignment": False},
+}
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """The configuration of a row; every field can be overridden on the command line."""
+    row, _, size = (variant or "full").partition(":")
+    if row not in ROWS or size not in ("", "base", "tiny"):
+        raise ValueError(f"variants are {', '.join(ROWS)}, or one with :tiny, got {variant!r}")
+    config: Any = kgmgt.get_config(size)
+    config.model.update(ROWS[row])
+    return config

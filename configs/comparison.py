@@ -1,0 +1,26 @@
+"""Another network in KGMgT's place: the same data, masks, steps and optimiser."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import kgmgt
+
+
+def with_network(variant: str, base: dict, tiny: dict, **optimizer: float) -> ConfigDict:
+    """KGMgT's configuration with another ``model`` section and an L1 loss alone.
+
+    Args:
+        variant: ``base`` or ``tiny``.
+        base: fields of the network at the size of its paper.
+        tiny: those that differ in the tiny variant.
+        **optimizer: fields of the tiny variant's optimiser that differ from KGMgT's.
+    """
+    if variant not in ("", "base", "tiny"):
+        raise ValueError(f"variants are base and tiny, got {variant!r}")
+    config: Any = kgmgt.get_config(variant).unlock()
+    config.model = ConfigDict({**base, **tiny} if variant == "tiny" else base)
+    config.loss.update(perceptual=0.0, adversarial=0.0, mentor=0.0)
+    if variant == "tiny":
+        config.optimizer.update(**optimizer)
+    return config.lock()

@@ -1,0 +1,43 @@
+"""A cine as networks are given it."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from kgmgt_jax.types import Array, Complex, Float, Int, Measurement
+
+__all__ = ["CineInput"]
+
+
+class CineInput(NamedTuple):
+    """Consecutive frames as the network is given them, at about unit intensity.
+
+    Attributes:
+        images: input images, coil-combined.
+        kspace: measured k-space, zero where not measured.
+        mask: 1 where measured.
+        sens: sensitivities, one set for all frames or one each; ``None`` for a single coil.
+    """
+
+    images: Complex[Array | np.ndarray, "t h w"]
+    kspace: Complex[Array | np.ndarray, "t n h w"]
+    mask: Float[Array | np.ndarray, "t h w"]
+    sens: Complex[Array | np.ndarray, "*t n h w"] | None = None
+
+    def on_device(self) -> "CineInput":
+        """The same, where the network runs."""
+        images, kspace, mask = (jnp.asarray(part) for part in self[:3])
+        sens = None if self.sens is None else jnp.asarray(self.sens)
+        return CineInput(images, kspace, mask, sens)
+
+    def measurement(self, targets: Int[Array, "group"] | Int[np.ndarray, "group"]) -> Measurement:
+        """The measurement of some of the frames, by their indices."""
+        sens = self.sens
+        if sens is not None:
+            one = sens.ndim == 3 or sens.shape[0] == 1
+            shape = (targets.shape[0], *sens.shape[-3:])
+            sens = jnp.broadcast_to(sens, shape) if one else sens[targets]
+        kspace: Any = self.kspace[targets]
+        mask: Any = self.mask[targets]
+        return Measurement(kspace, mask, sens)

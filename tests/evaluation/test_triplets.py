@@ -1,0 +1,68 @@
+"""Whole cines by a network that keeps nothing between frames: equal to frame by frame."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.evaluation import triplets
+from kgmgt_jax.evaluation.sequence import CineInput, OnlineReconstructor, reconstruct_cine
+from kgmgt_jax.models.baselines.kigan import KIGAN
+from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.training.state import example_inputs
+from kgmgt_jax.types import Measurement
+from tests.training.small import random_batch
+
+MODEL, SIZE = KIGAN(n_cascades=1, channels=2, n_blocks=1), 16
+
+
+@functools.cache
+def _variables() -> dict:
+    return initialise(MODEL, 0, *example_inputs())
+
+
+def _cine(n_frames: int) -> CineInput:
+    batch = random_batch(n_frames, SIZE)
+    return CineInput(batch["target"], batch["kspace"], batch["mask"])
+
+
+def _frame_by_frame(cine: CineInput, circular: bool) -> np.ndarray:
+    n_frames, images = len(cine.images), []
+    apply = jax.jit(MODEL.apply)
+    for t in range(n_frames):
+        before, after = (t - 1, t + 1) if circular else (max(t - 1, 0), min(t + 1, n_frames - 1))
+        frames = (cine.images[i % n_frames][None] for i in (t, before, after))
+        measurement = Measurement(cine.kspace[t][None], cine.mask[t][None])
+        images.append(apply(_variables(), *frames, measurement).image[0])
+    return np.stack(images)
+
+
+@pytest.mark.parametrize("circular", [True, False])
+@pytest.mark.parametrize(("n_frames", "frames_at_once"), [(1, 1), (5, 2)])
+def test_a_cine_is_its_frames(n_frames, frames_at_once, circular):
+    cine, done = _cine(n_frames), []
+    expected = _frame_by_frame(cine, circular)
+    options = {"circular": circular, "frames_at_once": frames_at_once}
+    whole = reconstruct_cine(MODEL, _variables(), cine, **options)
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    told = reconstruct_cine(MODEL, _variables(), cine, **options, progress=done.append)
+    np.testing.assert_allclose(told, expected, atol=1e-5)
+    assert sum(done) == n_frames and max(done) <= frames_at_once
+
+
+def test_memory_does_not_grow_with_the_cine():
+    def temporary(n_frames: int) -> int:
+        cine = jax.tree.map(jnp.asarray, _cine(n_frames))
+        starts = jnp.arange(n_frames)
+        lowered = triplets._all_groups.lower(MODEL, _variables(), cine, starts, True, 1)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    frame = SIZE * SIZE * 8
+    assert temporary(32) - temporary(4) <= 2 * 28 * frame  # copies of inputs and outputs
+
+
+def test_online_reconstruction_is_refused():
+    with pytest.raises(TypeError, match=r"expected a KGMgT.*got KIGAN"):
+        OnlineReconstructor(MODEL, _variables())
