@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
+from kgmgt_jax.models.convolution import convolution
 from kgmgt_jax.models.initialisation import Initialiser, constant
 
 __all__ = [
@@ -86,6 +87,7 @@ class Layers:
             dtype=self.dtype,
             kernel_init=self.conv_init(scale),
             bias_init=constant(0.0),
+            conv_general_dilated=convolution,
             name=name,
         )
 

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from kgmgt_jax.models.deformable import deformable_conv
 from kgmgt_jax.models.initialisation import Initialiser, constant
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.matching import Match, centred_flow, corner_flow, similarity_map
@@ -16,14 +16,12 @@ __all__ = [
     "Alignment",
     "DeformableAggregation",
     "align",
-    "deformable_conv",
     "tap_flows",
     "upscale_flow",
     "warp",
 ]
 
 MAX_OFFSET = 10.0  # learned offsets lie within +-10 pixels of the flow
-_CHUNK_PIXELS = 8192  # output pixels whose samples are in memory at once
 
 
 class Alignment(NamedTuple):
@@ -120,73 +118,6 @@ def warp(
         return image
 
     return jax.vmap(one)(image.reshape(b, h * w, c), y, x)
-
-
-def _chunk_rows(h: int, w: int) -> int:
-    """Largest divisor of ``h`` whose rows hold at most ``_CHUNK_PIXELS`` pixels (at least 1)."""
-    limit = max(1, _CHUNK_PIXELS // w)
-    return max(rows for rows in range(1, h + 1) if h % rows == 0 and rows <= limit)
-
-
-def deformable_conv(
-    x: Float[Array, "b h w c"],
-    offset: Float[Array, "b h w g 9 2"],
-    mask: Float[Array, "b h w g 9"],
-    kernel: Float[Array, "3 3 c o"],
-    bias: Float[Array, "o"],
-) -> Float[Array, "b h w o"]:
-    """Modulated deformable 3 x 3 convolution (stride 1, padding 1).
-
-    ``y(p) = b + sum_{g, t} W[t, g] mask_{g,t}(p) bilinear(x_g, p + t - 1 + offset_{g,t}(p))`` with
-    tap ``t = (t div 3, t mod 3)`` and channel groups g; each corner of a bilinear sample that lies
-    outside counts as zero. At integer positions the gradient of an offset is the right-hand one.
-
-    Samples are taken a block of rows at a time and taken again in the backward pass, so that the
-    nine-fold copy of ``x`` never exists as a whole.
-
-    Args:
-        x: input features; c divides into the g groups of ``offset``, contiguous.
-        offset: displacement (y, x) in pixels from each tap's regular place.
-        mask: weight of each sample.
-        kernel: as ``nn.Conv`` keeps it.
-        bias: added to every pixel.
-
-    Source: Zhu et al., Deformable ConvNets v2, 2019.
-    """
-    _, h, w, c = x.shape
-    groups, out = mask.shape[-2], kernel.shape[-1]
-    if c % groups:
-        raise ValueError(f"channels must divide into the deformable groups, got {c=} {groups=}")
-    rows = _chunk_rows(h, w)
-    taps = kernel.reshape(9, groups, c // groups, out)
-    tap_y, tap_x = (jnp.asarray(a).reshape(1, 1, 1, 9) for a in np.divmod(np.arange(9), 3))
-    column = jnp.arange(w).reshape(1, w, 1, 1)
-    group = jnp.arange(groups).reshape(1, 1, groups, 1)
-
-    def one(x: Float[Array, "h w c"], offset: Array, mask: Array) -> Float[Array, "h w o"]:
-        table = x.reshape(h * w * groups, c // groups)
-
-        @jax.checkpoint
-        def chunk(block):
-            first_row, offset, mask = block
-            row = first_row + jnp.arange(rows).reshape(rows, 1, 1, 1)
-            y = (row + tap_y - 1) + offset[..., 0]
-            x = (column + tap_x - 1) + offset[..., 1]
-            samples = 0.0
-            for index, weight in _corners(y, x, h, w):
-                value = table.at[index * groups + group].get(mode="promise_in_bounds")
-                samples += _scale_rows(value, weight * mask)
-            return jnp.einsum("hwgtc,tgco->hwo", samples, taps.astype(table.dtype))
-
-        def split(a: Array) -> Array:
-            return a.reshape(h // rows, rows, *a.shape[1:])
-
-        blocks = (jnp.arange(0, h, rows), split(offset), split(mask))
-        if rows == h:
-            return chunk(jax.tree.map(lambda a: a[0], blocks))
-        return jax.lax.map(chunk, blocks).reshape(h, w, out)
-
-    return jax.vmap(one)(x, offset, mask) + bias.astype(x.dtype).reshape(1, 1, 1, out)
 
 
 def align(

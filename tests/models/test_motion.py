@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.interop.torch_names import Entry, from_state_dict
-from kgmgt_jax.models import motion
+from kgmgt_jax.models import deformable, motion
+from kgmgt_jax.models.deformable import deformable_conv
 from kgmgt_jax.models.matching import (
     Match,
     best_match,
@@ -15,7 +16,7 @@ from kgmgt_jax.models.matching import (
     similarity_map,
     soft_match,
 )
-from kgmgt_jax.models.motion import Alignment, DeformableAggregation, align, deformable_conv, warp
+from kgmgt_jax.models.motion import Alignment, DeformableAggregation, align, warp
 from tests.models.fixtures import Fixture, nchw, nhwc, relative_error
 
 
@@ -25,13 +26,14 @@ def _deformable_inputs(fixture, case):
     x, offset, mask = nhwc(get("x")), nhwc(get("offset")), nhwc(get("mask"))
     offset = offset.reshape(*offset.shape[:3], groups, 9, 2)
     mask = mask.reshape(*mask.shape[:3], groups, 9)
-    return x, offset, mask, get("weight").transpose(2, 3, 1, 0), get("bias")
+    arrays = x, offset, mask, get("weight").transpose(2, 3, 1, 0), get("bias")
+    return tuple(map(jnp.asarray, arrays))
 
 
-@pytest.mark.parametrize("chunk", [8192, 30])
+@pytest.mark.parametrize("block", [8192, 30])
 @pytest.mark.parametrize("case", ["frac", "far"])
-def test_deformable_conv_equals_reference(fixtures_dir, case, chunk, monkeypatch):
-    monkeypatch.setattr(motion, "_CHUNK_PIXELS", chunk)
+def test_deformable_conv_equals_reference(fixtures_dir, case, block, monkeypatch):
+    monkeypatch.setattr(deformable, "_BLOCK", block)
     fixture = Fixture(fixtures_dir, "a_mdconv")
     inputs = _deformable_inputs(fixture, case)
     y, pullback = jax.vjp(deformable_conv, *inputs)
