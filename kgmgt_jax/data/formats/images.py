@@ -36,9 +36,10 @@ class ImageFile(CineFile):
 
     def __init__(self, path: Path, *, simulation: Simulation, shape, **common) -> None:
         t, h, w = shape
-        slice_shape = (t, simulation.n_coils, h, w)
+        self.simulation = simulation.of(common.get("name") or path.stem)
+        slice_shape = (t, self.simulation.n_coils, h, w)
         super().__init__(path, slice_shape=slice_shape, fully_sampled=True, **common)
-        self.simulation, self._orientation = simulation, "rows y, columns x"
+        self._orientation = "rows y, columns x"
 
     @abstractmethod
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
