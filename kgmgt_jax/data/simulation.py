@@ -5,7 +5,7 @@ reconstructions look better than those of measured data. Every case says that it
 """
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Complex64, Num
@@ -39,7 +39,7 @@ class Simulation:
 
     Attributes:
         n_coils: Receive coils; one has the same sensitivity everywhere. A pair is the least and
-            the most of a number to be drawn by `of` for each file.
+            the most of a number that `draw_coils` draws for each file.
         noise: Standard deviation of the noise as a fraction of P99, at least 0.
         seed: Of everything random, at least 0.
 
@@ -61,15 +61,15 @@ class Simulation:
         n_coils = self.n_coils
         return (n_coils, n_coils) if isinstance(n_coils, int) else n_coils
 
-    def of(self, name: str) -> "Simulation":
-        """The same with one number of coils, drawn by seed and name if there is a choice.
+    def draw_coils(self, name: str) -> int:
+        """A number of coils, by seed and name if there is a choice.
 
         Args:
             name: Name of the file, all of whose slices have equal coils.
         """
         least, most = self._range
         rng = np.random.default_rng([self.seed, zlib.crc32(f"{name}: coils".encode())])
-        return replace(self, n_coils=int(rng.integers(least, most + 1)))
+        return int(rng.integers(least, most + 1))
 
     def __str__(self) -> str:
         """What a case says about itself."""
@@ -88,11 +88,11 @@ class Simulation:
             name: Name of the case, which the random numbers depend on.
 
         Raises:
-            ValueError: If ``n_coils`` is a choice of several; see `of`.
+            ValueError: If ``n_coils`` is a choice of several; see `draw_coils`.
         """
         n_coils, most = self._range
         if n_coils != most:
-            raise ValueError(f"expected one number of coils, as of(name) draws it, got {self}")
+            raise ValueError(f"expected one number of coils, as draw_coils(name) gives, got {self}")
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         h, w = images.shape[-2:]
         fov = (_LONGER_SIDE_MM * h / max(h, w), _LONGER_SIDE_MM * w / max(h, w))

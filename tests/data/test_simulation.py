@@ -46,13 +46,12 @@ def test_complex_images_keep_their_phase():
 
 
 def test_a_choice_of_coils_is_drawn_by_seed_and_name():
-    choice = Simulation(n_coils=(1, 10))
-    drawn = [choice.of(f"P{i:03d}").n_coils for i in range(100)]
-    assert set(drawn) == set(range(1, 11))
-    assert drawn == [choice.of(f"P{i:03d}").n_coils for i in range(100)]
-    assert drawn != [
-        Simulation(n_coils=(1, 10), seed=1).of(f"P{i:03d}").n_coils for i in range(100)
-    ]
+    def draw(seed):
+        simulation = Simulation(n_coils=(1, 10), seed=seed)
+        return [simulation.draw_coils(f"P{i:03d}") for i in range(100)]
+
+    assert set(draw(0)) == set(range(1, 11))
+    assert draw(0) == draw(0) != draw(1)
 
 
 def test_a_choice_of_coils_must_be_drawn_before_it_runs():
