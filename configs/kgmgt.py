@@ -88,9 +88,14 @@ def _base() -> ConfigDict:
             "mask_kinds": ("variable_density", "uniform"),
             "accelerations": (6.0, 10.0),
             "acs": 8,
+            "simulation": {  # of k-space from magnitude images
+                "n_coils": (8, 8),  # least and most, drawn for each cine
+                "noise": 0.005,  # of the 99th percentile
+                "seed": 0,
+            },
             "sens": "espirit",  # coil maps of files without; or "adaptive"
             "sens_cache": "",  # folder that keeps those maps for the next run
-            "input_fill": "zero",  # "neighbours", "average": lines from other frames
+            "input_fill": "zero",  # "neighbours", "average", "sparse": see data/filling.py
             "circular": True,  # False: real-time cines, whose ends are not neighbours
             "n_buckets": 4,  # most shapes of batches, each of which is compiled
             "worker_count": 0,

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Complex64
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats import CineFile, open_files
+from kgmgt_jax.data.formats import CineFile, ReadOptions, open_files
 from kgmgt_jax.data.sens_cache import cached_sens
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES
@@ -41,6 +42,7 @@ class FileSlices:
         sens_cache: Folder that keeps sensitivities for the next run; ``None`` keeps none.
         cache_gib: Memory for decoded slices in GiB, in each worker process; at least one slice
             is kept.
+        simulation: How k-space is made of files of magnitude images.
 
     Attributes:
         slices: What is known of each slice, in order.
@@ -59,10 +61,11 @@ class FileSlices:
         sens: str = "espirit",
         sens_cache: str | Path | None = None,
         cache_gib: float = 4.0,
+        simulation: Simulation | None = None,
     ) -> None:
         self._acs, self._crop_rows = acs, crop_rows
         self._sens, self._sens_cache = sens, sens_cache
-        self._places = reference_slices(files, acs)
+        self._places = reference_slices(files, acs, simulation)
         self.slices = tuple(_info(file, z) for file, z in self._places)
         largest = max(int(np.prod(info.shape)) for info in self.slices)
         slice_bytes = largest * np.dtype(np.complex64).itemsize
@@ -94,19 +97,23 @@ class FileSlices:
         return ifft2c(case.kspace), calibrate(case, acs, self._sens, self._sens_cache)
 
 
-def reference_slices(files: Sequence[str | Path], acs: int) -> list[tuple[CineFile, int]]:
+def reference_slices(
+    files: Sequence[str | Path], acs: int, simulation: Simulation | None = None
+) -> list[tuple[CineFile, int]]:
     """All slices of all files in order, refusing files that cannot serve as reference.
 
     Args:
         files: Fully sampled cine files.
         acs: Calibration lines that the masks will have.
+        simulation: How k-space is made of magnitude images; `Simulation`'s defaults if left out.
 
     Raises:
         DataError: If there are no files, one cannot be read, or one is undersampled.
         ValueError: If ``acs`` is too small to calibrate several coils.
     """
     slices = []
-    for file in (file for path in files for file in open_files(path)):
+    options = ReadOptions() if simulation is None else ReadOptions(simulation=simulation)
+    for file in (file for path in files for file in open_files(path, options)):
         path = file.path
         if not file.fully_sampled:
             fix = "leave it out, e.g. with find_files(root, fully_sampled=True)"

@@ -38,7 +38,8 @@ class Simulation:
     on the seed, the name and the shape only. The longer side of the image stands for 340 mm.
 
     Attributes:
-        n_coils: Receive coils; one has the same sensitivity everywhere.
+        n_coils: Receive coils; one has the same sensitivity everywhere. A pair is the least and
+            the most of a number that `draw_coils` draws for each file.
         noise: Standard deviation of the noise as a fraction of P99, at least 0.
         seed: Of everything random, at least 0.
 
@@ -46,13 +47,29 @@ class Simulation:
         ValueError: If a value is out of range.
     """
 
-    n_coils: int = 8
+    n_coils: int | tuple[int, int] = 8
     noise: float = 0.005
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n_coils < 1 or not 0 <= self.noise < np.inf or self.seed < 0:
+        least, most = self._range
+        if not 1 <= least <= most or not 0 <= self.noise < np.inf or self.seed < 0:
             raise ValueError(f"expected n_coils >= 1, noise >= 0 and seed >= 0, got {self}")
+
+    @property
+    def _range(self) -> tuple[int, int]:
+        n_coils = self.n_coils
+        return (n_coils, n_coils) if isinstance(n_coils, int) else n_coils
+
+    def draw_coils(self, name: str) -> int:
+        """A number of coils, by seed and name if there is a choice.
+
+        Args:
+            name: Name of the file, all of whose slices have equal coils.
+        """
+        least, most = self._range
+        rng = np.random.default_rng([self.seed, zlib.crc32(f"{name}: coils".encode())])
+        return int(rng.integers(least, most + 1))
 
     def __str__(self) -> str:
         """What a case says about itself."""
@@ -69,7 +86,13 @@ class Simulation:
         Args:
             images: Magnitude images, at least 0, or complex ones.
             name: Name of the case, which the random numbers depend on.
+
+        Raises:
+            ValueError: If ``n_coils`` is a choice of several; see `draw_coils`.
         """
+        n_coils, most = self._range
+        if n_coils != most:
+            raise ValueError(f"expected one number of coils, as draw_coils(name) gives, got {self}")
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         h, w = images.shape[-2:]
         fov = (_LONGER_SIDE_MM * h / max(h, w), _LONGER_SIDE_MM * w / max(h, w))
@@ -78,7 +101,7 @@ class Simulation:
         if np.iscomplexobj(images):
             phase = np.zeros_like(phase)
         image = (images * np.exp(1j * phase)).astype(np.complex64)
-        sens = coil_sensitivities(rng, x, y, self.n_coils, tilt=_TILT, half_widths=_CHEST_MM)
+        sens = coil_sensitivities(rng, x, y, n_coils, tilt=_TILT, half_widths=_CHEST_MM)
         kspace = fft2c(image[:, None] * sens).astype(np.complex64)
         std = self.noise * float(np.percentile(np.abs(image), 99))
         return kspace + complex_noise(rng, kspace.shape, std), image

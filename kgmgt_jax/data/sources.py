@@ -5,6 +5,7 @@ from pathlib import Path
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import find_files
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceSource
 
 __all__ = ["open_slices"]
@@ -19,6 +20,7 @@ def open_slices(
     sens: str = "espirit",
     sens_cache: str | Path | None = None,
     cache_gib: float = 4.0,
+    simulation: Simulation | None = None,
 ) -> SliceSource:
     """Fully sampled slices below a path.
 
@@ -26,8 +28,8 @@ def open_slices(
         path: A folder that ``python -m kgmgt_jax.data prepare`` made, or files of any known
             format.
         split: Which part of a prepared set. Files are taken as they are.
-        acs, crop_rows, sens, sens_cache, cache_gib: How files are read; see `FileSlices`. A
-            prepared set has its sensitivities already.
+        acs, crop_rows, sens, sens_cache, cache_gib, simulation: How files are read; see
+            `FileSlices`. A prepared set has its sensitivities already.
 
     Raises:
         DataError: If there is nothing to read, or something is damaged or undersampled.
@@ -43,4 +45,5 @@ def open_slices(
         sens=sens,
         sens_cache=sens_cache,
         cache_gib=cache_gib,
+        simulation=simulation,
     )

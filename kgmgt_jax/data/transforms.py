@@ -208,7 +208,7 @@ def triplet_of_images(
     sampled = scipy.fft.ifftshift(mask[..., :1] if lines else mask, axes)
     measured = np.asarray(scipy.fft.fftn(images, axes=axes, norm="ortho"))
     measured *= sampled[:, None]
-    filled = fill_gaps(measured, sampled, input_fill, circular=circular)
+    filled = fill_gaps(measured, sampled, input_fill, circular=circular, axes=axes)
     inputs = coil_combine(np.asarray(scipy.fft.ifftn(filled, axes=axes, norm="ortho")), sens)
     scale = np.float32(intensity_scale(inputs) / intensity)
     example = {

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from kgmgt_jax.data.augmentation import Augmentation
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import validation_batches
 from kgmgt_jax.models.critic import Critic
@@ -156,7 +157,7 @@ def _put_on(mesh: Mesh) -> Callable[[dict], tuple[np.ndarray | None, dict[str, j
 
 
 def _loader(data: Any, seed: int):
-    source = open_slices(data.train, split="train", crop_rows=data.crop[0], **_calibration(data))
+    source = open_slices(data.train, split="train", crop_rows=data.crop[0], **_reading(data))
     return make_training_loader(
         source,
         TripletOptions(
@@ -173,16 +174,21 @@ def _loader(data: Any, seed: int):
     )
 
 
-def _calibration(data: Any) -> dict[str, Any]:
-    """How coil maps are made for files without."""
-    return {"acs": data.acs, "sens": data.sens, "sens_cache": data.sens_cache or None}
+def _reading(data: Any) -> dict[str, Any]:
+    """How coil maps are made for files without, and k-space for files of images."""
+    return {
+        "acs": data.acs,
+        "sens": data.sens,
+        "sens_cache": data.sens_cache or None,
+        "simulation": Simulation(**freeze(data.simulation)),
+    }
 
 
 def _validation(data: Any) -> list[dict[str, np.ndarray]]:
     """The first frames of each validation slice, a mask fixed by its name."""
     if not data.validation:
         return []
-    source = open_slices(data.validation, split="validation", **_calibration(data))
+    source = open_slices(data.validation, split="validation", **_reading(data))
     batches = validation_batches(
         source,
         mask_kind=data.mask_kinds[0],

@@ -1,6 +1,7 @@
 """Weights to reconstruct with: written, found in a working directory, and read."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from kgmgt_jax.training.workdir import CHECKPOINTS
 
 __all__ = [
     "METRIC",
+    "PRETRAINED",
     "CheckpointError",
     "build_model",
     "complete_checkpoints",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 METRIC = "psnr"  # what the best checkpoint has most of, in dB
+PRETRAINED = "pretrained"  # the checkpoint that comes with the package
+_SHIPPED = Path(__file__).parents[1] / PRETRAINED
 # What an item of a checkpoint is read with.
 _ARRAYS = (ocp.args.StandardRestore, ocp.StandardCheckpointHandler)
 _JSON = (ocp.args.JsonRestore, ocp.JsonCheckpointHandler)
@@ -107,14 +111,35 @@ def load_weights(path: str | Path) -> tuple[Any, dict]:
     What was exported in a smaller floating type comes back as float32.
 
     Args:
-        path: a training workdir (its best checkpoint is taken, else its last) or one checkpoint.
+        path: a training workdir (its best checkpoint is taken, else its last), one checkpoint, or
+            ``"pretrained"`` for the one in the package (``"./pretrained"`` is a folder).
 
     Raises:
         CheckpointError: if there is none, or it cannot be read.
     """
+    path = _shipped(_SHIPPED) if str(path) == PRETRAINED else path
     restored = _restore(path, {"weights": _ARRAYS, "config": _JSON})
     weights = jax.tree.map(_at_least_float32, restored.weights)
     return ml_collections.ConfigDict(freeze(restored.config)), weights
+
+
+def _shipped(folder: Path) -> Path:
+    """The checkpoint in the package, if its files are those that ``SHA256SUMS`` lists."""
+    fix = "install the package again"
+    try:
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        for expected, _, name in (line.partition("  ") for line in lines):
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+                raise CheckpointError(
+                    f"{folder / name}: expected the pretrained weights as they were shipped, got "
+                    f"a file with another content; {fix}"
+                )
+    except OSError as error:
+        got = error.strerror or error
+        raise CheckpointError(
+            f"{error.filename}: expected a file of the pretrained weights, got {got!r}; {fix}"
+        ) from error
+    return folder / "weights"
 
 
 def _at_least_float32(array: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import CineFile, find_files, read_file
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.transforms import coil_combine, fft2c
 from tests.data.small_files import write_file
 
@@ -37,6 +38,26 @@ def test_images_are_those_of_the_kspace(files):
 def test_simulated_slices_say_so(tmp_path):
     np.save(tmp_path / "cine.npy", np.ones((3, 16, 12), np.float32))
     assert FileSlices([tmp_path / "cine.npy"], acs=4).slices[0].simulated
+
+
+def test_images_of_one_coil_without_noise_come_back_as_they_are(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (3, 16, 12)).astype(np.uint8)
+    np.save(tmp_path / "cine.npy", images)
+    simulation = Simulation(n_coils=(1, 1), noise=0.0)
+    source = FileSlices([tmp_path / "cine.npy"], acs=4, simulation=simulation)
+    assert source.slices[0].shape == (3, 1, 16, 12) and source.sens(0) is None
+    np.testing.assert_allclose(np.abs(source.images(0, range(3))[:, 0]), images, atol=1e-3)
+
+
+def test_a_choice_of_coils_gives_each_file_its_own(tmp_path):
+    names = [f"cine{i}.npy" for i in range(8)]
+    for name in names:
+        np.save(tmp_path / name, np.ones((2, 16, 12), np.float32))
+    simulation = Simulation(n_coils=(1, 4))
+    source = FileSlices([tmp_path / name for name in names], acs=4, simulation=simulation)
+    coils = [info.shape[1] for info in source.slices]
+    assert len(set(coils)) > 1
+    assert [source.images(i, [0]).shape[1] for i in range(8)] == coils
 
 
 def _count_reads(monkeypatch) -> list[int]:

@@ -45,7 +45,23 @@ def test_complex_images_keep_their_phase():
     np.testing.assert_allclose(Simulation(n_coils=1).run(images, "a")[1], images, rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"n_coils": 0}, {"noise": -0.1}, {"seed": -1}])
+def test_a_choice_of_coils_is_drawn_by_seed_and_name():
+    def draw(seed):
+        simulation = Simulation(n_coils=(1, 10), seed=seed)
+        return [simulation.draw_coils(f"P{i:03d}") for i in range(100)]
+
+    assert set(draw(0)) == set(range(1, 11))
+    assert draw(0) == draw(0) != draw(1)
+
+
+def test_a_choice_of_coils_must_be_drawn_before_it_runs():
+    with pytest.raises(ValueError, match="expected one number of coils"):
+        Simulation(n_coils=(1, 2)).run(IMAGES, "a")
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_coils": 0}, {"n_coils": (3, 2)}, {"noise": -0.1}, {"seed": -1}]
+)
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="expected n_coils >= 1"):
         Simulation(**options)

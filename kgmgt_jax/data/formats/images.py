@@ -13,6 +13,7 @@ Rows (y) become ky and columns (x) kx. `Simulation` says how; every case is labe
 reference is the image without noise.
 """
 
+import dataclasses
 import math
 import warnings
 from abc import abstractmethod
@@ -36,9 +37,10 @@ class ImageFile(CineFile):
 
     def __init__(self, path: Path, *, simulation: Simulation, shape, **common) -> None:
         t, h, w = shape
-        slice_shape = (t, simulation.n_coils, h, w)
-        super().__init__(path, slice_shape=slice_shape, fully_sampled=True, **common)
-        self.simulation, self._orientation = simulation, "rows y, columns x"
+        n_coils = simulation.draw_coils(common.get("name") or path.stem)
+        super().__init__(path, slice_shape=(t, n_coils, h, w), fully_sampled=True, **common)
+        self.simulation = dataclasses.replace(simulation, n_coils=n_coils)
+        self._orientation = "rows y, columns x"
 
     @abstractmethod
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:

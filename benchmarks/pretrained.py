@@ -1,0 +1,215 @@
+"""How good are the pretrained weights next to classical methods, on cines that they never saw?
+
+    python benchmarks/pretrained.py --data=val.h5 --tune=train.h5 [--methods=pretrained,spatial_tv]
+
+``val.h5`` holds magnitude cines as ``group/cine``; k-space of one coil is simulated of them without
+noise. Each group of cines is scored by itself: whole frames, preset ``frame``, mean over every
+third frame and then over cines; the classical methods reconstruct all frames. Masks have 8 central
+lines and a variable density at the true acceleration named: ``fixed``, the same lines in all
+frames, or ``kt``, new ones in each. The weights of the classical methods are those that score best
+on a few cines of ``--tune``, for either kind of mask.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kgmgt_jax.classical import METHODS, tune
+from kgmgt_jax.data.simulation import Simulation
+from kgmgt_jax.data.slices import SliceSource
+from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.data.transforms import fft2c, ifft2c, triplets
+from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
+from kgmgt_jax.evaluation.evaluate import Method
+from kgmgt_jax.evaluation.figures import comparison_figure
+from kgmgt_jax.metrics import evaluate
+from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.training.steps import apply_model
+
+ACS = 8
+NETWORK = "pretrained"
+MASK_KINDS = {"fixed": "variable_density_fixed", "kt": "variable_density"}
+CLASSICAL = {
+    "fixed": ("spatial_tv", "wavelet", "low_rank_plus_sparse"),
+    "kt": ("temporal_tv", "spatial_tv", "wavelet", "kt_focuss", "low_rank_plus_sparse"),
+}
+TUNING_ACCELERATION, TUNING_COLUMNS = 8.0, 64
+
+Reconstruct = Callable[[RetrospectiveCase, int], np.ndarray]  # each n-th frame of a case
+
+
+def main() -> None:
+    """Prints a table for each kind of mask, a row for each group, acceleration and method."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="cines to score on")
+    parser.add_argument("--tune", required=True, help="other cines, to choose weights on")
+    parser.add_argument("--tuning_cines", type=int, default=3, help="how many of them")
+    parser.add_argument("--checkpoint", default="pretrained", help="weights to score")
+    parser.add_argument("--methods", default="", help="only these, separated by commas")
+    parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
+    parser.add_argument("--accelerations", default="6,10", help="separated by commas")
+    parser.add_argument("--figures", type=Path, help="folder for pictures of the worst cines")
+    arguments = parser.parse_args()
+    source, training = _open(arguments.data), _open(arguments.tune)
+    own = _own_methods(arguments.checkpoint)
+    for mask, kind in MASK_KINDS.items():
+        names = [*own, *CLASSICAL[mask]]
+        if arguments.methods:
+            names = [name for name in names if name in arguments.methods.split(",")]
+        methods = {name: own[name] for name in names if name in own}
+        wanted = [name for name in names if name not in own]
+        if wanted:
+            methods |= _tuned(wanted, _tuning_cases(training, kind, arguments.tuning_cines))
+        print("\n| cines | mask | R | method | PSNR (dB) | SSIM |\n|---|---|---|---|---|---|")
+        for acceleration in map(float, arguments.accelerations.split(",")):
+            options = {"mask_kind": kind, "acceleration": acceleration, "acs": ACS}
+            scores = _score(validation_cases(source, **options), methods, arguments.every)
+            for group, method, psnr, ssim in scores.rows():
+                start = f"| {group} | {mask} | {acceleration:g} | {method} |"
+                print(f"{start} {psnr:.2f} | {ssim:.3f} |", flush=True)
+            if arguments.figures:
+                scores.draw_worst(arguments.figures, f"{mask}_{acceleration:g}x")
+
+
+@dataclass
+class Scores:
+    """Scores by group of cines and method, and the network's worst cine of each group.
+
+    Attributes:
+        pairs: PSNR and SSIM of each cine, means over its frames.
+        worst: name of the cine, its PSNR and its images: the network's, zero-filled, reference.
+    """
+
+    pairs: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
+    worst: dict[str, tuple[str, float, dict[str, np.ndarray]]] = field(default_factory=dict)
+
+    def add(self, case: RetrospectiveCase, methods: dict[str, Reconstruct], every: int) -> None:
+        """Reconstructs a case by all methods."""
+        reference, group = _reference(case)[::every], case.name.split("/")[1]
+        for name, reconstruct in methods.items():
+            image = np.abs(reconstruct(case, every))
+            found = evaluate(reference, image, "frame")
+            psnr, ssim = float(found["psnr"].mean()), float(found["ssim"].mean())
+            self.pairs.setdefault((group, name), []).append((psnr, ssim))
+            if name == NETWORK and psnr < self.worst.get(group, ("", np.inf, {}))[1]:
+                zero_filled = np.abs(_zero_filled(case, every))
+                images = {"zero_filled": zero_filled, "reference": reference}
+                self.worst[group] = (case.name, psnr, images | {"reconstruction": image})
+
+    def rows(self) -> Iterator[tuple[str, str, float, float]]:
+        """Group and how many cines it has, method, mean PSNR and SSIM."""
+        for (group, name), pairs in sorted(self.pairs.items()):
+            psnr, ssim = np.mean(pairs, axis=0)
+            yield f"{group} ({len(pairs)})", name, float(psnr), float(ssim)
+
+    def draw_worst(self, folder: Path, name: str) -> None:
+        """A picture of the network's worst cine of each group."""
+        for group, (case, _, images) in self.worst.items():
+            title = f"{case}, {name.replace('_', ' ')}"
+            comparison_figure(
+                folder / f"{group}_{name}.png",
+                images["reconstruction"],
+                zero_filled=images["zero_filled"],
+                reference=images["reference"],
+                title=title,
+            )
+
+
+def _score(
+    cases: Iterable[RetrospectiveCase], methods: dict[str, Reconstruct], every: int
+) -> Scores:
+    scores = Scores()
+    for case in cases:
+        scores.add(case, methods, every)
+    return scores
+
+
+def _open(path: str) -> SliceSource:
+    simulation = Simulation(n_coils=1, noise=0.0)
+    return open_slices(path, split="test", acs=ACS, simulation=simulation)
+
+
+def _zero_filled(case: RetrospectiveCase, every: int) -> np.ndarray:
+    return ifft2c(case.kspace * case.mask[:, None])[::every, 0]
+
+
+def _own_methods(checkpoint: str) -> dict[str, Reconstruct]:
+    """Zero-filled images, what the network is given, and what it makes of that."""
+    load = functools.cache(lambda: Method.load("kgmgt", checkpoint))
+
+    def frames(case: RetrospectiveCase, every: int) -> dict[str, np.ndarray]:
+        targets, fill = range(0, len(case.kspace), every), load().input_fill
+        arrays = (case.kspace, case.mask, case.sens)
+        return triplets(*arrays, targets, circular=load().circular, input_fill=fill)
+
+    def filled(case: RetrospectiveCase, every: int) -> np.ndarray:
+        batch = frames(case, every)
+        return batch["target"] * batch["scale"][:, None, None]
+
+    def network(case: RetrospectiveCase, every: int) -> np.ndarray:
+        method, batch = load(), frames(case, every)
+        singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(batch["scale"]))]
+        images = [_frame(method.model, method.variables, single) for single in singles]
+        return np.concatenate(images) * batch["scale"][:, None, None]
+
+    return {"zero_filled": _zero_filled, "input": filled, NETWORK: network}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _frame(model: KGMgT, variables: Any, frame: dict) -> jax.Array:
+    return apply_model(model, variables, frame)[0].image
+
+
+def _tuning_cases(source: SliceSource, kind: str, n_cines: int) -> list[RetrospectiveCase]:
+    """The middle columns of cines spread over a set; masks of lines leave columns independent."""
+    cases = validation_cases(source, mask_kind=kind, acceleration=TUNING_ACCELERATION, acs=ACS)
+    every = max(len(source.slices) // n_cines, 1)
+    return [_narrow(case) for i, case in enumerate(cases) if i % every == every // 2][:n_cines]
+
+
+def _narrow(case: RetrospectiveCase) -> RetrospectiveCase:
+    start = case.mask.shape[-1] // 2 - TUNING_COLUMNS // 2
+    columns = ifft2c(case.kspace)[..., start : start + TUNING_COLUMNS]
+    return case._replace(kspace=fft2c(columns), mask=case.mask[..., :TUNING_COLUMNS])
+
+
+def _tuned(names: Sequence[str], cases: Sequence[RetrospectiveCase]) -> dict[str, Reconstruct]:
+    """Classical methods with the weights that score best."""
+    arrays = [(_reference(case), *_measured(case), None) for case in cases]
+    found = {}
+    for name in names:
+        weights = tune(name, arrays, _mean_psnr).weights
+        print(f"{name}: {weights}", flush=True)
+        found[name] = functools.partial(_classical, name, weights)
+    return found
+
+
+def _mean_psnr(reference: jax.Array | np.ndarray, image: jax.Array) -> float:
+    found = evaluate(np.asarray(reference), np.asarray(image), "frame")
+    return float(found["psnr"].mean())
+
+
+def _reference(case: RetrospectiveCase) -> np.ndarray:
+    return np.abs(ifft2c(case.kspace))[:, 0]
+
+
+def _measured(case: RetrospectiveCase) -> tuple[jax.Array, jax.Array]:
+    return jnp.asarray(case.kspace * case.mask[:, None]), jnp.asarray(case.mask)
+
+
+def _classical(
+    name: str, weights: dict[str, float], case: RetrospectiveCase, every: int
+) -> np.ndarray:
+    return np.asarray(METHODS[name].reconstruct(*_measured(case), **weights))[::every]
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    main()
