@@ -4,8 +4,8 @@
         --config.data.train=DIR --config.data.validation=DIR
 
 `DIR` as for configs/kgmgt.py, whose data, masks, steps and optimiser these are; the loss is L1.
-base: 297,804 parameters, for one GPU. tiny: two CPU cores, a few minutes for its 220 steps;
-benchmarks/README.md has what it gains.
+base: 297,804 parameters, for one GPU. tiny: meant for two CPU cores, 220 steps;
+`python benchmarks/comparators.py --networks crnn` prints what it gains on phantoms.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@
         --config.data.train=DIR --config.data.validation=DIR
 
 `DIR` as for configs/kgmgt.py, whose data, masks, steps, optimiser and critic these are; the loss is
-L1 and, as for KGMgT, a Wasserstein critic's. base: for one GPU. tiny: two CPU cores, a few minutes
-for its 220 steps; benchmarks/README.md has what it gains.
+L1 and, as for KGMgT, a Wasserstein critic's. base: for one GPU. tiny: meant for two CPU cores,
+220 steps; `python benchmarks/comparators.py --networks kigan` prints what it gains on phantoms.
 """
 
 from typing import Any

@@ -41,8 +41,8 @@ class CRNN(nn.Module):
         x      DC(x + W h_4)
 
     297,794 parameters, and the steps of the data consistency: 75,072 of h_1, whose directions share
-    weights, 73,856 of each further layer, 1,154 of the last convolution. That is what the authors'
-    layout adds up to with a bias in each convolution; the paper speaks of 0.26 million.
+    weights, 73,856 of each further layer, 1,154 of the last convolution. That is what four
+    layers of 64 channels add up to, with a bias in each convolution.
 
     Deviation: the sequence is a triplet (preceding, target, succeeding), and only the target is
     held to its measurement, since the others' is not at hand; the original sees whole cines.

@@ -41,9 +41,9 @@ class KIGAN(nn.Module):
     convolution draws from both. The critic is KGMgT's. 1,032,629 parameters and the steps of the
     data consistency; they are compared with no published number.
 
-    Deviation: no code of KIGAN is public, and this is a reading of its idea as the paper on KGMgT
-    describes its comparison: branches in both domains, knowledge exchanged between them, of several
-    frames for the original's several views, an adversarial loss. Widths and depths are ours.
+    Deviation: written without the original's code, as a reading of its idea: branches in both
+    domains, knowledge exchanged between them, several frames for the original's several views, an
+    adversarial loss. Widths and depths are ours.
 
     Attributes:
         n_cascades: exchanges between the branches.
