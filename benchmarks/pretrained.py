@@ -27,8 +27,8 @@ from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import fft2c, ifft2c, triplets
 from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
-from kgmgt_jax.evaluation.evaluate import Method
 from kgmgt_jax.evaluation.figures import comparison_figure
+from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.training.steps import apply_model

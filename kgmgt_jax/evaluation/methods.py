@@ -15,7 +15,7 @@ from jaxtyping import Complex64, Float32
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.transforms import scaled_inputs
 from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training.checkpoint import CheckpointError, build_model, load_weights
 
 __all__ = [
@@ -100,7 +100,7 @@ class Method:
 
     name: str
     source: str
-    model: KGMgT
+    model: Network
     variables: Any
     circular: bool = True
     input_fill: str = "zero"

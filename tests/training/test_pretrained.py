@@ -11,7 +11,7 @@ import pytest
 from configs.pretrained import get_config
 from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.transforms import fft2c
-from kgmgt_jax.evaluation.evaluate import Method
+from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.mri.sampling import make_mask
 from kgmgt_jax.training import weights
