@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kgmgt_jax.models.rows import rows_at_once
+
 __all__ = ["convolution"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -74,7 +76,7 @@ def _kernel_gradient(
     """
     h, w, c = grad.shape[1], grad.shape[2], x.shape[-1]
     n_i, n_j, _, o = kernel.shape
-    rows = max(r for r in range(1, h + 1) if h % r == 0 and r <= max(1, _BLOCK_PIXELS // w))
+    rows = rows_at_once(h, w, _BLOCK_PIXELS)
     full = jnp.promote_types(x.dtype, jnp.float32)
 
     def one(x: Float[Array, "hp wp c"], grad: Float[Array, "y z o"]):

@@ -14,9 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from kgmgt_jax.models.rows import rows_at_once
+
 __all__ = ["deformable_conv"]
 
-_BLOCK = 2**16 if jax.default_backend() == "cpu" else 2**22  # pixels x channels sampled at once
+# Pixels x channels sampled at once: on a CPU what its cache holds, elsewhere what fills the device.
+_BLOCK, _DEVICE_BLOCK = 2**16, 2**22
 _TAP_Y, _TAP_X = np.divmod(np.arange(9), 3)
 
 
@@ -83,16 +86,11 @@ def _sample(
     return corners, jnp.reshape(samples, (index.shape[0], -1))
 
 
-def _block_rows(h: int, w: int, c: int) -> int:
-    """Largest divisor of ``h`` whose rows hold at most ``_BLOCK`` pixels x channels, or 1."""
-    limit = max(1, _BLOCK // (w * c))
-    return max(rows for rows in range(1, h + 1) if h % rows == 0 and rows <= limit)
-
-
 def _blocks(shape: tuple[int, ...], *arrays: Array) -> tuple[Array, ...]:
     """The first row of each block, and each array of rows and columns cut into blocks of pixels."""
     h, w, c = shape
-    rows = _block_rows(h, w, c)
+    limit = _BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK
+    rows = rows_at_once(h, w * c, limit)
     cut = (a.reshape(h // rows, rows * w, *a.shape[2:]) for a in arrays)
     return jnp.arange(0, h, rows), *cut
 
@@ -108,7 +106,7 @@ def _convolve(x, offset, mask, kernel):
     """One image: x (h w c), offset (h w g 9 2), mask (h w g 9), kernel (3 3 c o) to (h w o)."""
     h, w, _ = x.shape
     groups = mask.shape[-2]
-    table, taps = _corner_table(x, groups), _taps(kernel, groups).astype(x.dtype)
+    table, taps = _corner_table(x, groups), _taps(jnp.asarray(kernel, x.dtype), groups)
 
     def block(args: tuple[Array, ...]) -> Float[Array, "p o"]:
         row, offset, mask = args
@@ -126,7 +124,7 @@ def _backward(args, grad):
     x, offset, mask, kernel = args
     h, w, c = x.shape
     groups = mask.shape[-2]
-    table, taps = _corner_table(x, groups), _taps(kernel, groups).astype(x.dtype)
+    table, taps = _corner_table(x, groups), _taps(jnp.asarray(kernel, x.dtype), groups)
     full = jnp.promote_types(x.dtype, jnp.float32)
     by_corner = jnp.asarray(np.repeat(np.eye(4), c // groups, axis=0), x.dtype)
 
