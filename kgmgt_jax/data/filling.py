@@ -58,9 +58,9 @@ def fill_gaps(
     check_fill(input_fill)
     if input_fill == "zero":
         return kspace
-    gaps = mask[:, None] == 0
     if input_fill == "sparse":
         return sparse_in_time(kspace, mask, axes)
+    gaps = mask[:, None] == 0
     if input_fill == "average":
         count = np.maximum(mask.sum(axis=0), 1)
         return np.where(gaps, (kspace.sum(axis=0) / count[None])[None], kspace)
