@@ -62,8 +62,16 @@ def test_images_are_those_of_the_file_over_the_scale(sets):
 def test_it_is_a_slice_source(sets):
     source = cast(SliceSource, sets[0])
     info = source.slices[0]
-    assert (info.subject, info.view, info.simulated) == (info.name.split("/")[0], "sax", False)
+    assert (info.subject, info.view) == (info.name.split("/")[0], "sax")
     assert info.shape == (3, 1, 18, 10) and info.source.endswith("cine_sax.mat")
+
+
+def test_slices_say_how_they_were_simulated(sets):
+    for opened in sets:
+        for info in opened.slices:
+            phantom = info.subject != "patient7"
+            assert info.simulation == ("simulated phantom" if phantom else "")
+            assert info.simulated == phantom
 
 
 def test_frames_come_in_the_order_asked_for(with_maps):
