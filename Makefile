@@ -13,6 +13,8 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 # The PyTorch oracle's tests run where torch is installed: make test TORCH=torch==2.13.0
+# Compiling takes longer than what is compiled takes to run, so LLVM is told not to optimise.
+test: export XLA_FLAGS += --xla_backend_optimization_level=0
 test: $(VENV)/.installed
 	$(if $(TORCH),$(BIN)/pip install --quiet $(TORCH))
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"

@@ -9,21 +9,14 @@ stepping (resident set; on a GPU what the framework allocated), and once what co
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-WARM_UP = 2
+from processes import in_process, measure, peak_mib, processor, spread
+
 Stepper = Callable[[], Any]
 
 
@@ -39,23 +32,15 @@ def main() -> None:
     parser.add_argument("--side", choices=("jax", "torch"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print(json.dumps(_measure(options)))
+        make = _jax_side if options.side == "jax" else _torch_side
+        print(json.dumps(measure(lambda: make(options), options.steps)))
         return
     results = {"jax": [], "torch": []}
     for _ in range(options.rounds):
         for side, runs in results.items():
-            runs.append(_in_process(side))
+            runs.append(in_process(side))
             print(f"{side}: {[round(t, 2) for t in runs[-1]['seconds']]} s", file=sys.stderr)
     _print_table(options, results)
-
-
-def _in_process(side: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    child = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(child.stdout.splitlines()[-1])
 
 
 def _print_table(options: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
@@ -67,40 +52,12 @@ def _print_table(options: argparse.Namespace, results: dict[str, list[dict[str, 
     print("          step (median)    fastest    peak memory    before the first step")
     rows = {}
     for side, runs in results.items():
-        seconds = [t for run in runs for t in run["seconds"]]
-        rows[side] = (statistics.median(seconds), max(run["mib"] for run in runs))
+        median, fastest, mib = spread(runs)
+        rows[side] = (median, mib)
         start = f"{runs[0]['start']:.0f} s, {runs[0]['start_mib']:.0f} MiB"
-        print(
-            f"{side:8}  {rows[side][0]:11.2f} s {min(seconds):9.2f} s "
-            f"{rows[side][1]:10.0f} MiB    {start}"
-        )
+        print(f"{side:8}  {median:11.2f} s {fastest:9.2f} s {mib:10.0f} MiB    {start}")
     ratios = [a / b for a, b in zip(rows["jax"], rows["torch"], strict=True)]
     print(f"jax / torch {ratios[0]:9.2f}   {'':9} {ratios[1]:13.2f}")
-
-
-def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    """One side: times, and memory before and while stepping."""
-    start = time.perf_counter()
-    step, memory, device = (_jax_side if options.side == "jax" else _torch_side)(options)
-    before = {"start": time.perf_counter() - start, "start_mib": _peak_mib(), "device": device}
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    for _ in range(WARM_UP):
-        step()
-    seconds = []
-    for _ in range(options.steps):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return before | {"seconds": seconds, "mib": memory()}
-
-
-def _peak_mib() -> float:
-    """Largest resident set so far."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _jax_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], float], str]:
@@ -131,7 +88,7 @@ def _jax_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], float]
 
     device: Any = mesh.devices.item()
     if device.platform == "cpu":
-        return step, _peak_mib, f"{os.cpu_count()} cores, {_processor()}"
+        return step, peak_mib, f"{os.cpu_count()} cores, {processor()}"
     return step, lambda: device.memory_stats()["peak_bytes_in_use"] / 2**20, device.device_kind
 
 
@@ -165,13 +122,7 @@ def _torch_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], floa
     if gpu:
         name = torch.cuda.get_device_name()
         return step, lambda: torch.cuda.max_memory_allocated() / 2**20, name
-    return step, _peak_mib, f"{torch.get_num_threads()} threads, {_processor()}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [x for x in info.read_text().splitlines() if "model name" in x] if info.exists() else []
-    return names[0].split(":")[1].strip() if names else platform.processor()
+    return step, peak_mib, f"{torch.get_num_threads()} threads, {processor()}"
 
 
 if __name__ == "__main__":

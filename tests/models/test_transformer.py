@@ -11,6 +11,7 @@ from kgmgt_jax.interop.torch_names import (
     from_state_dict,
     group_entries,
 )
+from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.transformer import (
     BlockOptions,
     MGwinTBlock,
@@ -67,7 +68,7 @@ def _small_body(*, n_groups=2, n_blocks=2, **fields):
 def test_remat_changes_memory_and_not_the_gradient():
     x = jax.random.normal(jax.random.key(0), (1, 32, 32, 8))
     deep = {"n_groups": 1, "n_blocks": 8}  # the saving is that of all scanned pairs but one
-    variables = _small_body(**deep).init(jax.random.key(1), x, train=False)
+    variables = initialise(_small_body(**deep), 1, x, train=False)
 
     def compiled(remat):
         body = _small_body(remat=remat, **deep)
@@ -85,8 +86,8 @@ def test_remat_changes_memory_and_not_the_gradient():
 
 def test_stochastic_depth_acts_in_training_alone():
     x = jax.random.normal(jax.random.key(0), (2, 16, 16, 8))
-    body = _small_body(drop_path=0.5)
-    variables = body.init(jax.random.key(1), x, train=False)
+    body = _small_body(n_groups=1, drop_path=0.5)
+    variables = initialise(body, 1, x, train=False)
     apply = jax.jit(
         lambda key, train: body.apply(variables, x, train=train, rngs={"dropout": key}),
         static_argnums=1,
