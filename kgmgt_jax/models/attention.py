@@ -13,16 +13,15 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from kgmgt_jax.models.attend import attend
 from kgmgt_jax.models.initialisation import Initialiser, constant
 from kgmgt_jax.models.layers import DepthwiseConv, Layers
-from kgmgt_jax.models.matching import normalise_features
 
 __all__ = [
     "AnchoredAttention",
     "GlobalAttention",
     "SquareAttention",
     "anchored_attention",
-    "attend",
     "partition_windows",
     "relative_position_index",
     "shift_mask",
@@ -32,6 +31,7 @@ __all__ = [
 _MASKED = -100.0
 _QUERY_CHUNK = 1024
 _BIAS_HIDDEN = 512
+_SMALLEST_NORM = 1e-12
 
 
 def partition_windows(x: Float[Array, "b h w c"], window: tuple[int, int], heads: int) -> Array:
@@ -50,14 +50,6 @@ def merge_windows(x: Array, window: tuple[int, int], h: int) -> Float[Array, "b 
         wh=window[0],
         ww=window[1],
     )
-
-
-def attend(logits: Float[Array, "*b q k"], v: Float[Array, "*b k d"]) -> Float[Array, "*b q d"]:
-    """``softmax(logits) v``, the softmax in float32 and normalised after the (smaller) product."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    weight = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    total = jnp.sum(weight, axis=-1, keepdims=True)
-    return (weight.astype(v.dtype) @ v) / total.astype(v.dtype)
 
 
 def shift_mask(h: int, w: int, window: int, shift: int) -> Bool[np.ndarray, "windows q k"]:
@@ -111,13 +103,10 @@ def square_attention(
         qkv = jnp.roll(qkv, (-shift, -shift), axis=(1, 2))
     size = (window, window)
     q, k, v = (partition_windows(part, size, heads) for part in jnp.split(qkv, 3, axis=-1))
-    logits = (q * (c3 // 3 // heads) ** -0.5) @ jnp.swapaxes(k, -1, -2)
-    bias = bias_table[relative_position_index(size, size)]  # q k heads
-    logits += jnp.moveaxis(bias, -1, 0)[None, None].astype(logits.dtype)
-    if shift:
-        mask = shift_mask(h, w, window, shift)[None, :, None]
-        logits += jnp.where(mask, _MASKED, 0.0).astype(logits.dtype)
-    out = merge_windows(attend(logits, v), size, h)
+    bias = jnp.moveaxis(bias_table[relative_position_index(size, size)], -1, 0)
+    mask = jnp.where(shift_mask(h, w, window, shift), _MASKED, 0.0) if shift else None
+    out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask)
+    out = merge_windows(out, size, h)
     return jnp.roll(out, (shift, shift), axis=(1, 2)) if shift else out
 
 
@@ -126,13 +115,29 @@ def _pad_to(x: Float[Array, "b h w c"], multiple: tuple[int, int]) -> Float[Arra
     return jnp.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0))) if pad_h or pad_w else x
 
 
-def _padding_logits(h: int, w: int, window: tuple[int, int]) -> Float[np.ndarray, "windows k"]:
+def _padding_logits(h: int, w: int, window: tuple[int, int]) -> Float[Array, "windows 1 k"] | None:
     """-100 for the tokens that padding to whole windows appends, 0 for those of the map."""
     hp, wp = h + -h % window[0], w + -w % window[1]
+    if (hp, wp) == (h, w):
+        return None
     outside = np.ones((hp, wp))
     outside[:h, :w] = 0
     tokens = einops.rearrange(outside, "(nh a) (nw b) -> (nh nw) (a b)", a=window[0], b=window[1])
-    return _MASKED * tokens
+    return jnp.asarray(_MASKED * tokens[:, None], jnp.float32)
+
+
+def _normalise_heads(x: Float[Array, "b h w c"], heads: int) -> Float[Array, "b h w c"]:
+    """``x / ||x||`` by head, finite with its gradient at zero.
+
+    The sums over a head's two or four channels are a product with a constant matrix: along so short
+    an axis, a CPU would add them up one by one.
+    """
+    same_head = np.kron(np.eye(heads), np.ones((x.shape[-1] // heads,) * 2))
+    full = jnp.promote_types(x.dtype, jnp.float32)
+    wide = x.astype(full)
+    square = jnp.matmul(wide * wide, jnp.asarray(same_head, full), precision="highest")
+    square = jax.lax.optimization_barrier(square)
+    return x * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2)).astype(x.dtype)
 
 
 def anchored_attention(
@@ -164,19 +169,13 @@ def anchored_attention(
     _, h2, w2, _ = anchor.shape
     heads = scales[0].shape[0]
     half = (window[0] // 2, window[1] // 2)
+    q, k, anchor = (_normalise_heads(x, heads) for x in (q, k, anchor))
     q, k, v = (partition_windows(_pad_to(x, window), window, heads) for x in (q, k, v))
     anchors = partition_windows(_pad_to(anchor, half), half, heads)
-    q, k, anchors = (normalise_features(x) for x in (q, k, anchors))
-
-    def logits(query, key, scale, bias, valid):
-        cosine = query @ jnp.swapaxes(key, -1, -2)
-        out = scale[None, None, :, None, None].astype(cosine.dtype) * cosine
-        out += bias[None, None].astype(cosine.dtype)
-        return out + valid[None, :, None, None, :].astype(cosine.dtype) if valid.any() else out
-
-    summary = attend(logits(anchors, k, scales[0], biases[0], _padding_logits(h, w, window)), v)
-    valid_anchors = _padding_logits(h2, w2, half)
-    out = attend(logits(q, anchors, scales[1], biases[1], valid_anchors), summary)
+    scales = tuple(scale.reshape(1, 1, heads, 1, 1).astype(q.dtype) for scale in scales)
+    padding, anchor_padding = _padding_logits(h, w, window), _padding_logits(h2, w2, half)
+    summary = attend(scales[0] * anchors, k, v, biases[0], padding)
+    out = attend(scales[1] * q, anchors, summary, biases[1], anchor_padding)
     return merge_windows(out, window, h + -h % window[0])[:, :h, :w]
 
 
@@ -290,16 +289,15 @@ class GlobalAttention(nn.Module):
         b, h, w, _ = x.shape
         qkv = self.layers.dense(3 * self.width, name="qkv")(x)
         q, k, v = (
-            einops.rearrange(part, "b h w (k d) -> b k (h w) d", k=self.n_heads)
+            einops.rearrange(part, "b h w (k d) -> b 1 k (h w) d", k=self.n_heads)
             for part in jnp.split(qkv, 3, axis=-1)
         )
         q = q * (self.width // self.n_heads) ** -0.5
         chunk = math.gcd(h * w, _QUERY_CHUNK)
 
-        @jax.checkpoint
-        def block(q: Float[Array, "b k q d"]) -> Float[Array, "b k q d"]:
-            return attend(q @ jnp.swapaxes(k, -1, -2), v)
+        def block(q: Float[Array, "b 1 k q d"]) -> Float[Array, "b 1 k q d"]:
+            return attend(q, k, v)
 
-        blocks = einops.rearrange(q, "b k (n q) d -> n b k q d", q=chunk)
-        out = einops.rearrange(jax.lax.map(block, blocks), "n b k (h w) d -> b (n h w) (k d)", h=1)
+        blocks = einops.rearrange(q, "b 1 k (n q) d -> n b 1 k q d", q=chunk)
+        out = einops.rearrange(jax.lax.map(block, blocks), "n b 1 k q d -> b (n q) (k d)")
         return self.layers.dense(self.width, name="out")(out.reshape(b, h, w, self.width))

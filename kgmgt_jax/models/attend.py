@@ -1,0 +1,121 @@
+"""Softmax attention in many small windows, with a gradient of its own.
+
+Heads have as few as two channels, so nearly all numbers are weights: as many as there are pairs of
+tokens. Automatic differentiation would keep them for the backward pass and contract them over
+strided axes. Here nothing but q, k and v is kept, and one loop over blocks of windows makes the
+weights again, keys before queries: sums over keys then run along the slow axis, as processors like
+them, and all six products have both factors in the order in which they are read.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kgmgt_jax.models.rows import rows_at_once
+
+__all__ = ["attend"]
+
+# Pairs of tokens at once: on a CPU what its cache holds, elsewhere what fills the device.
+_BLOCK, _DEVICE_BLOCK = 2**19, 2**24
+
+
+def attend(
+    q: Float[Array, "b n heads t d"],
+    k: Float[Array, "b n heads s d"],
+    v: Float[Array, "b n heads s d"],
+    bias: Float[Array, "heads t s"] | None = None,
+    mask: Float[Array, "n #t s"] | None = None,
+) -> Float[Array, "b n heads t d"]:
+    """``softmax(q k^T + bias + mask) v`` in each of n windows, the softmax in float32.
+
+    It can be differentiated backwards once; the mask is a constant.
+
+    Args:
+        q: queries, t a window, already scaled.
+        k, v: keys and values, s a window.
+        bias: added to the logits of every window.
+        mask: added to the logits of every head.
+    """
+    return _attend(q, k, v, bias, mask)
+
+
+@jax.custom_vjp
+def _attend(q, k, v, bias, mask):
+    logits = q @ _transpose(k)
+    if bias is not None:
+        logits += bias[None, None].astype(logits.dtype)
+    if mask is not None:
+        logits += mask[None, :, None].astype(logits.dtype)
+    logits = logits.astype(_full(logits))
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return (weights.astype(v.dtype) @ v) / total.astype(v.dtype)  # the product is smaller
+
+
+def _forward(*args):
+    return _attend(*args), args
+
+
+def _backward(args, grad):
+    """Blocks of windows; barriers keep what is small from being computed anew for every pair."""
+    q, k, v, bias, mask = args
+    keep = jax.lax.optimization_barrier
+    b, n, heads, t, _ = q.shape
+    s, full = k.shape[-2], _full(q)
+    size = rows_at_once(n, b * heads * t * s, _block_limit())
+    by_key = None if bias is None else _transpose(bias.astype(full))
+
+    def block(g_bias, args):
+        q, k, v, grad, mask = keep(jax.tree.map(merge, args))
+        logits = keep(k @ keep(_transpose(q))).astype(full)
+        g_weights = keep(v @ keep(_transpose(grad))).astype(full)
+        if by_key is not None:
+            logits += by_key[None]
+        if mask is not None:
+            logits += mask
+        largest = keep(jnp.max(logits, axis=-2, keepdims=True))
+        weights = keep(jnp.exp(logits - largest))
+        scale = keep(1 / jnp.sum(weights, axis=-2, keepdims=True))
+        mean = jnp.sum(weights * g_weights, axis=-2, keepdims=True) * scale
+        weights, g_logits = keep((weights * scale, weights * scale * (g_weights - mean)))
+        if g_bias is not None:
+            g_bias = g_bias + jnp.sum(g_logits.reshape(b, size, heads, s, t), axis=1)
+        weights, g_logits = weights.astype(v.dtype), g_logits.astype(q.dtype)
+        parts = (keep(_transpose(k)) @ g_logits, g_logits @ q, weights @ grad)
+        return g_bias, jax.tree.map(lambda a: a.reshape(b, size, *a.shape[1:]), parts)
+
+    def cut(a):
+        return jnp.moveaxis(a.reshape(a.shape[0], n // size, size, *a.shape[2:]), 1, 0)
+
+    def merge(a):
+        return a.reshape(-1, *a.shape[2:])
+
+    def join(a):
+        return jnp.moveaxis(a, 0, 1).reshape(b, n, *a.shape[3:])
+
+    by_window = mask
+    if mask is not None:
+        by_window = _transpose(mask.astype(full))[None, :, None]
+        by_window = jnp.broadcast_to(by_window, (b, *by_window.shape[1:]))
+    start = None if bias is None else jnp.zeros((b, heads, s, t), full)
+    g_bias, (g_q, g_k, g_v) = jax.lax.scan(
+        block, start, jax.tree.map(cut, (q, k, v, grad, by_window))
+    )
+    if g_bias is not None:
+        g_bias = _transpose(jnp.sum(g_bias, axis=0)).astype(bias.dtype)
+    return _transpose(join(g_q)), join(g_k), join(g_v), g_bias, None
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _transpose(x):
+    return jnp.swapaxes(x, -1, -2)
+
+
+def _full(x):
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _block_limit() -> int:
+    return _BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK
