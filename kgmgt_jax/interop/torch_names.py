@@ -1,7 +1,7 @@
 """Where each array of the released PyTorch state dicts lives among our parameters.
 
 The correspondence is a list of ``Entry``; both directions read the same list. A transformer body
-is a list of modules there; here the pairs of blocks of a group are stacked on a leading axis, so an
+is a list of modules there; here groups, and the blocks of each, are stacked on leading axes, so an
 entry may name one slice of a stacked array.
 """
 
@@ -102,15 +102,14 @@ def block_entries(key: str, path: tuple[str, ...], index: tuple[int, ...] = ()) 
         yield from _layer(step + "cpb_mlp.2", (*rect, ours, "bias"), "linear", index, bias=False)
 
 
-def group_entries(key: str, path: tuple[str, ...], n_blocks: int = 4) -> Iterator[Entry]:
+def group_entries(
+    key: str, path: tuple[str, ...], n_blocks: int = 4, index: tuple[int, ...] = ()
+) -> Iterator[Entry]:
     """One residual group of blocks; ``key`` is a prefix that ends in a dot, or empty."""
     for block in range(n_blocks):
-        yield from block_entries(
-            f"{key}residual_group.blocks.{block}.",
-            (*path, "pairs", f"block{block % 2}"),
-            (block // 2,),
-        )
-    yield from _layer(f"{key}conv", (*path, "conv"), "conv")
+        there = f"{key}residual_group.blocks.{block}."
+        yield from block_entries(there, (*path, "blocks"), (*index, block))
+    yield from _layer(f"{key}conv", (*path, "conv"), "conv", index)
 
 
 def body_entries(
@@ -120,7 +119,7 @@ def body_entries(
     yield from _layer(f"{key}patch_embed.norm", (*path, "norm_in"), "same")
     yield from _layer(f"{key}norm", (*path, "norm_out"), "same")
     for g in range(n_groups):
-        yield from group_entries(f"{key}layers.{g}.", (*path, f"group{g}"), n_blocks)
+        yield from group_entries(f"{key}layers.{g}.", (*path, "groups"), n_blocks, (g,))
 
 
 def _stage_entries(number: int, stage: str, n_groups: int, n_blocks: int) -> Iterator[Entry]:

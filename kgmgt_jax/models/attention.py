@@ -83,31 +83,26 @@ def relative_position_index(query: tuple[int, int], key: tuple[int, int]) -> Int
 def square_attention(
     qkv: Float[Array, "b h w c3"],
     bias_table: Float[Array, "table heads"],
+    mask: Float[Array, "windows q k"] | None = None,
     *,
     window: int,
-    shift: int = 0,
 ) -> Float[Array, "b h w c"]:
-    """Multi-head self-attention inside (shifted) square windows.
+    """Multi-head self-attention inside square windows.
 
     Args:
         qkv: queries, keys and values, one after the other, each with heads major.
         bias_table: relative position bias, ``(2 window - 1)^2`` rows.
+        mask: added to the logits of each window.
         window: side; must divide h and w.
-        shift: how far the map is rolled up and left before it is cut into windows.
 
     Source: Liu et al., Swin Transformer, 2021.
     """
-    _, h, w, c3 = qkv.shape
-    heads = bias_table.shape[-1]
-    if shift:
-        qkv = jnp.roll(qkv, (-shift, -shift), axis=(1, 2))
-    size = (window, window)
+    _, h, _, c3 = qkv.shape
+    heads, size = bias_table.shape[-1], (window, window)
     q, k, v = (partition_windows(part, size, heads) for part in jnp.split(qkv, 3, axis=-1))
     bias = jnp.moveaxis(bias_table[relative_position_index(size, size)], -1, 0)
-    mask = jnp.where(shift_mask(h, w, window, shift), _MASKED, 0.0) if shift else None
     out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask)
-    out = merge_windows(out, size, h)
-    return jnp.roll(out, (shift, shift), axis=(1, 2)) if shift else out
+    return merge_windows(out, size, h)
 
 
 def _pad_to(x: Float[Array, "b h w c"], multiple: tuple[int, int]) -> Float[Array, "b hp wp c"]:
@@ -195,13 +190,24 @@ class SquareAttention(nn.Module):
     layers: Layers = Layers()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, shift: int = 0) -> Float[Array, "b h w c"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], shifted: Bool[Array, ""] | bool = False
+    ) -> Float[Array, "b h w c"]:
+        """Attends; ``shifted`` says whether the windows are moved by half of their side."""
+        _, h, w, _ = x.shape
         rows = (2 * self.window - 1) ** 2
         init = Initialiser("truncated_normal", 0.02)
         table = self.param("bias_table", init, (rows, self.n_heads))
+        half, mask = self.window // 2, None
+        shift = half * shifted if isinstance(shifted, bool) else jnp.where(shifted, half, 0)
+        if shifted is not False:
+            x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
+            apart = shift_mask(h, w, self.window, half)
+            mask = jnp.where(jnp.logical_and(shifted, apart), _MASKED, 0.0)
         qkv = self.layers.dense(3 * self.width, name="qkv")(x)
-        out = square_attention(qkv, table, window=self.window, shift=shift)
-        return self.layers.dense(self.width, name="out")(out)
+        out = square_attention(qkv, table, mask, window=self.window)
+        out = self.layers.dense(self.width, name="out")(out)
+        return out if shifted is False else jnp.roll(out, (shift, shift), axis=(1, 2))
 
 
 class _AnchorStep(nn.Module):

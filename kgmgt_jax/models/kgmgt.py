@@ -124,7 +124,7 @@ class KGMgT(nn.Module):
         solver: ``"gradient"`` or ``"cg"``, for several coils.
         denoiser_channels: width of the denoiser.
         denoiser_norm: ``"none"`` or ``"batch"``.
-        remat: recompute block pairs in the backward pass.
+        remat: recompute blocks in the backward pass.
         dtype: compute precision of convolutions and linear layers.
         weight_init: ``"he"`` or ``"normal"``.
     """

@@ -1,10 +1,11 @@
 """The MGwinT block and the transformer body built of it."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from kgmgt_jax.models.attention import AnchoredAttention, GlobalAttention, SquareAttention
 from kgmgt_jax.models.layers import Layers, drop_path
@@ -62,20 +63,22 @@ class MGwinTBlock(nn.Module):
 
     Attributes:
         options: widths, windows and switches.
-        shift: how far the square windows are shifted.
     """
 
     options: BlockOptions
-    shift: int = 0
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], drop_rate: Float[Array, ""] | None = None
+        self,
+        x: Float[Array, "b h w c"],
+        shifted: Bool[Array, ""] | bool = False,
+        drop_rate: Float[Array, ""] | None = None,
     ) -> Float[Array, "b h w c"]:
         """Transforms a map whose sides ``options.window`` divides.
 
         Args:
             x: tokens on their grid.
+            shifted: whether the square windows are moved by half of their side.
             drop_rate: probability of dropping a branch for a sample; ``None`` for inference.
         """
         layers, width = self.options.layers, self.options.width
@@ -85,68 +88,52 @@ class MGwinTBlock(nn.Module):
                 return branch
             return drop_path(branch, drop_rate, self.make_rng("dropout"))
 
-        x = x + keep(self._attend(layers.layer_norm("norm1")(x)))
+        x = x + keep(self._attend(layers.layer_norm("norm1")(x), shifted))
         n = layers.dense(self.options.mlp_ratio * width, name="mlp1")(layers.layer_norm("norm2")(x))
         return x + keep(layers.dense(width, name="mlp2")(nn.gelu(n, approximate=False)))
 
-    def _attend(self, n: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def _attend(
+        self, n: Float[Array, "b h w c"], shifted: Bool[Array, ""] | bool
+    ) -> Float[Array, "b h w c"]:
         o = self.options
         if o.attention == "global":
             return GlobalAttention(o.width, o.n_heads, o.layers, name="attention")(n)
         branches = []
         if o.square_window:
             square = SquareAttention(o.width, o.n_heads, o.window, o.layers, name="square")
-            branches.append(square(n, shift=self.shift))
+            branches.append(square(n, shifted))
         if o.rect_window is not None:
             rect = AnchoredAttention(o.width, o.n_heads, o.rect_window, o.layers, name="rect")
             branches.append(rect(n))
         return sum(branches[1:], start=branches[0])
 
 
-class BlockPair(nn.Module):
-    """Two MGwinT blocks, the second with its square windows shifted by half a window."""
-
-    options: BlockOptions
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], drop_rates: Float[Array, "2"] | None
-    ) -> tuple[Float[Array, "b h w c"], None]:
-        for i, shift in enumerate((0, self.options.window // 2)):
-            rate = None if drop_rates is None else drop_rates[i]
-            x = MGwinTBlock(self.options, shift, name=f"block{i}")(x, rate)
-        return x, None
-
-
 class ResidualGroup(nn.Module):
-    """Pairs of blocks (scanned), a convolution, and the group's input added.
+    """Blocks, of which every second one shifts its windows, a convolution, and the input added.
 
-    The convolution stays outside the scan: inside a loop XLA's CPU compiler leaves the gradients of
-    convolutions in a form that runs seven times slower.
+    One block is compiled for all: they are the turns of a loop.
 
     Attributes:
         options: the blocks' widths, windows and switches.
-        n_pairs: pairs of blocks.
-        remat: recompute each pair in the backward pass instead of storing its inside.
+        n_blocks: blocks.
+        remat: recompute each block in the backward pass instead of storing its inside.
     """
 
     options: BlockOptions
-    n_pairs: int = 2
+    n_blocks: int = 4
     remat: bool = True
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], drop_rates: Float[Array, "pairs 2"] | None
+        self, x: Float[Array, "b h w c"], drop_rates: Float[Array, "blocks"] | None = None
     ) -> Float[Array, "b h w c"]:
-        module = nn.remat(BlockPair, prevent_cse=False) if self.remat else BlockPair
-        pairs = nn.scan(
-            module,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=0,
-            length=self.n_pairs,
-        )
-        y, _ = pairs(self.options, name="pairs")(x, drop_rates)
+        def turn(block: MGwinTBlock, x: Array, shifted: Array, drop_rate: Array | None):
+            return block(x, shifted, drop_rate), None
+
+        turn = nn.remat(turn, prevent_cse=False) if self.remat else turn
+        loop = _loop(turn, self.n_blocks)
+        shifted = jnp.arange(self.n_blocks) % 2 == 1
+        y, _ = loop(MGwinTBlock(self.options, name="blocks"), x, shifted, drop_rates)
         return x + self.options.layers.conv(self.options.width, name="conv")(y)
 
 
@@ -158,7 +145,7 @@ class TransformerBody(nn.Module):
         n_groups: residual groups.
         n_blocks: blocks a group, even.
         drop_path: largest probability of dropping a branch, reached linearly over the blocks.
-        remat: recompute each pair of blocks in the backward pass instead of storing its inside.
+        remat: recompute each block in the backward pass instead of storing its inside.
     """
 
     options: BlockOptions
@@ -169,14 +156,19 @@ class TransformerBody(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-        n_pairs, rates = self.n_blocks // 2, None
+        rates = None
         if self.n_blocks % 2:
             raise ValueError(f"n_blocks must be even (shifts alternate), got {self.n_blocks}")
         if train and self.drop_path > 0:
             rates = jnp.linspace(0.0, self.drop_path, self.n_groups * self.n_blocks)
-            rates = rates.reshape(self.n_groups, n_pairs, 2)
-        x = self.options.layers.layer_norm("norm_in")(x)
-        for g in range(self.n_groups):
-            group = ResidualGroup(self.options, n_pairs, self.remat, name=f"group{g}")
-            x = group(x, None if rates is None else rates[g])
+            rates = rates.reshape(self.n_groups, self.n_blocks)
+        loop = _loop(lambda group, x, rates: (group(x, rates), None), self.n_groups)
+        group = ResidualGroup(self.options, self.n_blocks, self.remat, name="groups")
+        x, _ = loop(group, self.options.layers.layer_norm("norm_in")(x), rates)
         return self.options.layers.layer_norm("norm_out")(x)
+
+
+def _loop(turn: Callable, length: int) -> Callable:
+    """``turn(module, x, ...)`` so often, each turn with parameters of its own, stacked."""
+    rngs = {"params": True, "dropout": True}
+    return nn.scan(turn, variable_axes={"params": 0}, split_rngs=rngs, in_axes=0, length=length)

@@ -31,7 +31,7 @@ def test_square_attention_equals_reference(fixtures_dir, size, shift):
     variables = _submodule("", "square", fixture.weights())
     case = f"{size}_shift{shift}"
     x = jnp.asarray(fixture[f"in/{case}/x"])
-    y = jax.jit(lambda v, x: SquareAttention(16, 4, 8).apply(v, x, shift=shift))(variables, x)
+    y = jax.jit(lambda v, x: SquareAttention(16, 4, 8).apply(v, x, bool(shift)))(variables, x)
     assert relative_error(y, fixture[f"out/{case}/y"]) < 5e-6
     if shift:
         mask = np.where(shift_mask(*x.shape[1:3], 8, shift), -100.0, 0.0)
@@ -71,7 +71,7 @@ def _influence(apply, shape, row, column):
 def test_shifted_windows_do_not_leak_across_the_mask(at):
     module = SquareAttention(8, 2, 8)
     variables = module.init(jax.random.key(1), jnp.zeros((1, 16, 16, 8)))
-    seen = _influence(lambda x: module.apply(variables, x, shift=4), (1, 16, 16, 8), *at)
+    seen = _influence(lambda x: module.apply(variables, x, True), (1, 16, 16, 8), *at)
     part = lambda i: 0 if i < 4 else (1 if i < 12 else 2)  # noqa: E731
     rows = np.array([part(i) == part(at[0]) for i in range(16)])
     columns = np.array([part(i) == part(at[1]) for i in range(16)])
@@ -82,7 +82,7 @@ def test_mask_is_what_stops_the_leak(monkeypatch):
     monkeypatch.setattr("kgmgt_jax.models.attention._MASKED", 0.0)
     module = SquareAttention(8, 2, 8)
     variables = module.init(jax.random.key(1), jnp.zeros((1, 16, 16, 8)))
-    seen = _influence(lambda x: module.apply(variables, x, shift=4), (1, 16, 16, 8), 1, 1)
+    seen = _influence(lambda x: module.apply(variables, x, True), (1, 16, 16, 8), 1, 1)
     assert seen[15, 15]
 
 

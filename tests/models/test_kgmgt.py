@@ -109,7 +109,7 @@ def test_released_critic_and_vgg_parameter_counts():
 
 @functools.cache
 def _outputs(h, w):
-    """Measurement and reconstruction at a size: compiling is what these tests spend their time on."""
+    """Measurement and reconstruction at a size, compiled once for the tests that look at them."""
     frames, measurement = _inputs(h, w)
     return measurement, _apply(KGMgT(**SMALL))(*frames, measurement)
 

@@ -32,7 +32,7 @@ class SwinIR(nn.Module):
         drop_path: largest stochastic depth rate.
         consistency: ``"hard"``, ``"soft"`` or ``"none"``.
         solver: ``"gradient"`` or ``"cg"``, for several coils.
-        remat: recompute block pairs in the backward pass.
+        remat: recompute blocks in the backward pass.
         dtype: compute precision of convolutions and linear layers.
         weight_init: ``"he"`` or ``"normal"``.
 
