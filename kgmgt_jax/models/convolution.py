@@ -47,7 +47,11 @@ def _forward(x, kernel, padding):
 
 def _backward(padding, args, grad):
     x, kernel = args
-    (g_x,) = jax.linear_transpose(lambda x: _xla(x, kernel, padding), x)(grad)
+    around = tuple(
+        (size - 1 - low, size - 1 - high)
+        for size, (low, high) in zip(kernel.shape, padding, strict=False)
+    )
+    g_x = _xla(grad, _turned(kernel), around)
     g_kernel = jax.lax.platform_dependent(
         x,
         kernel,
@@ -61,6 +65,15 @@ def _backward(padding, args, grad):
 
 
 _convolve.defvjp(_forward, _backward)
+
+
+def _turned(kernel: Float[Array, "i j c o"]) -> Float[Array, "i j o c"]:
+    """The kernel of the transposed convolution.
+
+    In memory: of a convolution that turns its kernel by itself, XLA finds the fast form outside of
+    loops alone.
+    """
+    return jax.lax.optimization_barrier(jnp.swapaxes(kernel[::-1, ::-1], 2, 3))
 
 
 def _kernel_gradient(

@@ -88,10 +88,22 @@ class UnrolledDenoiser(nn.Module):
         Raises:
             ValueError: if the consistency needs a measurement and there is none.
         """
-        for i in range(self.n_iterations):
-            image = image + to_complex(self.denoiser(to_channels(image), train=train))
-            strength = None if self.strength is None else self.strength[i]
-            image = enforce(
-                image, measurement, strength, consistency=self.consistency, solver=self.solver
-            )
-        return image
+
+        def iterate(
+            denoiser: Denoiser, image: ComplexImage, strength: Array | None
+        ) -> tuple[ComplexImage, None]:
+            image = image + to_complex(denoiser(to_channels(image), train=train))
+            how = {"consistency": self.consistency, "solver": self.solver}
+            return enforce(image, measurement, strength, **how), None
+
+        if self.is_initializing():  # a loop cannot begin without its variables
+            first = None if self.strength is None else self.strength[0]
+            return iterate(self.denoiser, image, first)[0]
+        iterations = nn.scan(
+            iterate,
+            variable_broadcast=["params"] if train else ["params", "batch_stats"],
+            variable_carry="batch_stats" if train else False,  # batch norm changes them every turn
+            split_rngs={"params": False},
+            length=self.n_iterations,
+        )
+        return iterations(self.denoiser, image, self.strength)[0]
