@@ -9,11 +9,14 @@ them, and all six products have both factors in the order in which they are read
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from kgmgt_jax.models.rows import rows_at_once
 
-__all__ = ["attend"]
+__all__ = ["ATTENDED", "attend"]
+
+ATTENDED = "attended"  # for ``jax.checkpoint_policies.save_only_these_names``
 
 # Pairs of tokens at once: on a CPU what its cache holds, elsewhere what fills the device.
 _BLOCK, _DEVICE_BLOCK = 2**19, 2**24
@@ -28,7 +31,9 @@ def attend(
 ) -> Float[Array, "b n heads t d"]:
     """``softmax(q k^T + bias + mask) v`` in each of n windows, the softmax in float32.
 
-    It can be differentiated backwards once; the mask is a constant.
+    It can be differentiated backwards once; the mask is a constant. The result is named, so that
+    what is recomputed in a backward pass can leave it out: it is small, and its gradient needs q, k
+    and v alone.
 
     Args:
         q: queries, t a window, already scaled.
@@ -36,7 +41,7 @@ def attend(
         bias: added to the logits of every window.
         mask: added to the logits of every head.
     """
-    return _attend(q, k, v, bias, mask)
+    return checkpoint_name(_attend(q, k, v, bias, mask), ATTENDED)
 
 
 @jax.custom_vjp

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from kgmgt_jax.models.attend import ATTENDED
 from kgmgt_jax.models.attention import AnchoredAttention, GlobalAttention, SquareAttention
 from kgmgt_jax.models.layers import Layers, drop_path
 
@@ -116,7 +118,8 @@ class ResidualGroup(nn.Module):
     Attributes:
         options: the blocks' widths, windows and switches.
         n_blocks: blocks.
-        remat: recompute each block in the backward pass instead of storing its inside.
+        remat: recompute each block in the backward pass, but for what its attentions give, instead
+            of storing its inside.
     """
 
     options: BlockOptions
@@ -130,7 +133,9 @@ class ResidualGroup(nn.Module):
         def turn(block: MGwinTBlock, x: Array, shifted: Array, drop_rate: Array | None):
             return block(x, shifted, drop_rate), None
 
-        turn = nn.remat(turn, prevent_cse=False) if self.remat else turn
+        if self.remat:
+            policy = jax.checkpoint_policies.save_only_these_names(ATTENDED)
+            turn = nn.remat(turn, prevent_cse=False, policy=policy)
         loop = _loop(turn, self.n_blocks)
         shifted = jnp.arange(self.n_blocks) % 2 == 1
         y, _ = loop(MGwinTBlock(self.options, name="blocks"), x, shifted, drop_rates)
@@ -145,7 +150,8 @@ class TransformerBody(nn.Module):
         n_groups: residual groups.
         n_blocks: blocks a group, even.
         drop_path: largest probability of dropping a branch, reached linearly over the blocks.
-        remat: recompute each block in the backward pass instead of storing its inside.
+        remat: recompute each block in the backward pass, but for what its attentions give, instead
+            of storing its inside.
     """
 
     options: BlockOptions
