@@ -115,7 +115,7 @@ def test_half_precision_costs_no_image_quality(by_l1):
     assert (scores["float32"] != scores["bfloat16"]).any()
 
 
-def test_recomputing_block_pairs_saves_memory_of_a_base_step():
+def test_recomputing_blocks_saves_memory_of_a_base_step():
     """Temporary memory of a compiled generator step, 192 x 192, one example."""
     sizes = {}
     for remat in (True, False):
