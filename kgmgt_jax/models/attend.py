@@ -7,6 +7,8 @@ weights again, keys before queries: sums over keys then run along the slow axis,
 them, and all six products have both factors in the order in which they are read.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -103,10 +105,10 @@ def _backward(args, grad):
         by_window = _transpose(mask.astype(full))[None, :, None]
         by_window = jnp.broadcast_to(by_window, (b, *by_window.shape[1:]))
     start = None if bias is None else jnp.zeros((b, heads, s, t), full)
-    g_bias, (g_q, g_k, g_v) = jax.lax.scan(
-        block, start, jax.tree.map(cut, (q, k, v, grad, by_window))
-    )
-    if g_bias is not None:
+    g_bias: Any
+    blocks = jax.tree.map(cut, (q, k, v, grad, by_window))
+    g_bias, (g_q, g_k, g_v) = jax.lax.scan(block, start, blocks)
+    if bias is not None:
         g_bias = _transpose(jnp.sum(g_bias, axis=0)).astype(bias.dtype)
     return _transpose(join(g_q)), join(g_k), join(g_v), g_bias, None
 

@@ -5,6 +5,7 @@ that a batch sharded over devices stays sharded.
 """
 
 import math
+from typing import Any
 
 import einops
 import jax
@@ -167,10 +168,10 @@ def anchored_attention(
     q, k, anchor = (_normalise_heads(x, heads) for x in (q, k, anchor))
     q, k, v = (partition_windows(_pad_to(x, window), window, heads) for x in (q, k, v))
     anchors = partition_windows(_pad_to(anchor, half), half, heads)
-    scales = tuple(scale.reshape(1, 1, heads, 1, 1).astype(q.dtype) for scale in scales)
+    scale1, scale2 = (scale.reshape(1, 1, heads, 1, 1).astype(q.dtype) for scale in scales)
     padding, anchor_padding = _padding_logits(h, w, window), _padding_logits(h2, w2, half)
-    summary = attend(scales[0] * anchors, k, v, biases[0], padding)
-    out = attend(scales[1] * q, anchors, summary, biases[1], anchor_padding)
+    summary = attend(scale1 * anchors, k, v, biases[0], padding)
+    out = attend(scale2 * q, anchors, summary, biases[1], anchor_padding)
     return merge_windows(out, window, h + -h % window[0])[:, :h, :w]
 
 
@@ -199,7 +200,7 @@ class SquareAttention(nn.Module):
         init = Initialiser("truncated_normal", 0.02)
         table = self.param("bias_table", init, (rows, self.n_heads))
         half, mask = self.window // 2, None
-        shift = half * shifted if isinstance(shifted, bool) else jnp.where(shifted, half, 0)
+        shift: Any = jnp.where(shifted, half, 0)
         if shifted is not False:
             x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
             apart = shift_mask(h, w, self.window, half)

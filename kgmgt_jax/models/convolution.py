@@ -47,11 +47,9 @@ def _forward(x, kernel, padding):
 
 def _backward(padding, args, grad):
     x, kernel = args
-    around = tuple(
-        (size - 1 - low, size - 1 - high)
-        for size, (low, high) in zip(kernel.shape, padding, strict=False)
-    )
-    g_x = _xla(grad, _turned(kernel), around)
+    (top, bottom), (left, right) = padding
+    i, j = kernel.shape[0] - 1, kernel.shape[1] - 1
+    g_x = _xla(grad, _turned(kernel), ((i - top, i - bottom), (j - left, j - right)))
     g_kernel = jax.lax.platform_dependent(
         x,
         kernel,

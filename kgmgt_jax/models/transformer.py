@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -176,5 +177,5 @@ class TransformerBody(nn.Module):
 
 def _loop(turn: Callable, length: int) -> Callable:
     """``turn(module, x, ...)`` so often, each turn with parameters of its own, stacked."""
-    rngs = {"params": True, "dropout": True}
+    rngs: Any = {"params": True, "dropout": True}
     return nn.scan(turn, variable_axes={"params": 0}, split_rngs=rngs, in_axes=0, length=length)

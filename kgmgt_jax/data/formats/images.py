@@ -39,7 +39,7 @@ class ImageFile(CineFile):
         t, h, w = shape
         n_coils = simulation.draw_coils(common.get("name") or path.stem)
         super().__init__(path, slice_shape=(t, n_coils, h, w), fully_sampled=True, **common)
-        self.simulation = dataclasses.replace(simulation, n_coils=n_coils)
+        self.simulation: Simulation = dataclasses.replace(simulation, n_coils=n_coils)
         self._orientation = "rows y, columns x"
 
     @abstractmethod
