@@ -1,6 +1,5 @@
 """Wrong flags and folders: one line, exit code 2, and nothing compiled."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import jax
 import pytest
 
 from kgmgt_jax import cli
+from tests.scripts_environment import scripts_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ def _train(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "train.py", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", **environment},
+        env=scripts_environment(**environment),
         capture_output=True,
         text=True,
         timeout=300,

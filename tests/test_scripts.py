@@ -1,7 +1,6 @@
 """The scripts on real and on broken files: what they write, and one line and exit code 2."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.training.loop import train
+from tests.scripts_environment import scripts_environment
 from tests.training.small import small_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ def _script(name, *arguments):
     return subprocess.run(
         [sys.executable, name, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        env=scripts_environment(),
         capture_output=True,
         text=True,
         timeout=300,
