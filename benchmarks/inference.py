@@ -25,7 +25,6 @@ import numpy as np
 from processes import in_process, measure, peak_mib, processor, spread
 
 Side = tuple[Callable[[], Any], Callable[[], float], str]
-FRAMES = ("target", "preceding", "succeeding")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from kgmgt_jax.models.rows import rows_at_once
+from kgmgt_jax.models.rows import block_limit, rows_at_once
 
 __all__ = ["deformable_conv"]
 
@@ -89,8 +89,7 @@ def _sample(
 def _blocks(shape: tuple[int, ...], *arrays: Array) -> tuple[Array, ...]:
     """The first row of each block, and each array of rows and columns cut into blocks of pixels."""
     h, w, c = shape
-    limit = _BLOCK if jax.default_backend() == "cpu" else _DEVICE_BLOCK
-    rows = rows_at_once(h, w * c, limit)
+    rows = rows_at_once(h, w * c, block_limit(_BLOCK, _DEVICE_BLOCK))
     cut = (a.reshape(h // rows, rows * w, *a.shape[2:]) for a in arrays)
     return jnp.arange(0, h, rows), *cut
 
