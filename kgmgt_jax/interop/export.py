@@ -1,0 +1,162 @@
+"""A reconstruction as one StableHLO program, to run where this package is not installed.
+
+    python -m kgmgt_jax.interop.export CHECKPOINT --out FILE --shape 12,1,256,256
+
+The program holds the weights and does all of it: measured k-space in, complex images out, in the
+units of the k-space. JAX alone runs it::
+
+    exported = jax.export.deserialize(Path(FILE).read_bytes())
+    images = exported.call(kspace=kspace, mask=mask)      # exported.in_avals: shapes and types
+
+and ``exported.mlir_module_serialized`` is the portable bytecode that other runtimes load.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.evaluation.methods import Method
+from kgmgt_jax.evaluation.sequence import reconstruct_cine
+from kgmgt_jax.mri.coils import sens_reduce
+from kgmgt_jax.mri.fourier import ifft2c
+from kgmgt_jax.types import Array, Complex, Float
+
+__all__ = ["export_reconstruction", "main", "reconstruction_function"]
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+_PERCENTILE = 99.0
+
+
+def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h w"]]:
+    """The function of k-space that ``method.reconstruct`` is, as one that JAX can compile.
+
+    Args:
+        method: the network.
+
+    Returns:
+        ``f(kspace, mask, sens=None, filled=None)`` to complex images (t h w) in the units of
+        ``kspace``, with
+
+        - ``kspace``: complex64 (t n h w), centred, orthonormal; zero where not measured;
+        - ``mask``: float32 (t h w), 1 where measured;
+        - ``sens``: complex64 (n h w), for several coils;
+        - ``filled``: for a network whose ``input_fill`` is not ``"zero"``, what
+          ``data.filling.fill_gaps`` makes of ``kspace``.
+    """
+
+    def reconstruct(
+        kspace: Complex[Array, "t n h w"],
+        mask: Float[Array, "t h w"],
+        sens: Complex[Array, "n h w"] | None = None,
+        filled: Complex[Array, "t n h w"] | None = None,
+    ) -> Complex[Array, "t h w"]:
+        coil_images = ifft2c(kspace if filled is None else filled)
+        images = coil_images[:, 0] if sens is None else sens_reduce(coil_images, sens[None])
+        scale = _intensity_scale(images)
+        cine = CineInput(images / scale, kspace * mask[:, None] / scale, mask, sens)
+        frames = reconstruct_cine(method.model, method.variables, cine, circular=method.circular)
+        return scale * frames
+
+    return reconstruct
+
+
+def _intensity_scale(images: Complex[Array, "t h w"]) -> Float[Array, ""]:
+    """As ``data.transforms.intensity_scale``."""
+    magnitude = jnp.abs(images)
+    percentile, largest = jnp.percentile(magnitude, _PERCENTILE), jnp.max(magnitude)
+    scale = jnp.where(percentile > 0, percentile, largest)
+    return jnp.where(scale > 0, scale, 1.0)
+
+
+def export_reconstruction(
+    checkpoint: str | Path,
+    shape: tuple[int, int, int, int],
+    *,
+    platforms: Sequence[str] | None = None,
+) -> export.Exported:
+    """Traces the reconstruction of cines of one shape.
+
+    Args:
+        checkpoint: a training workdir, one checkpoint, or ``"pretrained"``.
+        shape: frames, coils, height and width of the k-space. With more than one coil the program
+            takes sensitivities; with an ``input_fill`` other than ``"zero"``, filled k-space.
+        platforms: where it shall run, of cpu, cuda, rocm, tpu; ``None``: where it is exported. It
+            is cut into blocks that suit the latter, and is slower elsewhere.
+
+    Raises:
+        CheckpointError: if the weights cannot be read or are not those of their network.
+        ValueError: for an unknown platform, or a shape that is not four positive numbers.
+    """
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"expected frames, coils, height and width, all positive, got {shape=}")
+    unknown = sorted(set(platforms or ()) - set(PLATFORMS))
+    if unknown:
+        raise ValueError(f"expected platforms among {', '.join(PLATFORMS)}, got {unknown}")
+    method = Method.load("", checkpoint)
+    t, n, h, w = shape
+    arguments: dict[str, Any] = {
+        "kspace": jax.ShapeDtypeStruct((t, n, h, w), np.complex64),
+        "mask": jax.ShapeDtypeStruct((t, h, w), np.float32),
+    }
+    if n > 1:
+        arguments["sens"] = jax.ShapeDtypeStruct((n, h, w), np.complex64)
+    if method.input_fill != "zero":
+        arguments["filled"] = arguments["kspace"]
+    function = jax.jit(reconstruction_function(method))
+    return export.export(function, platforms=platforms)(**arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: 0, or 2 after one line on what is wrong (``KGMGT_DEBUG=1``: a traceback)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kgmgt_jax.interop.export",
+        description="The reconstruction of a checkpoint as one StableHLO program.",
+    )
+    parser.add_argument("checkpoint", help="training workdir, one checkpoint, or 'pretrained'")
+    parser.add_argument("--out", required=True, help="file to be written")
+    parser.add_argument("--shape", required=True, help="frames,coils,height,width")
+    parser.add_argument("--platforms", help=f"of {','.join(PLATFORMS)}; else this machine's")
+    options = parser.parse_args(arguments)
+    try:
+        platforms = options.platforms.split(",") if options.platforms else None
+        exported = export_reconstruction(
+            options.checkpoint, _numbers(options.shape), platforms=platforms
+        )
+        path = write_atomically(options.out, lambda p: p.write_bytes(exported.serialize()))
+    except (ValueError, OSError) as error:
+        if os.environ.get("KGMGT_DEBUG"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    names = ", ".join(f"{k} {v.shape}" for k, v in _arguments(exported).items())
+    size = path.stat().st_size / 2**20
+    print(f"{path}: {size:.1f} MiB, for {', '.join(exported.platforms)}; takes {names}")
+    return 0
+
+
+def _numbers(text: str) -> tuple[int, int, int, int]:
+    try:
+        frames, coils, height, width = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"expected --shape frames,coils,height,width, got {text!r}") from error
+    return frames, coils, height, width
+
+
+def _arguments(exported: export.Exported) -> dict[str, Any]:
+    """Shapes and types of what the program takes, by name."""
+    _, named = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    return named
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The exported program gives what the package gives, and says what it takes."""
+
+import jax
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.filling import fill_gaps
+from kgmgt_jax.data.transforms import fft2c
+from kgmgt_jax.evaluation.methods import Method
+from kgmgt_jax.interop.export import export_reconstruction, main
+from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.training.checkpoint import build_model, save_weights
+from kgmgt_jax.types import Measurement
+from tests.training.small import random_batch, small_config
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
+
+T, H, W = 3, 32, 34
+
+
+def _checkpoint(path, input_fill):
+    config = small_config().to_dict()
+    config["data"]["input_fill"] = input_fill
+    model = build_model(config["model"])
+    batch = random_batch(1)
+    frames = (batch[name] for name in ("target", "preceding", "succeeding"))
+    measurement = Measurement(batch["kspace"], batch["mask"])
+    save_weights(path, config, jax.device_get(initialise(model, 0, *frames, measurement)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return _checkpoint(tmp_path_factory.mktemp("export") / "zero", "zero")
+
+
+def _cine(n_coils):
+    """Measured k-space in units of its own, masks and, for several coils, maps."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return (rng.standard_normal((*shape, 2), np.float32) @ [1, 1j]).astype(np.complex64)
+
+    sens = draw(n_coils, H, W)
+    sens /= np.sqrt(np.sum(np.abs(sens) ** 2, axis=0))
+    images = draw(T, H, W)
+    mask = np.ascontiguousarray(np.broadcast_to(rng.random((T, H, 1)) < 0.5, (T, H, W)), np.float32)
+    single = n_coils == 1
+    kspace = fft2c(images[:, None] if single else sens * images[:, None])
+    return 37 * kspace * mask[:, None], mask, None if single else sens
+
+
+@pytest.mark.parametrize("n_coils", [1, 3])
+def test_exported_program_is_the_reconstruction(checkpoint, tmp_path, capsys, n_coils):
+    out = tmp_path / "program"
+    arguments = [str(checkpoint), "--out", str(out), "--shape", f"{T},{n_coils},{H},{W}"]
+    assert main(arguments) == 0
+    assert f"kspace ({T}, {n_coils}, {H}, {W})" in capsys.readouterr().out
+    kspace, mask, sens = _cine(n_coils)
+    maps = {} if sens is None else {"sens": sens}
+    got = jax.export.deserialize(out.read_bytes()).call(kspace=kspace, mask=mask, **maps)
+    want = Method.load("", checkpoint).reconstruct(kspace, mask, sens)
+    assert np.abs(want).max() > 10
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_filled_inputs_are_an_argument(tmp_path):
+    checkpoint = _checkpoint(tmp_path / "average", "average")
+    exported = export_reconstruction(checkpoint, (T, 1, H, W))
+    kspace, mask, _ = _cine(1)
+    filled = fill_gaps(kspace, mask, "average")
+    got = exported.call(kspace=kspace, mask=mask, filled=filled)
+    want = Method.load("", checkpoint).reconstruct(kspace, mask, None)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_a_cine_without_signal_stays_finite(checkpoint):
+    exported = export_reconstruction(checkpoint, (1, 1, H, W))
+    kspace = np.zeros((1, 1, H, W), np.complex64)
+    assert np.isfinite(exported.call(kspace=kspace, mask=np.ones((1, H, W), np.float32))).all()
+
+
+def test_programs_for_accelerators_are_made_on_a_cpu(checkpoint):
+    exported = export_reconstruction(checkpoint, (1, 1, H, W), platforms=("cuda", "tpu"))
+    assert exported.platforms == ("cuda", "tpu")
+    assert exported.mlir_module_serialized
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        (("--shape", "12,256,256"), "expected --shape frames,coils,height,width"),
+        (("--shape", "0,1,32,32"), "all positive, got shape=(0, 1, 32, 32)"),
+        (("--shape", "1,1,32,32", "--platforms", "gpu"), "expected platforms among cpu, cuda"),
+    ],
+)
+def test_bad_input_is_one_line(checkpoint, tmp_path, capsys, extra, message):
+    assert main([str(checkpoint), "--out", str(tmp_path / "program"), *extra]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "program").exists()
