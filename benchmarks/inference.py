@@ -17,14 +17,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import in_process, measure, peak_mib, processor, spread
-
-Side = tuple[Callable[[], Any], Callable[[], float], str]
+from processes import Side, in_process, measure, peak_mib, processor, spread
 
 
 def main() -> None:

@@ -13,10 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["in_process", "measure", "peak_mib", "processor", "spread"]
+__all__ = ["Side", "in_process", "measure", "peak_mib", "processor", "spread"]
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_UP = 2
+
+# What is called, its peak memory (MiB), and the name of the device.
+Side = tuple[Callable[[], Any], Callable[[], float], str]
 
 
 def in_process(side: str, *arguments: str) -> dict[str, Any]:
@@ -29,13 +32,11 @@ def in_process(side: str, *arguments: str) -> dict[str, Any]:
     return json.loads(child.stdout.splitlines()[-1])
 
 
-def measure(
-    make: Callable[[], tuple[Callable[[], Any], Callable[[], float], str]], n_calls: int
-) -> dict[str, Any]:
-    """Times of calls, and memory before and during them.
+def measure(make: Callable[[], Side], n_calls: int) -> dict[str, Any]:
+    """Times of calls; memory while preparing, between preparing and calling, and while calling.
 
     Args:
-        make: prepares and gives the call, its peak memory (MiB), and the name of the device.
+        make: prepares a side.
         n_calls: timed calls, after two that are not.
     """
     start = time.perf_counter()
@@ -45,6 +46,7 @@ def measure(
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before["idle_mib"] = peak_mib()
     for _ in range(WARM_UP):
         call()
     seconds = []

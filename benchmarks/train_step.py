@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from processes import in_process, measure, peak_mib, processor, spread
+from processes import Side, in_process, measure, peak_mib, processor, spread
 
 Stepper = Callable[[], Any]
 
@@ -60,7 +60,7 @@ def _print_table(options: argparse.Namespace, results: dict[str, list[dict[str, 
     print(f"jax / torch {ratios[0]:9.2f}   {'':9} {ratios[1]:13.2f}")
 
 
-def _jax_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], float], str]:
+def _jax_side(options: argparse.Namespace) -> Side:
     import jax
 
     from configs.kgmgt import get_config
@@ -92,7 +92,7 @@ def _jax_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], float]
     return step, lambda: device.memory_stats()["peak_bytes_in_use"] / 2**20, device.device_kind
 
 
-def _torch_side(options: argparse.Namespace) -> tuple[Stepper, Callable[[], float], str]:
+def _torch_side(options: argparse.Namespace) -> Side:
     import torch
 
     from tests.oracles import torch_kgmgt as twin
