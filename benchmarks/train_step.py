@@ -12,12 +12,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from processes import Side, in_process, measure, peak_mib, processor, spread
-
-Stepper = Callable[[], Any]
 
 
 def main() -> None:
