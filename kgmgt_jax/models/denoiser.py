@@ -1,14 +1,18 @@
 """The unrolled end of mentor and learner: a small denoiser in turn with data consistency."""
 
+import jax
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from kgmgt_jax.models.enforcement import check_consistency, enforce, strength_parameter
-from kgmgt_jax.models.layers import BatchNorm, Layers, leaky_relu
+from kgmgt_jax.models.layers import STATISTICS, BatchNorm, Layers, leaky_relu
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.types import ComplexImage, Measurement
 
 __all__ = ["Denoiser", "UnrolledDenoiser"]
+
+_CONVOLVED = "convolved"
 
 
 class Denoiser(nn.Module):
@@ -35,7 +39,8 @@ class Denoiser(nn.Module):
         for i in range(5):
             last = i == 4
             scale = 0.1 if last and self.norm == "none" else 1.0
-            y = self.layers.conv(2 if last else self.channels, scale=scale, name=f"conv{i}")(y)
+            conv = self.layers.conv(2 if last else self.channels, scale=scale, name=f"conv{i}")
+            y = checkpoint_name(conv(y), _CONVOLVED)
             if self.norm == "batch":
                 y = BatchNorm(name=f"norm{i}")(y, train=train)
             if not last or self.norm == "batch":
@@ -57,6 +62,7 @@ class UnrolledDenoiser(nn.Module):
         solver: ``"gradient"`` or ``"cg"``, for several coils.
         channels: width of the denoiser.
         norm: ``"none"`` or ``"batch"``.
+        remat: keep what convolutions give for the backward pass, and recompute all else.
         layers: precision and initialisation.
     """
 
@@ -65,6 +71,7 @@ class UnrolledDenoiser(nn.Module):
     solver: str = "gradient"
     channels: int = 64
     norm: str = "none"
+    remat: bool = True
     layers: Layers = Layers()
 
     def setup(self):
@@ -99,6 +106,9 @@ class UnrolledDenoiser(nn.Module):
         if self.is_initializing():  # a loop cannot begin without its variables
             first = None if self.strength is None else self.strength[0]
             return iterate(self.denoiser, image, first)[0]
+        if self.remat:
+            policy = jax.checkpoint_policies.save_only_these_names(_CONVOLVED, STATISTICS)
+            iterate = nn.remat(iterate, prevent_cse=False, policy=policy)
         iterations = nn.scan(
             iterate,
             variable_broadcast=["params"] if train else ["params", "batch_stats"],

@@ -124,7 +124,7 @@ class KGMgT(nn.Module):
         solver: ``"gradient"`` or ``"cg"``, for several coils.
         denoiser_channels: width of the denoiser.
         denoiser_norm: ``"none"`` or ``"batch"``.
-        remat: recompute blocks in the backward pass.
+        remat: recompute blocks and denoiser iterations in the backward pass.
         dtype: compute precision of convolutions and linear layers.
         weight_init: ``"he"`` or ``"normal"``.
     """
@@ -189,6 +189,7 @@ class KGMgT(nn.Module):
             solver=self.solver,
             channels=self.denoiser_channels,
             norm=self.denoiser_norm,
+            remat=self.remat,
             layers=layers,
         )
         return KnowledgeNet(

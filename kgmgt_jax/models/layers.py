@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from kgmgt_jax.models.convolution import convolution
@@ -18,6 +19,7 @@ from kgmgt_jax.models.initialisation import Initialiser, constant
 
 __all__ = [
     "LRELU_SLOPE",
+    "STATISTICS",
     "BatchNorm",
     "DepthwiseConv",
     "Layers",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 LRELU_SLOPE = 0.2
+STATISTICS = "statistics"  # of batch norm, for ``jax.checkpoint_policies.save_only_these_names``
 INITIALISATIONS = ("he", "normal")
 
 
@@ -138,7 +141,7 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", constant(1.0), None, (c,))
         if train:
             flat = x.reshape(-1, c)
-            mean, var = jnp.mean(flat, 0), jnp.var(flat, 0)
+            mean, var = checkpoint_name((jnp.mean(flat, 0), jnp.var(flat, 0)), STATISTICS)
             if not self.is_initializing():
                 n = flat.shape[0]
                 m = self.momentum
