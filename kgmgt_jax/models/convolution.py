@@ -94,15 +94,17 @@ def _kernel_gradient(
         def block(total: tuple[Array, ...], row: Array) -> tuple[tuple[Array, ...], None]:
             near = jax.lax.dynamic_slice_in_dim(x, row, rows + n_i - 1)
             g = jax.lax.dynamic_slice_in_dim(grad, row, rows).reshape(rows * w, o)
+            g = jax.lax.optimization_barrier(g.T)  # turned once, where x would be once a tap
             parts = [
-                near[i : i + rows, j : j + w].reshape(rows * w, c).T @ g
+                g @ near[i : i + rows, j : j + w].reshape(rows * w, c)
                 for i in range(n_i)
                 for j in range(n_j)
             ]
             return tuple(a + b.astype(full) for a, b in zip(total, parts, strict=True)), None
 
-        zeros = tuple(jnp.zeros((c, o), full) for _ in range(n_i * n_j))
-        return jnp.stack(jax.lax.scan(block, zeros, jnp.arange(0, h, rows))[0])
+        zeros = tuple(jnp.zeros((o, c), full) for _ in range(n_i * n_j))
+        taps = jax.lax.scan(block, zeros, jnp.arange(0, h, rows))[0]
+        return jnp.stack([tap.T for tap in taps])
 
     padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     total = jnp.sum(jax.vmap(one)(padded, grad), axis=0)
