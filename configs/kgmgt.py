@@ -127,6 +127,7 @@ def _base() -> ConfigDict:
     config.train = ConfigDict(
         {
             "n_steps": 200_000,
+            "start_from": "",  # checkpoint whose weights a new run begins with, or "pretrained"
             "log_every": 50,
             "checkpoint_every": 500,
             "eval_every": 2000,

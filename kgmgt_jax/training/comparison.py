@@ -28,18 +28,21 @@ def differing_arrays(stored: Any, wanted: Any) -> str:
     """The first array of two trees whose name or shape differs, and how many more; else empty.
 
     Args:
-        stored: tree of Orbax's array metadata.
+        stored: tree of arrays or of Orbax's metadata of arrays.
         wanted: tree of arrays.
     """
-    there = {leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(stored)}
-    flat = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(wanted, keep_empty_nodes=True))
-    here = {".".join(map(str, path)): tuple(leaf.shape) for path, leaf in flat.items()}
+    there, here = _shapes(stored), _shapes(wanted)
     differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if not differing:
         return ""
     name = differing[0]
     first = f"{name} of shape {there.get(name, 'none')} not {here.get(name, 'none')}"
     return first if len(differing) == 1 else f"{first}, and {len(differing) - 1} more"
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    flat = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(tree, keep_empty_nodes=True))
+    return {".".join(map(str, path)): tuple(leaf.shape) for path, leaf in flat.items()}
 
 
 def not_finite(state: TrainState) -> str:

@@ -24,6 +24,7 @@ from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.feeding import DeviceFeed
 from kgmgt_jax.training.optimizer import make_optimizers
 from kgmgt_jax.training.profiling import Profile
+from kgmgt_jax.training.starting import started_from
 from kgmgt_jax.training.state import TrainState, create_state
 from kgmgt_jax.training.steps import Step
 from kgmgt_jax.training.stopping import stop_signals
@@ -66,6 +67,8 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
         validate = make_validator(model, _validation(config.data))
 
         if checkpoints.latest_step() is None:
+            if config.train.start_from:
+                state = started_from(config.train.start_from, state)
             checkpoints.save(state, config=config, data=feed.get_state())
         else:
             state, position = checkpoints.restore(state, config=config)

@@ -17,7 +17,7 @@ import pytest
 
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.training import loop
-from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights
+from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights, save_weights
 from kgmgt_jax.training.loop import train
 from kgmgt_jax.training.watch import load_batch
 from kgmgt_jax.training.writer import Writer
@@ -81,6 +81,20 @@ def equal(a, b):
     return all(
         np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
+
+
+def test_a_run_starts_from_the_weights_of_another(data, runs, tmp_path):
+    config = make_config(data)
+    whole = str(tmp_path / "weights")
+    save_weights(whole, {"model": {}}, jax.device_get(runs.whole.eval_variables))
+    config.train.start_from = whole
+    state = train(config, tmp_path / "run", stop_after=1)
+    started = load_weights(tmp_path / "run" / "checkpoints" / "0")[1]["params"]
+    jax.tree.map(np.testing.assert_array_equal, started, jax.device_get(runs.whole.ema_params))
+    assert state.step == 1
+    train(config, tmp_path / "run", stop_after=2)  # goes on where it was, and does not start anew
+    again = load_weights(tmp_path / "run" / "checkpoints" / "0")[1]["params"]
+    jax.tree.map(np.testing.assert_array_equal, again, started)
 
 
 def test_resuming_after_a_signal_equals_not_stopping(runs):

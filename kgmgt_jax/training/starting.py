@@ -1,0 +1,45 @@
+"""A run that begins with another's weights."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kgmgt_jax.training.comparison import differing_arrays
+from kgmgt_jax.training.state import TrainState
+from kgmgt_jax.training.weights import CheckpointError, load_weights
+
+__all__ = ["started_from"]
+
+
+def started_from(checkpoint: str | Path, state: TrainState) -> TrainState:
+    """The first state of a run, its generator's weights those of a checkpoint.
+
+    Optimisers, critic and step stay as at the beginning of a run, so that a warm-up of the learning
+    rate is due.
+
+    Args:
+        checkpoint: a training workdir (its best checkpoint is taken, else its last), one
+            checkpoint, or ``"pretrained"``; averaged parameters, of any floating type.
+        state: the state before the first step, on its devices.
+
+    Raises:
+        CheckpointError: if it cannot be read, or its arrays are not those of the network.
+    """
+    _, weights = load_weights(checkpoint)
+    wanted = state.generator.variables
+    other = differing_arrays(weights, wanted)
+    if other:
+        raise CheckpointError(
+            f"{checkpoint}: expected the weights of this run's network, got {other}"
+        )
+
+    def place(like: jax.Array, value: np.ndarray) -> jax.Array:
+        return jax.device_put(jnp.asarray(value, like.dtype), like.sharding)
+
+    variables = jax.tree.map(place, wanted, weights)
+    averaged = jax.tree.map(place, state.ema_params, weights["params"])
+    params = variables.pop("params")
+    generator = state.generator.replace(params=params, model_state=variables)
+    return state.replace(generator=generator, ema_params=averaged)

@@ -1,0 +1,45 @@
+"""A run begins with the weights of another, and with nothing else of it."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from kgmgt_jax.training.checkpoint import CheckpointError, save_weights
+from kgmgt_jax.training.starting import started_from
+from kgmgt_jax.training.state import create_state
+from tests.training.stub import TwoConvolutions
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
+
+
+def _state(seed):
+    adam = optax.adam(1e-3)
+    return create_state(TwoConvolutions(), None, adam, adam, seed=seed)
+
+
+def _saved(path, weights):
+    return save_weights(path, {"model": {}}, jax.device_get(weights))
+
+
+def test_weights_are_the_checkpoints_and_the_rest_is_new(tmp_path):
+    other, fresh = _state(1), _state(0)
+    halves = jax.tree.map(lambda x: x.astype(np.float16), other.eval_variables)
+    state = started_from(_saved(tmp_path / "weights", halves), fresh)
+    for got in (state.generator.params, state.ema_params):
+        jax.tree.map(np.testing.assert_array_equal, got, halves["params"])
+        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(got))
+    moments = (state.generator.opt_state, fresh.generator.opt_state)
+    jax.tree.map(np.testing.assert_array_equal, *moments)
+    assert state.step == 0 and np.array_equal(state.key, fresh.key)
+    one, other = (jax.tree.leaves(x)[0] for x in (state.generator.params, state.ema_params))
+    assert one.unsafe_buffer_pointer() != other.unsafe_buffer_pointer()  # both are donated
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    weights = jax.device_get(_state(1).eval_variables)
+    weights["params"]["mentor_net"]["bias"] = np.zeros(3, np.float32)
+    path = _saved(tmp_path / "weights", weights)
+    message = r"this run's network, got params.mentor_net.bias of shape \(3,\) not \(2,\)"
+    with pytest.raises(CheckpointError, match=message):
+        started_from(path, _state(0))
