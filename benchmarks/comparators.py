@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Trains each and prints the table; 1 if any gained too little."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--steps", type=int, default=220)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--data", type=Path, help="folder of phantoms, made if need be and kept")
     options = parser.parse_args(arguments)
     gains = []

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Side", "in_process", "measure", "peak_mib", "processor", "spread"]
+__all__ = ["ROOT", "Side", "in_process", "measure", "peak_mib", "processor", "spread"]
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_UP = 2

@@ -4,8 +4,8 @@
         --config.data.train=DIR --config.data.validation=DIR
 
 Rows: full, no_knowledge, no_square, no_rect, global, no_consistency, no_alignment; each is
-`:base` of configs/kgmgt.py but for one field, or with `:tiny` behind it (`no_rect:tiny`) its tiny
-variant.
+`:base` of configs/kgmgt.py but for what it is named after, or with `:tiny` behind it
+(`no_rect:tiny`) its tiny variant.
 `python benchmarks/ablations.py` trains all of them on phantoms.
 """
 
@@ -21,7 +21,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "no_square": {"square_window": False},
     "no_rect": {"rect_window": None},
     "global": {"attention": "global"},
-    "no_consistency": {"consistency": "none"},
+    "no_consistency": {"consistency": "none", "solver": "gradient"},
     "no_alignment": {"alignment": False},
 }
 

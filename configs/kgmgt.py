@@ -180,6 +180,8 @@ def _tiny(config: Any) -> None:
         rect_window=((80, 2), (40, 4), (20, 4)),  # as tall as the image: aliases lie far apart
         n_offset_groups=1,
         denoiser_channels=32,
+        consistency="soft",  # with "cg", of several coils: see benchmarks/README.md
+        solver="cg",
         remat=False,
     )
     config.critic.update(width=8, hidden=64)

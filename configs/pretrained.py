@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
         window=8,
         rect_window=((32, 4), (32, 4), (32, 4)),
         denoiser_channels=16,
+        consistency="hard",
+        solver="gradient",
     )
     config.loss.update(mentor=0.3)
     config.data.update(

@@ -15,6 +15,8 @@ def small_config(**model):
         n_heads=2,
         denoiser_channels=4,
         n_iterations=1,
+        consistency="hard",
+        solver="gradient",
         rect_window=None,
         alignment=False,
         drop_path=0.0,
