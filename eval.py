@@ -12,6 +12,7 @@ from absl import flags
 from kgmgt_jax import cli
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.mask_sampler import MASK_KINDS
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, EvaluationSet, open_evaluation
 from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
 from kgmgt_jax.evaluation.methods import Method, classical_methods, parse_weights
@@ -44,6 +45,10 @@ _MASK = flags.DEFINE_list(
 _PRESET = flags.DEFINE_list(
     "preset", ["frame"], f"Definitions of the metrics, of {', '.join(PRESETS)}."
 )
+_COILS = flags.DEFINE_integer("simulated_coils", 8, "Coils of k-space made of magnitude images.")
+_NOISE = flags.DEFINE_float(
+    "simulated_noise", 0.005, "Its noise, as a fraction of the images' 99th percentile."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the masks.")
 _RANKING = flags.DEFINE_string("ranking", None, "Folder for CMRxRecon's img4ranking files.")
 _EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method costs.")
@@ -56,8 +61,9 @@ def main(argv: list[str]) -> int:
     networks = _networks()
     sens = networks[0].sens if networks else "espirit"
     conditions = _conditions()
-    data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens)
-    tuned = _tuned(conditions, data, sens)
+    simulation = Simulation(n_coils=_COILS.value, noise=_NOISE.value)
+    data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens, simulation=simulation)
+    tuned = _tuned(conditions, data, sens, simulation)
     methods = [
         *networks,
         *classical_methods(_CLASSICAL.value, tuned, parse_weights(_WEIGHTS.value)),
@@ -96,14 +102,20 @@ def _conditions() -> list[Condition]:
 
 
 def _tuned(
-    conditions: list[Condition], data: EvaluationSet, sens: str
+    conditions: list[Condition], data: EvaluationSet, sens: str, simulation: Simulation
 ) -> dict[str, dict[str, float]]:
     """Weights chosen on training files, if there are any."""
     if not _TUNE.value:
         return {}
     names = [method.name for method in classical_methods(_CLASSICAL.value)]
     found = tune_methods(
-        names, _TUNE.value, conditions, test=data.slices, n_slices=_TUNE_SLICES.value, sens=sens
+        names,
+        _TUNE.value,
+        conditions,
+        test=data.slices,
+        n_slices=_TUNE_SLICES.value,
+        sens=sens,
+        simulation=simulation,
     )
     for name, tuning in found.items():
         print(f"{name}: {tuning.weights}, {tuning.score:.2f} dB on the training cases")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +31,7 @@ from kgmgt_jax.data.formats import (
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.transforms import coil_combine, fft2c
 from kgmgt_jax.data.validation import case_mask
@@ -199,7 +200,9 @@ class EvaluationSet:
         return Path(name.rsplit("/slice", 1)[0])
 
 
-def open_evaluation(path: str | Path, *, acs: int, sens: str = "espirit") -> EvaluationSet:
+def open_evaluation(
+    path: str | Path, *, acs: int, sens: str = "espirit", simulation: Simulation | None = None
+) -> EvaluationSet:
     """Looks through a path for what can be evaluated.
 
     Args:
@@ -207,6 +210,7 @@ def open_evaluation(path: str | Path, *, acs: int, sens: str = "espirit") -> Eva
             ``test`` is taken.
         acs: central lines of the masks to come, from which coil maps are estimated.
         sens: how they are; see `estimate_sens`.
+        simulation: how k-space is made of magnitude images; its defaults if left out.
 
     Raises:
         DataError: if there is nothing at all to evaluate.
@@ -239,7 +243,8 @@ def open_evaluation(path: str | Path, *, acs: int, sens: str = "espirit") -> Eva
             errors.append(error)
     if not full and not alone:
         raise errors[0] if errors else DataError(root, "cines, such as cine_*.mat files", "none")
-    source = FileSlices(full, acs=acs, sens=sens, cache_gib=0) if full else None
+    reading: Any = {"acs": acs, "sens": sens, "cache_gib": 0, "simulation": simulation}
+    source = FileSlices(full, **reading) if full else None
     return EvaluationSet(root, source, alone, failed, sens)
 
 

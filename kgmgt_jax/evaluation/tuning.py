@@ -3,6 +3,7 @@
 import filecmp
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from kgmgt_jax.classical import METHODS, Tuning, tune
 from kgmgt_jax.classical.registry import Case
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import coil_combine, fft2c
@@ -29,6 +31,7 @@ def tune_methods(
     test: Sequence[SliceInfo],
     n_slices: int = 4,
     sens: str = "espirit",
+    simulation: Simulation | None = None,
     seed: int = 0,
 ) -> dict[str, Tuning]:
     """Tries every method's grid of weights; the best mean PSNR (preset ``frame``) wins.
@@ -44,6 +47,7 @@ def tune_methods(
         test: the slices that will be scored.
         n_slices: most slices to use of a path, at least 1.
         sens: how coil maps are estimated.
+        simulation: how k-space is made of magnitude images; its defaults if left out.
         seed: of the masks.
 
     Raises:
@@ -53,8 +57,9 @@ def tune_methods(
     if n_slices < 1:
         raise ValueError(f"expected n_slices >= 1, got {n_slices=}")
     cases: list[Case] = []
+    reading: Any = {"sens": sens, "cache_gib": 0, "simulation": simulation}
     for path in paths:
-        source = open_slices(path, split="train", acs=conditions[0].acs, sens=sens, cache_gib=0)
+        source = open_slices(path, split="train", acs=conditions[0].acs, **reading)
         chosen = np.linspace(0, len(source.slices) - 1, min(n_slices, len(source.slices)))
         for number in np.unique(chosen.round().astype(int)).tolist():
             _refuse_test_data(source.slices[number], test)

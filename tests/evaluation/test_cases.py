@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
@@ -96,3 +97,16 @@ def test_equal_names_are_told_apart_by_their_files(tree, tmp_path):
         target.write_bytes((tree / FULL / "P001" / "cine_sax.mat").read_bytes())
     names = [case.name for case in open_evaluation(tmp_path, acs=8).cases([UNIFORM])]
     assert len(set(names)) == 2 and all("P001/cine_sax/slice0 (" in name for name in names)
+
+
+@pytest.mark.parametrize("n_coils", [1, 3])
+def test_images_are_simulated_as_asked(tmp_path, n_coils):
+    images = np.random.default_rng(0).random((4, 48, 40), np.float32)
+    np.save(tmp_path / "cine.npy", images)
+    simulation = Simulation(n_coils=n_coils, noise=0.0)
+    (case,) = open_evaluation(tmp_path, acs=16, simulation=simulation).cases([UNIFORM])
+    assert case.kspace.shape == (4, n_coils, 48, 40)
+    assert (case.sens is None) == (n_coils == 1)
+    assert f"{n_coils} coil" in case.simulation and "noise 0 " in case.simulation
+    if n_coils == 1:
+        np.testing.assert_allclose(case.reference, images, atol=1e-5)
