@@ -5,7 +5,7 @@
 
 `DIR` as for configs/kgmgt.py, whose data, masks, steps and optimiser these are; the loss is L1.
 base: 113,155 parameters, for one GPU. tiny: meant for two CPU cores, 220 steps;
-benchmarks/README.md has what 60 of them gain on phantoms.
+benchmarks/README.md has what 400 of them gain on phantoms.
 """
 
 from ml_collections import ConfigDict
