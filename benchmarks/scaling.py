@@ -93,6 +93,8 @@ def _draw(path: Path, sizes: list[Row], lengths: list[Row], cine_size: int) -> N
         memory = axes.twinx()
         memory.plot(x, mib, "s--", color="C1")
         memory.set(ylabel="peak memory (MiB)", ylim=(0, None))
+        axes.yaxis.label.set_color("C0")
+        memory.yaxis.label.set_color("C1")
     left.set_title("one frame", fontsize=10)
     right.set_title("a cine", fontsize=10)
     figure.savefig(path, dpi=120)
