@@ -107,15 +107,12 @@ def _line(options: argparse.Namespace) -> dict[str, Any]:
     from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
     from kgmgt_jax.models.initialisation import initialise
     from kgmgt_jax.training.checkpoint import build_model
-    from kgmgt_jax.types import Measurement
+    from kgmgt_jax.training.state import example_inputs
     from tests.training.small import random_batch
 
     config: Any = get_config(options.variant)
     model = build_model(config.model.to_dict() | {"dtype": "float32"})
-    small = random_batch(1, 32)
-    frames = (small[name] for name in ("target", "preceding", "succeeding"))
-    measurement = Measurement(small["kspace"], small["mask"])
-    variables = jax.device_put(initialise(model, 0, *frames, measurement))
+    variables = jax.device_put(initialise(model, 0, *example_inputs()))
     batch = random_batch(options.length, options.size)
     cine = CineInput(batch["target"], batch["kspace"], batch["mask"])
 

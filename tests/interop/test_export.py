@@ -10,8 +10,8 @@ from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.interop.export import export_reconstruction, main
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.training.checkpoint import build_model, save_weights
-from kgmgt_jax.types import Measurement
-from tests.training.small import random_batch, small_config
+from kgmgt_jax.training.state import example_inputs
+from tests.training.small import small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
 
@@ -22,10 +22,7 @@ def _checkpoint(path, input_fill):
     config = small_config().to_dict()
     config["data"]["input_fill"] = input_fill
     model = build_model(config["model"])
-    batch = random_batch(1)
-    frames = (batch[name] for name in ("target", "preceding", "succeeding"))
-    measurement = Measurement(batch["kspace"], batch["mask"])
-    save_weights(path, config, jax.device_get(initialise(model, 0, *frames, measurement)))
+    save_weights(path, config, jax.device_get(initialise(model, 0, *example_inputs())))
     return path
 
 
