@@ -10,7 +10,7 @@ from configs import kgmgt
 def with_network(variant: str, base: dict, tiny: dict, **optimizer: float) -> ConfigDict:
     """KGMgT's configuration with another ``model`` section and an L1 loss alone.
 
-    Where the network has a choice of data consistency, it is KGMgT's.
+    Where the network has a choice of data consistency, that of the tiny variant is KGMgT's.
 
     Args:
         variant: ``base`` or ``tiny``.
@@ -21,9 +21,10 @@ def with_network(variant: str, base: dict, tiny: dict, **optimizer: float) -> Co
     if variant not in ("", "base", "tiny"):
         raise ValueError(f"variants are base and tiny, got {variant!r}")
     config: Any = kgmgt.get_config(variant).unlock()
-    same = {name: config.model[name] for name in ("consistency", "solver") if name in base}
-    config.model = ConfigDict({**base, **same, **(tiny if variant == "tiny" else {})})
-    config.loss.update(perceptual=0.0, adversarial=0.0, mentor=0.0)
     if variant == "tiny":
+        same = {name: config.model[name] for name in ("consistency", "solver") if name in base}
+        base = {**base, **same, **tiny}
         config.optimizer.update(**optimizer)
+    config.model = ConfigDict(base)
+    config.loss.update(perceptual=0.0, adversarial=0.0, mentor=0.0)
     return config.lock()
