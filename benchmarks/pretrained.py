@@ -156,7 +156,8 @@ def _own_methods(checkpoint: str) -> dict[str, Reconstruct]:
     def network(case: RetrospectiveCase, every: int) -> np.ndarray:
         method, batch = load(), frames(case, every)
         singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(batch["scale"]))]
-        images = [_frame(method.model, method.variables, single) for single in singles]
+        variables = method.variables_for(case.mask)
+        images = [_frame(method.model, variables, single) for single in singles]
         return np.concatenate(images) * batch["scale"][:, None, None]
 
     return {"zero_filled": _zero_filled, "input": filled, NETWORK: network}

@@ -10,29 +10,50 @@ A frame's unmeasured samples are zero, or taken from where the cine measured the
                 that are equally near
 ``average``     the mean of all frames that measured it
 ``sparse``      that of a cine with few temporal frequencies; see `sparse_in_time`
+``low_rank``    that of a cine L+S, of low rank plus sparse; see `low_rank_in_time`
 ==============  ==================================================================
 
-Where no frame measured, it stays 0. The heart moves between frames, so filled samples are a guess:
-they are the network's input, never what data consistency holds the result to.
+Where no frame measured, it stays 0, except that ``low_rank`` guesses there too. The heart moves
+between frames, so filled samples are a guess: they are the network's input, never what data
+consistency holds the result to.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Complex64, Float32
+from jaxtyping import Complex64, Float32, Shaped
 
-__all__ = ["INPUT_FILLS", "check_fill", "fill_gaps", "sparse_in_time"]
+__all__ = [
+    "INPUT_FILLS",
+    "check_fill",
+    "fill_gaps",
+    "low_rank_in_time",
+    "same_in_all_frames",
+    "sparse_in_time",
+]
 
-INPUT_FILLS = ("zero", "neighbours", "average", "sparse")
+INPUT_FILLS = ("zero", "neighbours", "average", "sparse", "low_rank")
 _N_ITERATIONS = 10
 _FIRST_THRESHOLD, _LAST_THRESHOLD = 0.2, 0.005  # of the 99th percentile of the mean image
+
+# of L+S: weights and penalty as in kgmgt_jax.classical, stopped early, which scores as well
+_N_DIRECTIONS = 25
+_LOW_RANK_WEIGHT = _SPARSE_WEIGHT = 0.01
+_PENALTY = 10.0 * _LOW_RANK_WEIGHT
+_OVER_RELAXATION = np.float32(1.6)
 
 
 def check_fill(input_fill: str) -> None:
     """Raises ``ValueError`` unless there is a way of filling by that name."""
     if input_fill not in INPUT_FILLS:
         raise ValueError(f"input_fill must be one of {', '.join(INPUT_FILLS)}, got {input_fill!r}")
+
+
+def same_in_all_frames(mask: Shaped[np.ndarray, "t h w"]) -> bool:
+    """Whether all frames measured the same samples, so that none can tell of another's gaps."""
+    return bool((mask == mask[:1]).all())
 
 
 def fill_gaps(
@@ -60,6 +81,8 @@ def fill_gaps(
         return kspace
     if input_fill == "sparse":
         return sparse_in_time(kspace, mask, axes)
+    if input_fill == "low_rank":
+        return low_rank_in_time(kspace, mask, axes)
     gaps = mask[:, None] == 0
     if input_fill == "average":
         count = np.maximum(mask.sum(axis=0), 1)
@@ -91,7 +114,7 @@ def sparse_in_time(
     Source: iterative soft thresholding with momentum, Beck and Teboulle, SIAM J. Imaging Sci. 2
     (2009); sparsity in x-f space, Lustig et al., Proc. ISMRM 14 (2006), 2420.
     """
-    if (mask == mask[:1]).all():
+    if same_in_all_frames(mask):
         return kspace
     measured = mask[:, None] > 0
     filled = fill_gaps(kspace, mask, "average")
@@ -101,8 +124,7 @@ def sparse_in_time(
     momentum = 1.0
     for threshold in thresholds.astype(np.float32):
         spectrum = np.asarray(scipy.fft.fft(image, axis=0, norm="ortho"))
-        size = np.abs(spectrum[1:])
-        spectrum[1:] *= np.maximum(1 - threshold / np.maximum(size, threshold), 0)
+        spectrum[1:] = _shrink(spectrum[1:], threshold)
         image = np.asarray(scipy.fft.ifft(spectrum, axis=0, norm="ortho", overwrite_x=True))
         filled = np.asarray(scipy.fft.fftn(image, axes=axes, norm="ortho", overwrite_x=True))
         np.copyto(filled, kspace, where=measured)
@@ -111,6 +133,85 @@ def sparse_in_time(
         image = new + np.float32((momentum - 1) / following) * (new - old)
         old, momentum = new, following
     return filled
+
+
+def low_rank_in_time(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
+    axes: Sequence[int] = (-2, -1),
+) -> Complex64[np.ndarray, "t n h w"]:
+    """Fills gaps from the sum of a cine of low rank and one with few temporal frequencies.
+
+    The minimisation of `kgmgt_jax.classical.low_rank_plus_sparse`, a fixed number of steps of it on
+    the host, each coil by itself; then the measured samples are put back.
+
+    Args:
+        kspace, mask, axes: See `fill_gaps`.
+
+    Source: L+S, Otazo et al., Magn Reson Med 73 (2015), 1125.
+    """
+    measured = mask[:, None] > 0
+    start = fill_gaps(kspace, mask, "average")
+    coils = range(kspace.shape[1])
+    filled = [_low_rank_plus_sparse(kspace[:, n], mask, start[:, n], axes) for n in coils]
+    return np.where(measured, kspace, np.stack(filled, axis=1))
+
+
+def _low_rank_plus_sparse(
+    kspace: Complex64[np.ndarray, "t h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
+    filled: Complex64[np.ndarray, "t h w"],
+    axes: Sequence[int],
+) -> Complex64[np.ndarray, "t h w"]:
+    """K-space of L + S, from the k-space ``filled``; variables as in ``kgmgt_jax.classical``."""
+    to_image = functools.partial(scipy.fft.ifftn, axes=axes, norm="ortho")
+    to_kspace = functools.partial(scipy.fft.fftn, axes=axes, norm="ortho")
+    image = np.asarray(to_image(filled))
+    low_rank_threshold = _LOW_RANK_WEIGHT / _PENALTY * _singular_values(image)[0][-1]
+    peak = float(np.abs(np.asarray(to_image(kspace))).max())
+    sparse_threshold = np.float32(_SPARSE_WEIGHT / _PENALTY * peak)
+    half = np.float32(_PENALTY / 2)
+    weight = 1 / (mask + half)
+
+    low_rank = np.repeat(image.mean(axis=0, keepdims=True), len(image), axis=0)
+    sparse = image - low_rank
+    for _ in range(_N_DIRECTIONS):
+        settled = _shrink_singular_values(low_rank, low_rank_threshold)
+        spectrum = _shrink(
+            np.asarray(scipy.fft.fft(sparse, axis=0, norm="ortho")), sparse_threshold
+        )
+        moving = np.asarray(scipy.fft.ifft(spectrum, axis=0, norm="ortho", overwrite_x=True))
+        wanted = 2 * (settled + moving) - low_rank - sparse
+        filled = weight * (kspace + half * np.asarray(to_kspace(wanted)))
+        share = (np.asarray(to_image(filled)) - wanted) / 2
+        low_rank += _OVER_RELAXATION * (settled - low_rank + share)
+        sparse += _OVER_RELAXATION * (moving - sparse + share)
+    return filled
+
+
+def _shrink(
+    values: Complex64[np.ndarray, "*d"], threshold: np.float32
+) -> Complex64[np.ndarray, "*d"]:
+    """Magnitudes less a threshold above 0, phases kept."""
+    if threshold <= 0:
+        return values
+    return values * np.maximum(1 - threshold / np.maximum(np.abs(values), threshold), 0)
+
+
+def _singular_values(image: Complex64[np.ndarray, "t h w"]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the frames-by-pixels matrix: singular values, ascending, and left singular vectors."""
+    matrix = image.reshape(len(image), -1)
+    values, vectors = np.linalg.eigh((matrix @ matrix.conj().T).astype(np.complex128))
+    return np.sqrt(np.maximum(values, 0)), vectors
+
+
+def _shrink_singular_values(
+    image: Complex64[np.ndarray, "t h w"], threshold: float
+) -> Complex64[np.ndarray, "t h w"]:
+    values, vectors = _singular_values(image)
+    kept = np.maximum(1 - threshold / np.maximum(values, max(threshold, 1e-30)), 0)
+    shrink = ((vectors * kept) @ vectors.conj().T).astype(np.complex64)
+    return np.tensordot(shrink, image, axes=1)
 
 
 def _nearest(mask: Float32[np.ndarray, "t h w"], circular: bool) -> tuple[np.ndarray, np.ndarray]:

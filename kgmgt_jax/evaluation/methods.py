@@ -13,10 +13,17 @@ from flax import errors as flax_errors
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.classical import METHODS
+from kgmgt_jax.data.filling import same_in_all_frames
 from kgmgt_jax.data.transforms import scaled_inputs
 from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
 from kgmgt_jax.models.registry import Network
-from kgmgt_jax.training.checkpoint import CheckpointError, build_model, load_weights
+from kgmgt_jax.training.weights import (
+    FIXED_WEIGHTS,
+    CheckpointError,
+    build_model,
+    load_item,
+    load_weights,
+)
 
 __all__ = [
     "ZERO_FILLED",
@@ -96,6 +103,8 @@ class Method:
         circular: whether it was trained to see the last frame before the first.
         input_fill: what its inputs have in the place of unmeasured samples.
         sens: how coil maps are estimated, for files without.
+        fixed_variables: variables for masks that are the same in all frames, if others are better
+            there.
     """
 
     name: str
@@ -105,6 +114,7 @@ class Method:
     circular: bool = True
     input_fill: str = "zero"
     sens: str = "espirit"
+    fixed_variables: Any = None
 
     @property
     def n_parameters(self) -> int:
@@ -130,8 +140,13 @@ class Method:
             sens = config.data.get("sens", cls.sens)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
-        name = name or type(model).__name__.lower()
-        return cls(name, str(path), model, variables, circular, input_fill, sens)
+        name, fixed = name or type(model).__name__.lower(), load_item(path, FIXED_WEIGHTS)
+        return cls(name, str(path), model, variables, circular, input_fill, sens, fixed)
+
+    def variables_for(self, mask: Mask) -> Any:
+        """The variables to reconstruct a cine with that was measured with this mask."""
+        fixed = self.fixed_variables is not None and same_in_all_frames(mask)
+        return self.fixed_variables if fixed else self.variables
 
     def reconstruct(
         self, kspace: Kspace, mask: Mask, sens: Sens, progress: Progress | None = None
@@ -144,7 +159,11 @@ class Method:
         cine, scale = self._input(kspace, mask, sens)
         try:
             frames = reconstruct_cine(
-                self.model, self.variables, cine, circular=self.circular, progress=progress
+                self.model,
+                self.variables_for(mask),
+                cine,
+                circular=self.circular,
+                progress=progress,
             )
             return np.asarray(frames) * scale
         except (flax_errors.ScopeParamShapeError, flax_errors.ScopeParamNotFoundError) as error:

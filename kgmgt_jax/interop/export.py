@@ -12,6 +12,7 @@ and ``exported.mlir_module_serialized`` is the portable bytecode that other runt
 """
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -64,7 +65,11 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         images = coil_images[:, 0] if sens is None else sens_reduce(coil_images, sens[None])
         scale = _intensity_scale(images)
         cine = CineInput(images / scale, kspace * mask[:, None] / scale, mask, sens)
-        frames = reconstruct_cine(method.model, method.variables, cine, circular=method.circular)
+        variables = method.variables
+        if method.fixed_variables is not None:
+            choose = functools.partial(jnp.where, (mask == mask[:1]).all())
+            variables = jax.tree.map(choose, method.fixed_variables, variables)
+        frames = reconstruct_cine(method.model, variables, cine, circular=method.circular)
         return scale * frames
 
     return reconstruct

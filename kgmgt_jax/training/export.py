@@ -15,7 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kgmgt_jax.training.checkpoint import load_weights, save_weights
+from kgmgt_jax.training.comparison import differing_arrays
+from kgmgt_jax.training.weights import (
+    FIXED_WEIGHTS,
+    CheckpointError,
+    load_item,
+    load_weights,
+    save_weights,
+)
 
 __all__ = ["export_weights", "main"]
 
@@ -23,7 +30,13 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _INPUTS = ("circular", "input_fill", "sens")  # what a reconstruction needs of config.data
 
 
-def export_weights(source: str | Path, out: str | Path, *, dtype: str = "float32") -> Path:
+def export_weights(
+    source: str | Path,
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    fixed: str | Path | None = None,
+) -> Path:
     """Writes a checkpoint of averaged parameters and configuration, without paths of data.
 
     Args:
@@ -31,17 +44,26 @@ def export_weights(source: str | Path, out: str | Path, *, dtype: str = "float32
         out: the folder to be made.
         dtype: ``float32``, or for half the size ``bfloat16`` (3 digits) or ``float16`` (4 digits,
             up to 65,504).
+        fixed: where the weights for masks that are the same in all frames come from, of the same
+            network; ``source`` has them if left out, or the export has one set for all masks.
 
     Returns:
         ``out``.
 
     Raises:
-        CheckpointError: if ``source`` cannot be read or ``out`` is there or cannot be written.
+        CheckpointError: if a checkpoint cannot be read, ``fixed`` is of another network, or ``out``
+            is there or cannot be written.
         ValueError: for another type, or values that leave its range.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"expected dtype among {', '.join(_DTYPES)}, got {dtype=}")
     config, weights = load_weights(source)
+    others = load_item(source, FIXED_WEIGHTS)
+    if fixed is not None:
+        others = load_weights(fixed)[1]
+        different = differing_arrays(others, weights)
+        if different:
+            raise CheckpointError(f"{fixed}: expected the network of {source}, got {different}")
     target = jnp.dtype(dtype)
 
     def cast(array) -> np.ndarray:
@@ -54,7 +76,8 @@ def export_weights(source: str | Path, out: str | Path, *, dtype: str = "float32
 
     data = {name: config.data[name] for name in _INPUTS if name in config.data}
     kept = {"model": config.model.to_dict(), "data": data}
-    return save_weights(out, kept, jax.tree.map(cast, weights))
+    items = {} if others is None else {FIXED_WEIGHTS: jax.tree.map(cast, others)}
+    return save_weights(out, kept, jax.tree.map(cast, weights), **items)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,10 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", help="training workdir (best, else last) or one checkpoint")
     parser.add_argument("--out", required=True, help="folder to be made")
+    parser.add_argument("--fixed", help="the same, for masks that are the same in all frames")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="type of the weights")
     options = parser.parse_args(arguments)
     try:
-        path = export_weights(options.source, options.out, dtype=options.dtype)
+        path = export_weights(options.source, options.out, dtype=options.dtype, fixed=options.fixed)
     except (ValueError, OSError) as error:
         if os.environ.get("KGMGT_DEBUG"):
             raise

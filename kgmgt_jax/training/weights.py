@@ -18,6 +18,7 @@ from kgmgt_jax.models.registry import DEFAULT, NETWORKS
 from kgmgt_jax.training.workdir import CHECKPOINTS
 
 __all__ = [
+    "FIXED_WEIGHTS",
     "METRIC",
     "PRETRAINED",
     "CheckpointError",
@@ -31,6 +32,7 @@ __all__ = [
     "score",
 ]
 
+FIXED_WEIGHTS = "fixed_weights"  # item: variables for masks that are the same in all frames
 METRIC = "psnr"  # what the best checkpoint has most of, in dB
 PRETRAINED = "pretrained"  # the checkpoint that comes with the package
 _SHIPPED = Path(__file__).parents[1] / PRETRAINED
@@ -108,7 +110,9 @@ def _find(path: Path) -> Path:
 def load_weights(path: str | Path) -> tuple[Any, dict]:
     """Configuration and variables of a checkpoint, to reconstruct with.
 
-    What was exported in a smaller floating type comes back as float32.
+    What was exported in a smaller floating type comes back as float32. Of weights for two kinds of
+    mask these are for those that change from frame to frame; ``load_item(path, FIXED_WEIGHTS)``
+    gives the others.
 
     Args:
         path: a training workdir (its best checkpoint is taken, else its last), one checkpoint, or
@@ -117,10 +121,17 @@ def load_weights(path: str | Path) -> tuple[Any, dict]:
     Raises:
         CheckpointError: if there is none, or it cannot be read.
     """
-    path = _shipped(_SHIPPED) if str(path) == PRETRAINED else path
-    restored = _restore(path, {"weights": _ARRAYS, "config": _JSON})
+    restored = _restore(_located(path), {"weights": _ARRAYS, "config": _JSON})
     weights = jax.tree.map(_at_least_float32, restored.weights)
     return ml_collections.ConfigDict(freeze(restored.config)), weights
+
+
+def _located(path: str | Path) -> Path:
+    """The folder of one checkpoint, for whatever ``load_weights`` takes."""
+    path = _shipped(_SHIPPED) if str(path) == PRETRAINED else Path(path).absolute()
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got no folder")
+    return _find(path)
 
 
 def _shipped(folder: Path) -> Path:
@@ -150,11 +161,17 @@ def _at_least_float32(array: Any) -> Any:
 def load_item(path: str | Path, name: str) -> Any:
     """A further item that ``save_weights`` put into a checkpoint; ``None`` if there is none.
 
+    Args:
+        path: as for ``load_weights``.
+        name: of the item.
+
     Raises:
         CheckpointError: as for ``load_weights``.
     """
-    folder = _find(Path(path).absolute())
-    return _restore(folder, {name: _ARRAYS})[name] if (folder / name).is_dir() else None
+    folder = _located(path)
+    if not (folder / name).is_dir():
+        return None
+    return jax.tree.map(_at_least_float32, _restore(folder, {name: _ARRAYS})[name])
 
 
 def save_weights(path: str | Path, config: Mapping, weights: Mapping, **items: Mapping) -> Path:
@@ -184,12 +201,8 @@ def save_weights(path: str | Path, config: Mapping, weights: Mapping, **items: M
     return path
 
 
-def _restore(path: str | Path, items: Mapping[str, Any]) -> Any:
+def _restore(folder: Path, items: Mapping[str, Any]) -> Any:
     """Items of a checkpoint by name."""
-    path = Path(path).absolute()
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got no folder")
-    folder = _find(path)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for name, (restore, handler) in items.items():
         registry.add(name, restore, handler())

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from kgmgt_jax.classical import low_rank_plus_sparse
 from kgmgt_jax.data.filling import fill_gaps, sparse_in_time
+from kgmgt_jax.data.transforms import fft2c
 
 
 def _cine(*frames: str) -> tuple[np.ndarray, np.ndarray]:
@@ -78,10 +80,28 @@ def test_a_cine_of_few_temporal_frequencies_is_found_from_its_lines():
     assert error("sparse") < 0.3 * error("average") < 0.3 * error("zero")
 
 
-def test_what_was_measured_stays_when_time_is_sparse():
+@pytest.mark.parametrize("fixed", [True, False])
+def test_low_rank_is_the_classical_method_with_the_measured_samples_put_back(fixed):
+    images, mask = _cine_of_few_frequencies()
+    mask = np.repeat(np.repeat(mask[:1] if fixed else mask, 12 if fixed else 1, 0), 8, 2)
+    coils = np.concatenate([images, 30j * images[:, :, ::-1]], axis=1)
+    kspace = fft2c(coils) * mask[:, None]
+    filled = fill_gaps(kspace, mask, "low_rank")
+    assert filled.dtype == np.complex64
+    weights = {"low_rank_weight": 0.01, "sparse_weight": 0.01}
+    for n in range(2):
+        classical = low_rank_plus_sparse(
+            kspace[:, n : n + 1], mask, **weights, tolerance=0.0, max_iterations=25
+        )
+        want = np.where(mask > 0, kspace[:, n], fft2c(np.asarray(classical)))
+        np.testing.assert_allclose(filled[:, n], want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("input_fill", ["sparse", "low_rank"])
+def test_what_was_measured_stays_when_gaps_are_estimated(input_fill):
     images, mask = _cine_of_few_frequencies()
     kspace = images * mask[:, None]
-    filled = sparse_in_time(kspace, mask)
+    filled = fill_gaps(kspace, mask, input_fill)
     assert filled.dtype == np.complex64
     np.testing.assert_array_equal(filled * mask[:, None], kspace)
 
@@ -92,6 +112,15 @@ def test_time_says_nothing_of_lines_that_no_frame_measured():
     np.testing.assert_array_equal(sparse_in_time(kspace, np.repeat(mask[:1], 12, 0)), kspace)
 
 
+@pytest.mark.parametrize("input_fill", ["sparse", "low_rank"])
+def test_nothing_stays_nothing(input_fill):
+    kspace = np.zeros((3, 1, 8, 4), np.complex64)
+    mask = np.eye(3, 8, dtype=np.float32)[:, :, None]
+    np.testing.assert_array_equal(fill_gaps(kspace, mask, input_fill), kspace)
+
+
 def test_an_unknown_way_is_refused():
-    with pytest.raises(ValueError, match="zero, neighbours, average, sparse, got 'nearest'"):
+    with pytest.raises(
+        ValueError, match="zero, neighbours, average, sparse, low_rank, got 'nearest'"
+    ):
         _filled("nearest", "X")

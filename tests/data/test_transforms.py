@@ -197,7 +197,7 @@ def test_a_batch_is_its_triplets_stacked():
             np.testing.assert_allclose(batch[name][row], array, atol=1e-6)
 
 
-@pytest.mark.parametrize("input_fill", ["neighbours", "average", "sparse"])
+@pytest.mark.parametrize("input_fill", ["neighbours", "average", "sparse", "low_rank"])
 def test_filled_inputs_leave_the_measurement_alone(input_fill):
     kspace, mask = _cine()
     mask[:, 0], mask[1, 0] = 1, 0  # a line that only the target lacks
@@ -211,7 +211,7 @@ def test_filled_inputs_leave_the_measurement_alone(input_fill):
     assert np.abs(spectrum[0]).min() > 0.01
 
 
-@pytest.mark.parametrize("input_fill", ["zero", "neighbours", "average", "sparse"])
+@pytest.mark.parametrize("input_fill", ["zero", "neighbours", "average", "sparse", "low_rank"])
 @pytest.mark.parametrize("kind", ["kt_gaussian", "kt_radial"])
 @pytest.mark.parametrize(("n", "h", "w"), [(1, 12, 11), (3, 11, 12)])
 def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):

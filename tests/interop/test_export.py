@@ -11,6 +11,7 @@ from kgmgt_jax.interop.export import export_reconstruction, main
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.training.checkpoint import build_model, save_weights
 from kgmgt_jax.training.state import example_inputs
+from kgmgt_jax.training.weights import FIXED_WEIGHTS
 from tests.training.small import small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
@@ -18,11 +19,16 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
 T, H, W = 3, 32, 34
 
 
-def _checkpoint(path, input_fill):
+def _checkpoint(path, input_fill, fixed_seed=None):
     config = small_config().to_dict()
     config["data"]["input_fill"] = input_fill
     model = build_model(config["model"])
-    save_weights(path, config, jax.device_get(initialise(model, 0, *example_inputs())))
+
+    def weights(seed):
+        return jax.device_get(initialise(model, seed, *example_inputs()))
+
+    others = {} if fixed_seed is None else {FIXED_WEIGHTS: weights(fixed_seed)}
+    save_weights(path, config, weights(0), **others)
     return path
 
 
@@ -69,6 +75,21 @@ def test_filled_inputs_are_an_argument(tmp_path):
     got = exported.call(kspace=kspace, mask=mask, filled=filled)
     want = Method.load("", checkpoint).reconstruct(kspace, mask, None)
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_weights_are_those_for_the_kind_of_mask(tmp_path, checkpoint, fixed):
+    """Where a checkpoint has others for masks that are the same in all frames, both ways."""
+    both = _checkpoint(tmp_path / "both", "zero", fixed_seed=1)
+    kspace, mask, _ = _cine(1)
+    if fixed:
+        mask[:] = mask[:1]
+        kspace *= mask[:, None]
+    images = [Method.load("", path).reconstruct(kspace, mask, None) for path in (both, checkpoint)]
+    differ = np.abs(images[0] - images[1]).max() / np.abs(images[1]).max()
+    assert (differ > 1e-3) == fixed, differ
+    got = export_reconstruction(both, (T, 1, H, W)).call(kspace=kspace, mask=mask)
+    np.testing.assert_allclose(got, images[0], rtol=0, atol=1e-5 * np.abs(images[0]).max())
 
 
 def test_a_cine_without_signal_stays_finite(checkpoint):

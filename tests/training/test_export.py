@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from configs.kgmgt import get_config
-from kgmgt_jax.training.checkpoint import load_weights, save_weights
+from kgmgt_jax.training.checkpoint import CheckpointError, load_item, load_weights, save_weights
 from kgmgt_jax.training.export import export_weights, main
+from kgmgt_jax.training.weights import FIXED_WEIGHTS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
 
@@ -42,6 +43,31 @@ def test_smaller_types_halve_the_size_and_read_as_float32(checkpoint, tmp_path, 
     assert kernel.dtype == np.float32 and weights["batch_stats"]["n"].dtype == np.arange(3).dtype
     assert not np.array_equal(kernel, wanted["params"]["kernel"])
     np.testing.assert_allclose(kernel, wanted["params"]["kernel"], rtol=digits, atol=1e-7)
+
+
+def test_weights_for_fixed_masks_go_beside_the_others(checkpoint, tmp_path):
+    config, weights = load_weights(checkpoint)
+    negative = {
+        "params": {"kernel": -weights["params"]["kernel"]},
+        "batch_stats": {"n": np.ones(3)},
+    }
+    save_weights(tmp_path / "fixed", config.to_dict(), negative)
+    both = export_weights(checkpoint, tmp_path / "both", fixed=tmp_path / "fixed")
+    again = export_weights(both, tmp_path / "again", dtype="float16")
+    assert load_item(checkpoint, FIXED_WEIGHTS) is None
+    for out, digits in ((both, 0), (again, 2**-11)):
+        kernel = load_weights(out)[1]["params"]["kernel"]
+        np.testing.assert_allclose(kernel, weights["params"]["kernel"], rtol=digits, atol=1e-7)
+        np.testing.assert_array_equal(
+            load_item(out, FIXED_WEIGHTS)["params"]["kernel"], -kernel, strict=True
+        )
+
+
+def test_weights_for_fixed_masks_are_of_the_same_network(checkpoint, tmp_path):
+    config, _ = load_weights(checkpoint)
+    save_weights(tmp_path / "fixed", config.to_dict(), {"params": {"kernel": np.ones(3)}})
+    with pytest.raises(CheckpointError, match=r"fixed: expected the network of .*kernel of shape"):
+        export_weights(checkpoint, tmp_path / "both", fixed=tmp_path / "fixed")
 
 
 def test_values_out_of_range_are_refused(tmp_path):
