@@ -36,7 +36,7 @@ from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.transforms import coil_combine, fft2c
 from kgmgt_jax.data.validation import case_mask
 from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
-from kgmgt_jax.evaluation.report import Sampling
+from kgmgt_jax.evaluation.sampling import Sampling
 from kgmgt_jax.mri.coils import estimate_sens
 
 __all__ = ["Condition", "EvaluationCase", "EvaluationSet", "missing_sens", "open_evaluation"]

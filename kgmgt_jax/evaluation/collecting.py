@@ -9,7 +9,8 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
 from kgmgt_jax.evaluation.regions import WHOLE, score_regions
-from kgmgt_jax.evaluation.report import CineExample, Sampling, ScoreSet
+from kgmgt_jax.evaluation.report import CineExample, ScoreSet
+from kgmgt_jax.evaluation.sampling import Sampling
 
 __all__ = ["Findings", "paired_scores"]
 

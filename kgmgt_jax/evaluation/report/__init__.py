@@ -4,7 +4,6 @@ from kgmgt_jax.evaluation.report.data import (
     CineExample,
     Efficiency,
     ReportData,
-    Sampling,
     ScoreSet,
 )
 from kgmgt_jax.evaluation.report.markup import simulation_note
@@ -15,7 +14,6 @@ __all__ = [
     "CineExample",
     "Efficiency",
     "ReportData",
-    "Sampling",
     "ScoreSet",
     "simulation_note",
     "write_report",

@@ -5,45 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kgmgt_jax.evaluation.sampling import Sampling
 from kgmgt_jax.metrics import PRESETS
 from kgmgt_jax.types import Array, Float
 
-__all__ = ["CineExample", "Efficiency", "ReportData", "Sampling", "ScoreSet"]
+__all__ = ["CineExample", "Efficiency", "ReportData", "ScoreSet"]
 
 Cine = Float[np.ndarray, "t h w"]
 MethodScores = Mapping[str, Mapping[str, Float[Array | np.ndarray, " n"]]]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How cines were undersampled.
-
-    Attributes:
-        mask_kind: family of the sampling pattern.
-        true_acceleration: all samples over measured ones, the central lines included; >= 1.
-        nominal_acceleration: as the pattern is named; ``None`` if unknown.
-        acs: central lines that are always measured; ``None`` if unknown.
-    """
-
-    mask_kind: str
-    true_acceleration: float
-    nominal_acceleration: float | None = None
-    acs: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.true_acceleration < np.inf:
-            raise ValueError(f"expected true_acceleration >= 1, got {self.true_acceleration=}")
-
-    @property
-    def label(self) -> str:
-        """``uniform, true 3.08x (nominal 4x), 8 central lines``."""
-        nominal = self.nominal_acceleration
-        parts = [self.mask_kind, f"true {self.true_acceleration:.2f}×"]  # noqa: RUF001
-        if nominal is not None:
-            parts[-1] += f" (nominal {nominal:g}×)"  # noqa: RUF001
-        if self.acs is not None:
-            parts.append(f"{self.acs} central lines")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from kgmgt_jax.evaluation.regions import score_regions
-from kgmgt_jax.evaluation.report import CineExample, Efficiency, ReportData, Sampling, ScoreSet
+from kgmgt_jax.evaluation.report import CineExample, Efficiency, ReportData, ScoreSet
+from kgmgt_jax.evaluation.sampling import Sampling
 from tests.evaluation.cines import beating_disc, reconstructions
 
 SIMULATED = "simulated from images: 1 coil, noise 0"

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kgmgt_jax.evaluation.report import CineExample, ReportData, Sampling, ScoreSet
+from kgmgt_jax.evaluation.report import CineExample, ReportData, ScoreSet
+from kgmgt_jax.evaluation.sampling import Sampling
 from tests.evaluation.cines import beating_disc
 from tests.evaluation.report.example import small_report
 

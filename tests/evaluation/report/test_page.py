@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from kgmgt_jax.evaluation.report import CineExample, Sampling, write_report
+from kgmgt_jax.evaluation.report import CineExample, write_report
 from kgmgt_jax.evaluation.report.page import json_block
 from kgmgt_jax.evaluation.report.players import example_payload
+from kgmgt_jax.evaluation.sampling import Sampling
 from kgmgt_jax.evaluation.statistics import compare
 from tests.evaluation.cines import beating_disc
 from tests.evaluation.report.example import CASES, small_report
