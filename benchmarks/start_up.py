@@ -3,18 +3,20 @@
     python benchmarks/start_up.py
 
 Runs the script as a user would, on a phantom of one coil, with random weights: first with an empty
-compilation cache, then again. The frames' own time is taken off: by a cine of one frame, a frame
-takes an eleventh of what eleven more frames add.
+compilation cache, then again. Its progress bar tells when frames are done: the time a frame takes
+is that between the first and the last of them, and the time before the frames is what is left of
+the first one's.
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,19 +33,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = _random_weights(folder / "weights", options.variant)
-        long, short = (_cine(folder / str(n), options.size, n) for n in (options.frames, 1))
-        cold = _reconstruct(long, checkpoint, folder)
-        warm = _reconstruct(long, checkpoint, folder)
-        one = _reconstruct(short, checkpoint, folder)
-    frames = options.frames * (warm - one) / (options.frames - 1)
+        path = _cine(folder, options.size, options.frames)
+        runs = {kept: _reconstruct(path, checkpoint, folder) for kept in ("none", "kept")}
     print(
         f":{options.variant}, {options.frames} frames of {options.size} x {options.size}, float32; "
         f"{os.cpu_count()} cores, {processor()}"
     )
-    print("compiled programs   whole run   before and after the frames")
-    for kept, seconds in (("none", cold), ("kept", warm)):
-        print(f"{kept:17} {seconds:9.1f} s {seconds - frames:13.1f} s")
-    print(f"a frame: {frames / options.frames:.2f} s")
+    print("compiled programs   before the frames   a frame   whole run")
+    for kept, run in runs.items():
+        print(f"{kept:17} {run.before:17.1f} s {run.frame:7.2f} s {run.whole:9.1f} s")
+
+
+class Run(NamedTuple):
+    """Seconds: until the frames begin, for one frame, and for the whole script."""
+
+    before: float
+    frame: float
+    whole: float
 
 
 def _random_weights(path: Path, variant: str) -> Path:
@@ -70,19 +76,28 @@ def _cine(folder: Path, size: int, n_frames: int) -> Path:
     return path
 
 
-def _reconstruct(path: Path, checkpoint: Path, folder: Path) -> float:
-    """Seconds of one run of the script."""
+def _reconstruct(path: Path, checkpoint: Path, folder: Path) -> Run:
+    """One run of the script."""
     command = [sys.executable, ROOT / "reconstruct.py", path, f"--checkpoint={checkpoint}"]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     start = time.perf_counter()
-    subprocess.run(
+    done: dict[int, float] = {}  # seconds by number of frames that the progress bar has shown
+    with subprocess.Popen(
         [*command, f"--out={folder / 'out'}"],
         env=environment,
-        check=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    return time.perf_counter() - start
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        while text := os.read(process.stderr.fileno(), 4096):
+            for count in re.findall(rb"(\d+)/\d+ \[", text):
+                done.setdefault(int(count), time.perf_counter() - start)
+    whole = time.perf_counter() - start
+    if process.returncode:
+        raise RuntimeError(f"reconstruct.py ended with {process.returncode}")
+    first, last = sorted(done)[1], max(done)  # after the empty bar
+    frame = (done[last] - done[first]) / (last - first)
+    return Run(done[first] - first * frame, frame, whole)
 
 
 if __name__ == "__main__":
