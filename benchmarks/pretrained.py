@@ -30,7 +30,7 @@ from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
 from kgmgt_jax.evaluation.figures import comparison_figure
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.metrics import evaluate
-from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training.steps import apply_model
 
 ACS = 8
@@ -52,13 +52,17 @@ def main() -> None:
     parser.add_argument("--tune", required=True, help="other cines, to choose weights on")
     parser.add_argument("--tuning_cines", type=int, default=3, help="how many of them")
     parser.add_argument("--checkpoint", default="pretrained", help="weights to score")
+    parser.add_argument("--modl", help="checkpoint of MoDL, trained on the same examples")
     parser.add_argument("--methods", default="", help="only these, separated by commas")
     parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
     parser.add_argument("--accelerations", default="6,10", help="separated by commas")
     parser.add_argument("--figures", type=Path, help="folder for pictures of the worst cines")
     arguments = parser.parse_args()
     source, training = _open(arguments.data), _open(arguments.tune)
-    own = _own_methods(arguments.checkpoint)
+    networks = {NETWORK: Method.load(NETWORK, arguments.checkpoint)}
+    if arguments.modl:
+        networks["modl"] = Method.load("modl", arguments.modl)
+    own = _own_methods(networks)
     for mask, kind in MASK_KINDS.items():
         names = [*own, *CLASSICAL[mask]]
         if arguments.methods:
@@ -140,31 +144,31 @@ def _zero_filled(case: RetrospectiveCase, every: int) -> np.ndarray:
     return ifft2c(case.kspace * case.mask[:, None])[::every, 0]
 
 
-def _own_methods(checkpoint: str) -> dict[str, Reconstruct]:
-    """Zero-filled images, what the network is given, and what it makes of that."""
-    load = functools.cache(lambda: Method.load("kgmgt", checkpoint))
+def _own_methods(networks: dict[str, Method]) -> dict[str, Reconstruct]:
+    """Zero-filled images, what the networks are given, and what they make of that."""
 
-    def frames(case: RetrospectiveCase, every: int) -> dict[str, np.ndarray]:
-        targets, fill = range(0, len(case.kspace), every), load().input_fill
+    def frames(method: Method, case: RetrospectiveCase, every: int) -> dict[str, np.ndarray]:
+        targets, fill = range(0, len(case.kspace), every), method.input_fill
         arrays = (case.kspace, case.mask, case.sens)
-        return triplets(*arrays, targets, circular=load().circular, input_fill=fill)
+        return triplets(*arrays, targets, circular=method.circular, input_fill=fill)
 
     def filled(case: RetrospectiveCase, every: int) -> np.ndarray:
-        batch = frames(case, every)
+        batch = frames(networks[NETWORK], case, every)
         return batch["target"] * batch["scale"][:, None, None]
 
-    def network(case: RetrospectiveCase, every: int) -> np.ndarray:
-        method, batch = load(), frames(case, every)
+    def refined(method: Method, case: RetrospectiveCase, every: int) -> np.ndarray:
+        batch = frames(method, case, every)
         singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(batch["scale"]))]
         variables = method.variables_for(case.mask)
         images = [_frame(method.model, variables, single) for single in singles]
         return np.concatenate(images) * batch["scale"][:, None, None]
 
-    return {"zero_filled": _zero_filled, "input": filled, NETWORK: network}
+    trained = {name: functools.partial(refined, method) for name, method in networks.items()}
+    return {"zero_filled": _zero_filled, "input": filled, **trained}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _frame(model: KGMgT, variables: Any, frame: dict) -> jax.Array:
+def _frame(model: Network, variables: Any, frame: dict) -> jax.Array:
     return apply_model(model, variables, frame)[0].image
 
 

@@ -13,6 +13,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from kgmgt_jax.commands import DEBUG, fail, guarded
+
 __all__ = ["define_config", "run"]
 
 
@@ -21,9 +23,7 @@ def run(
 ) -> None:
     """Runs a script's ``main(argv)`` under absl.
 
-    Bad input (flags, ``ValueError``, which data and checkpoint errors are, ``FloatingPointError``,
-    ``OSError``) ends with one line and exit code 2, Ctrl-C with 130; ``KGMGT_DEBUG=1`` shows the
-    traceback.
+    It ends as ``commands.guarded`` says; wrong flags end with one line and exit code 2, too.
 
     Args:
         main: the script.
@@ -31,22 +31,14 @@ def run(
             the user's cache. ``JAX_COMPILATION_CACHE_DIR`` goes first.
     """
 
-    def guarded(argv: list[str]) -> int | None:
+    def script(argv: list[str]) -> int:
         _quiet_libraries()
         _use_compilation_cache(cache)
         if argv[1:] and not getattr(main, "takes_arguments", False):
-            return _fail(f"unexpected arguments: {' '.join(argv[1:])}")
-        try:
-            return main(argv)
-        except (ValueError, FloatingPointError, OSError) as error:
-            if os.environ.get("KGMGT_DEBUG"):
-                raise
-            return _fail(" ".join(str(error).split()))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+            return fail(f"unexpected arguments: {' '.join(argv[1:])}")
+        return guarded(lambda: main(argv))
 
-    app.run(guarded, flags_parser=_parse_flags)
+    app.run(script, flags_parser=_parse_flags)
 
 
 def define_config(default: str) -> flags.FlagHolder:
@@ -71,9 +63,9 @@ def _exit_on_wrong_flags() -> Iterator[None]:
     try:
         yield
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        if os.environ.get("KGMGT_DEBUG"):
+        if os.environ.get(DEBUG):
             raise
-        sys.exit(_fail(_about_flags(str(error))))
+        sys.exit(fail(_about_flags(str(error))))
 
 
 def _about_flags(message: str) -> str:
@@ -96,7 +88,7 @@ def _quiet_libraries() -> None:
     and asyncio's hundreds for a full disk, are shown with ``KGMGT_DEBUG=1`` only.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
-    if not os.environ.get("KGMGT_DEBUG"):
+    if not os.environ.get(DEBUG):
         logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
         absl_logging.get_absl_handler().addFilter(_without_traceback)
     ours = logging.getLogger("kgmgt_jax")
@@ -108,11 +100,6 @@ def _quiet_libraries() -> None:
 def _without_traceback(record: logging.LogRecord) -> bool:
     record.exc_info = record.exc_text = None
     return True
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 def _use_compilation_cache(folder: Callable[[], str | Path] | None) -> None:

@@ -48,12 +48,12 @@ METHODS: dict[str, Method] = {
         temporal_tv, {"weight": 0.01}, {"weight": (0.002, 0.005, 0.01, 0.02, 0.05)}
     ),
     "spatial_tv": Method(spatial_tv, {"weight": 0.03}, {"weight": (0.003, 0.01, 0.03, 0.1)}),
-    "wavelet": Method(wavelet, {"weight": 0.01}, {"weight": (0.003, 0.01, 0.03, 0.1)}),
+    "wavelet": Method(wavelet, {"weight": 0.01}, {"weight": (0.001, 0.003, 0.01, 0.03, 0.1)}),
     "kt_focuss": Method(kt_focuss, {"weight": 1e-3}, {"weight": (1e-4, 1e-3, 1e-2, 1e-1)}),
     "low_rank_plus_sparse": Method(
         low_rank_plus_sparse,
         {"low_rank_weight": 0.005, "sparse_weight": 0.01},
-        {"low_rank_weight": (0.002, 0.005, 0.01), "sparse_weight": (0.003, 0.01, 0.03)},
+        {"low_rank_weight": (0.002, 0.005, 0.01, 0.02), "sparse_weight": (0.003, 0.01, 0.03)},
     ),
 }
 

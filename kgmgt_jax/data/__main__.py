@@ -1,11 +1,11 @@
 """Command line of the data: ``python -m kgmgt_jax.data inspect|prepare|verify PATH``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.formats import ReadOptions
 from kgmgt_jax.data.inspection import Finding, format_findings, inspect_path, open_case
 from kgmgt_jax.data.prepared.command import add_prepare, add_verify
@@ -15,23 +15,14 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; bad input ends with one line and 2, ``KGMGT_DEBUG=1`` shows the traceback."""
+    """Command line; ends as ``commands.guarded`` says."""
     parser = argparse.ArgumentParser(prog="python -m kgmgt_jax.data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_inspect(commands)
     add_prepare(commands)
     add_verify(commands)
     options = parser.parse_args(arguments)
-    try:
-        return options.run(options)
-    except (ValueError, OSError) as error:
-        if os.environ.get("KGMGT_DEBUG"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return guarded(lambda: options.run(options))
 
 
 def _add_inspect(commands) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from kgmgt_jax.commands import DEBUG
 from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase, EvaluationSet
 from kgmgt_jax.evaluation.collecting import Findings, Images
@@ -138,7 +139,7 @@ def _guarded(place: str, failed: dict[str, str], work: Callable, *arguments: Any
     except CheckpointError:
         raise
     except Exception as error:  # whatever a method raises must not stop the others
-        if os.environ.get("KGMGT_DEBUG"):
+        if os.environ.get(DEBUG):
             raise
         failed[place] = " ".join(f"{type(error).__name__}: {error}".split())[:500]
     return None

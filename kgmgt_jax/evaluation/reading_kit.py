@@ -11,7 +11,6 @@ prints mean and deviation of each method's scores, and Wilcoxon's paired test ag
 
 import argparse
 import json
-import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.evaluation.figures import grey_window
@@ -186,7 +186,7 @@ def format_readings(readings: Readings, main: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: 0, or 2 after one line on what is wrong (``KGMGT_DEBUG=1``: a traceback)."""
+    """Command line; ends as ``commands.guarded`` says."""
     parser = argparse.ArgumentParser(
         prog="python -m kgmgt_jax.evaluation.reading_kit",
         description="Means, deviations and p-values of blinded scores.",
@@ -196,18 +196,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--main", help="method to compare with, where not the key's")
     parser.add_argument("--csv", type=Path, help="CSV file of the table to write")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         readings, notes = pool_readings(options.files, options.key)
         chosen = options.main or _read_json(options.key, KEY_FORMAT)["main"]
         print("\n".join([format_readings(readings, chosen), *(f"left out: {n}" for n in notes)]))
         if options.csv is not None:
             print(write_csv(options.csv, mean_rows(readings, chosen)))
-    except (ValueError, OSError) as error:
-        if os.environ.get("KGMGT_DEBUG"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+
+    return guarded(work)
 
 
 def _check_cases(cases: Mapping[str, Mapping[str, Cine]], main: str) -> None:

@@ -13,7 +13,6 @@ and ``exported.mlir_module_serialized`` is the portable bytecode that other runt
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.methods import Method
@@ -122,7 +122,7 @@ def export_reconstruction(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: 0, or 2 after one line on what is wrong (``KGMGT_DEBUG=1``: a traceback)."""
+    """Command line; ends as ``commands.guarded`` says."""
     parser = argparse.ArgumentParser(
         prog="python -m kgmgt_jax.interop.export",
         description="The reconstruction of a checkpoint as one StableHLO program.",
@@ -132,21 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shape", required=True, help="frames,coils,height,width")
     parser.add_argument("--platforms", help=f"of {','.join(PLATFORMS)}; else this machine's")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         platforms = options.platforms.split(",") if options.platforms else None
         exported = export_reconstruction(
             options.checkpoint, _numbers(options.shape), platforms=platforms
         )
         path = write_atomically(options.out, lambda p: p.write_bytes(exported.serialize()))
-    except (ValueError, OSError) as error:
-        if os.environ.get("KGMGT_DEBUG"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    names = ", ".join(f"{k} {v.shape}" for k, v in _arguments(exported).items())
-    size = path.stat().st_size / 2**20
-    print(f"{path}: {size:.1f} MiB, for {', '.join(exported.platforms)}; takes {names}")
-    return 0
+        names = ", ".join(f"{k} {v.shape}" for k, v in _arguments(exported).items())
+        size = path.stat().st_size / 2**20
+        print(f"{path}: {size:.1f} MiB, for {', '.join(exported.platforms)}; takes {names}")
+
+    return guarded(work)
 
 
 def _numbers(text: str) -> tuple[int, int, int, int]:

@@ -13,7 +13,6 @@ channels, which becomes one of two (``vgg.two_channel_kernel``).
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from kgmgt_jax.commands import guarded
 from kgmgt_jax.interop.released import PARTS, RELEASED, default_buffers, template
 from kgmgt_jax.interop.state_files import check_suffix, read_state_dict, write_state_dict
 from kgmgt_jax.interop.torch_names import Entry, from_state_dict, to_state_dict
@@ -229,16 +229,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: 0, or 2 after one line on what is wrong (``KGMGT_DEBUG=1``: a traceback)."""
+    """Command line; ends as ``commands.guarded`` says."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (ValueError, OSError) as error:
-        if os.environ.get("KGMGT_DEBUG"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return guarded(lambda: _run(options))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ for ``:base`` with a critic: 223 a checkpoint to resume from, 41 float32, 21 flo
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kgmgt_jax.commands import guarded
 from kgmgt_jax.training.comparison import differing_arrays
 from kgmgt_jax.training.weights import (
     FIXED_WEIGHTS,
@@ -81,7 +81,7 @@ def export_weights(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: 0, or 2 after one line on what is wrong (``KGMGT_DEBUG=1``: a traceback)."""
+    """Command line; ends as ``commands.guarded`` says."""
     parser = argparse.ArgumentParser(
         prog="python -m kgmgt_jax.training.export", description="Weights of a checkpoint alone."
     )
@@ -90,16 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fixed", help="the same, for masks that are the same in all frames")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="type of the weights")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         path = export_weights(options.source, options.out, dtype=options.dtype, fixed=options.fixed)
-    except (ValueError, OSError) as error:
-        if os.environ.get("KGMGT_DEBUG"):
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    print(f"{path}: {size / 2**20:.1f} MiB")
-    return 0
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        print(f"{path}: {size / 2**20:.1f} MiB")
+
+    return guarded(work)
 
 
 if __name__ == "__main__":
