@@ -115,5 +115,6 @@ class UnrolledDenoiser(nn.Module):
             variable_carry="batch_stats" if train else False,  # batch norm changes them every turn
             split_rngs={"params": False},
             length=self.n_iterations,
+            check_constancy_invariants=False,  # else the body is traced once more
         )
         return iterations(self.denoiser, image, self.strength)[0]

@@ -178,4 +178,11 @@ class TransformerBody(nn.Module):
 def _loop(turn: Callable, length: int) -> Callable:
     """``turn(module, x, ...)`` so often, each turn with parameters of its own, stacked."""
     rngs: Any = {"params": True, "dropout": True}
-    return nn.scan(turn, variable_axes={"params": 0}, split_rngs=rngs, in_axes=0, length=length)
+    return nn.scan(
+        turn,
+        variable_axes={"params": 0},
+        split_rngs=rngs,
+        in_axes=0,
+        length=length,
+        check_constancy_invariants=False,  # else the body is traced once more
+    )
