@@ -44,6 +44,6 @@ def get_config(variant: str = "kt") -> ConfigDict:
     config.data.simulation.update(n_coils=(1, 1), noise=0.0)
     config.optimizer.update(learning_rate=2e-3, warmup=100)
     config.train.update(
-        n_steps=3800, log_every=50, checkpoint_every=100, eval_every=3800, ema_decay=0.995
+        n_steps=3250, log_every=50, checkpoint_every=100, eval_every=3250, ema_decay=0.995
     )
     return config.lock()

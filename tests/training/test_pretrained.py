@@ -15,7 +15,13 @@ from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.mri.sampling import make_mask
 from kgmgt_jax.training import weights
-from kgmgt_jax.training.weights import CheckpointError, build_model, load_weights
+from kgmgt_jax.training.weights import (
+    FIXED_WEIGHTS,
+    CheckpointError,
+    build_model,
+    load_item,
+    load_weights,
+)
 from kgmgt_jax.types import Measurement
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
@@ -24,11 +30,14 @@ SHIPPED = Path(weights.__file__).parents[1] / "pretrained"
 MIB = 2**20
 
 
-def test_they_are_of_the_network_that_their_configuration_makes():
+@pytest.mark.parametrize("kind", ["kt", "fixed"])
+def test_they_are_of_the_network_that_their_configuration_makes(kind):
     config, variables = load_weights("pretrained")
-    wanted = get_config()
+    wanted = get_config(kind)
     assert config.model.to_dict() == wanted.model.to_dict()
     assert config.data.input_fill == wanted.data.input_fill
+    if kind == "fixed":
+        variables = load_item("pretrained", FIXED_WEIGHTS)
     frame = jnp.zeros((1, 32, 32), jnp.complex64)
     measurement = Measurement(frame[:, None], jnp.ones((1, 32, 32)), None)
     model, key = build_model(config.model), jax.random.key(0)
