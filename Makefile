@@ -27,7 +27,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Phantoms on disk, a tiny network trained on them, its scores on unseen ones, one file reconstructed.
+# Phantoms on disk, a tiny network trained on them, its scores on unseen ones, one file reconstructed,
+# with it and with the weights in the package.
 PHANTOM := $(BIN)/python -m kgmgt_jax.data.phantom --shape 80,64 --field_of_view_mm 440,352 \
   --n_coils 4 --n_frames 8
 
@@ -41,9 +42,11 @@ demo: $(VENV)/.installed
 	$(BIN)/python eval.py --checkpoint=$(DEMO)/train --compare=untrained=$(DEMO)/train/checkpoints/0 \
 	  --data=$(CASE)/FullSample --acceleration=4 --mask_kind=uniform_aligned --acs=8 \
 	  --out=$(DEMO)/eval
-	$(BIN)/python reconstruct.py $(CASE)/AccFactor04/P001/cine_sax.mat \
-	  --reference=$(CASE)/FullSample/P001/cine_sax.mat --checkpoint=$(DEMO)/train \
-	  --out=$(DEMO)/reconstruction
+	for weights in $(DEMO)/train pretrained; do \
+	  $(BIN)/python reconstruct.py $(CASE)/AccFactor04/P001/cine_sax.mat \
+	    --reference=$(CASE)/FullSample/P001/cine_sax.mat --checkpoint=$$weights \
+	    --out=$(DEMO)/reconstruction/$$(basename $$weights) || exit; \
+	done
 
 clean:
 	rm -rf $(VENV) runs
