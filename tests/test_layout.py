@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "kgmgt_jax"
 RANK = {
     "types": 0,
+    "commands": 0,
     "mri": 1,
     "classical": 2,
     "models": 2,
