@@ -59,10 +59,10 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="folder for pictures of the worst cines")
     arguments = parser.parse_args()
     source, training = _open(arguments.data), _open(arguments.tune)
-    networks = {NETWORK: Method.load(NETWORK, arguments.checkpoint)}
+    checkpoints = {NETWORK: arguments.checkpoint}
     if arguments.modl:
-        networks["modl"] = Method.load("modl", arguments.modl)
-    own = _own_methods(networks)
+        checkpoints["modl"] = arguments.modl
+    own = _own_methods(checkpoints)
     for mask, kind in MASK_KINDS.items():
         names = [*own, *CLASSICAL[mask]]
         if arguments.methods:
@@ -144,8 +144,9 @@ def _zero_filled(case: RetrospectiveCase, every: int) -> np.ndarray:
     return ifft2c(case.kspace * case.mask[:, None])[::every, 0]
 
 
-def _own_methods(networks: dict[str, Method]) -> dict[str, Reconstruct]:
+def _own_methods(checkpoints: dict[str, str]) -> dict[str, Reconstruct]:
     """Zero-filled images, what the networks are given, and what they make of that."""
+    load = functools.cache(lambda name: Method.load(name, checkpoints[name]))
 
     def frames(method: Method, case: RetrospectiveCase, every: int) -> dict[str, np.ndarray]:
         targets, fill = range(0, len(case.kspace), every), method.input_fill
@@ -153,17 +154,18 @@ def _own_methods(networks: dict[str, Method]) -> dict[str, Reconstruct]:
         return triplets(*arrays, targets, circular=method.circular, input_fill=fill)
 
     def filled(case: RetrospectiveCase, every: int) -> np.ndarray:
-        batch = frames(networks[NETWORK], case, every)
+        batch = frames(load(NETWORK), case, every)
         return batch["target"] * batch["scale"][:, None, None]
 
-    def refined(method: Method, case: RetrospectiveCase, every: int) -> np.ndarray:
+    def refined(name: str, case: RetrospectiveCase, every: int) -> np.ndarray:
+        method = load(name)
         batch = frames(method, case, every)
         singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(batch["scale"]))]
         variables = method.variables_for(case.mask)
         images = [_frame(method.model, variables, single) for single in singles]
         return np.concatenate(images) * batch["scale"][:, None, None]
 
-    trained = {name: functools.partial(refined, method) for name, method in networks.items()}
+    trained = {name: functools.partial(refined, name) for name in checkpoints}
     return {"zero_filled": _zero_filled, "input": filled, **trained}
 
 

@@ -25,6 +25,9 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Complex64, Float32, Shaped
 
+from kgmgt_jax.classical.low_rank import PENALTY
+from kgmgt_jax.classical.solvers import OVER_RELAXATION
+
 __all__ = [
     "INPUT_FILLS",
     "check_fill",
@@ -38,11 +41,10 @@ INPUT_FILLS = ("zero", "neighbours", "average", "sparse", "low_rank")
 _N_ITERATIONS = 10
 _FIRST_THRESHOLD, _LAST_THRESHOLD = 0.2, 0.005  # of the 99th percentile of the mean image
 
-# of L+S: weights and penalty as in kgmgt_jax.classical, stopped early, which scores as well
+# of L+S, stopped early, which scores as well
 _N_DIRECTIONS = 25
 _LOW_RANK_WEIGHT = _SPARSE_WEIGHT = 0.01
-_PENALTY = 10.0 * _LOW_RANK_WEIGHT
-_OVER_RELAXATION = np.float32(1.6)
+_PENALTY = PENALTY * _LOW_RANK_WEIGHT
 
 
 def check_fill(input_fill: str) -> None:
@@ -184,18 +186,21 @@ def _low_rank_plus_sparse(
         wanted = 2 * (settled + moving) - low_rank - sparse
         filled = weight * (kspace + half * np.asarray(to_kspace(wanted)))
         share = (np.asarray(to_image(filled)) - wanted) / 2
-        low_rank += _OVER_RELAXATION * (settled - low_rank + share)
-        sparse += _OVER_RELAXATION * (moving - sparse + share)
+        low_rank += OVER_RELAXATION * (settled - low_rank + share)
+        sparse += OVER_RELAXATION * (moving - sparse + share)
     return filled
 
 
 def _shrink(
     values: Complex64[np.ndarray, "*d"], threshold: np.float32
 ) -> Complex64[np.ndarray, "*d"]:
-    """Magnitudes less a threshold above 0, phases kept."""
-    if threshold <= 0:
-        return values
-    return values * np.maximum(1 - threshold / np.maximum(np.abs(values), threshold), 0)
+    """Magnitudes less a threshold, 0 at least, phases kept."""
+    return values * _share_left(np.abs(values), threshold)
+
+
+def _share_left(sizes: np.ndarray, threshold: float | np.float32) -> np.ndarray:
+    """What part of each size is left above a threshold; all of it where that is 0."""
+    return 1 - threshold / np.maximum(sizes, threshold or 1.0)
 
 
 def _singular_values(image: Complex64[np.ndarray, "t h w"]) -> tuple[np.ndarray, np.ndarray]:
@@ -209,8 +214,8 @@ def _shrink_singular_values(
     image: Complex64[np.ndarray, "t h w"], threshold: float
 ) -> Complex64[np.ndarray, "t h w"]:
     values, vectors = _singular_values(image)
-    kept = np.maximum(1 - threshold / np.maximum(values, max(threshold, 1e-30)), 0)
-    shrink = ((vectors * kept) @ vectors.conj().T).astype(np.complex64)
+    kept = vectors * _share_left(values, threshold)
+    shrink = (kept @ vectors.conj().T).astype(np.complex64)
     return np.tensordot(shrink, image, axes=1)
 
 

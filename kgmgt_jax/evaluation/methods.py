@@ -140,7 +140,8 @@ class Method:
             sens = config.data.get("sens", cls.sens)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
-        name, fixed = name or type(model).__name__.lower(), load_item(path, FIXED_WEIGHTS)
+        name = name or type(model).__name__.lower()
+        fixed = load_item(path, FIXED_WEIGHTS)
         return cls(name, str(path), model, variables, circular, input_fill, sens, fixed)
 
     def variables_for(self, mask: Mask) -> Any:
