@@ -36,7 +36,8 @@ def started_from(checkpoint: str | Path, state: TrainState) -> TrainState:
         )
 
     def place(like: jax.Array, value: np.ndarray) -> jax.Array:
-        return jax.device_put(jnp.asarray(value, like.dtype), like.sharding)
+        copy = jnp.array(value, like.dtype)  # asarray may share the memory of both uses
+        return jax.device_put(copy, like.sharding)
 
     variables = jax.tree.map(place, wanted, weights)
     averaged = jax.tree.map(place, state.ema_params, weights["params"])
