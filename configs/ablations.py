@@ -4,8 +4,8 @@
         --config.data.train=DIR --config.data.validation=DIR
 
 Rows: full, no_knowledge, no_square, no_rect, global, no_consistency, no_alignment; each is
-`:base` of configs/kgmgt.py but for what it is named after, or with `:tiny` behind it
-(`no_rect:tiny`) its tiny variant.
+`:base` of configs/kgmgt.py but for what it is named after, or what stands behind it: with `:tiny`
+(`no_rect:tiny`) its tiny variant, with `:kt` or `:fixed` that of configs/pretrained.py.
 `python benchmarks/ablations.py` trains all of them on phantoms.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import kgmgt
+from configs import kgmgt, pretrained
 
 ROWS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -28,9 +28,11 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The configuration of a row; every field can be overridden on the command line."""
-    row, _, size = (variant or "full").partition(":")
-    if row not in ROWS or size not in ("", "base", "tiny"):
-        raise ValueError(f"variants are {', '.join(ROWS)}, or one with :tiny, got {variant!r}")
-    config: Any = kgmgt.get_config(size)
+    row, _, whole = (variant or "full").partition(":")
+    if row not in ROWS or whole not in ("", "base", "tiny", "kt", "fixed"):
+        expected = f"{', '.join(ROWS)}, or one with :tiny, :kt or :fixed"
+        raise ValueError(f"variants are {expected}, got {variant!r}")
+    parent = pretrained if whole in ("kt", "fixed") else kgmgt
+    config: Any = parent.get_config(whole)
     config.model.update(ROWS[row])
     return config

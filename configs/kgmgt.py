@@ -127,7 +127,9 @@ def _base() -> ConfigDict:
     config.train = ConfigDict(
         {
             "n_steps": 200_000,
-            "start_from": "",  # checkpoint whose weights a new run begins with, or "pretrained"
+            # checkpoint whose weights a new run begins with, or "pretrained"; if all mask kinds
+            # are the same in all frames, those that it has for such masks
+            "start_from": "",
             "log_every": 50,
             "checkpoint_every": 500,
             "eval_every": 2000,

@@ -28,7 +28,11 @@ def get_config(variant: str = "kt") -> ConfigDict:
     config: Any = (modl if network else kgmgt).get_config("tiny").unlock()
     if not network:
         config.model.update(
-            channels=(8, 16, 32), width=8, window=8, rect_window=((32, 4), (32, 4), (32, 4))
+            channels=(8, 16, 32),
+            width=8,
+            window=8,
+            rect_window=((32, 4), (32, 4), (32, 4)),
+            solver="gradient",  # the same for one coil; for several see benchmarks/pretraining.md
         )
         config.loss.update(mentor=0.3)
     config.data.update(

@@ -18,12 +18,12 @@ between frames, so filled samples are a guess: they are the network's input, nev
 consistency holds the result to.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.fft
 from jaxtyping import Complex64, Float32, Shaped
+from scipy.sparse.linalg import LinearOperator, cg
 
 from kgmgt_jax.classical.low_rank import PENALTY
 from kgmgt_jax.classical.solvers import OVER_RELAXATION
@@ -42,8 +42,8 @@ _N_ITERATIONS = 10
 _FIRST_THRESHOLD, _LAST_THRESHOLD = 0.2, 0.005  # of the 99th percentile of the mean image
 
 # of L+S, stopped early, which scores as well
-_N_DIRECTIONS = 25
-_LOW_RANK_WEIGHT = _SPARSE_WEIGHT = 0.01
+_N_DIRECTIONS, _N_GRADIENTS = 25, 2
+_LOW_RANK_WEIGHT = _SPARSE_WEIGHT = 0.02
 _PENALTY = PENALTY * _LOW_RANK_WEIGHT
 
 
@@ -63,15 +63,21 @@ def fill_gaps(
     mask: Float32[np.ndarray, "t #h #w"],
     input_fill: str,
     *,
+    sens: Complex64[np.ndarray, "*t n h w"] | None = None,
+    centred: bool = True,
     circular: bool = True,
     axes: Sequence[int] = (-2, -1),
 ) -> Complex64[np.ndarray, "t n h w"]:
     """Fills what a frame did not measure from the other frames of the cine.
 
     Args:
-        kspace: Measured k-space, zero where the mask is; centred or not.
+        kspace: Measured k-space, zero where the mask is.
         mask: 1 where measured; an axis of length 1 stands for samples that are measured together.
         input_fill: See the table above.
+        sens: Sensitivities of unit sum of squares, one set or one a frame, which ``low_rank``
+            uses; ``None`` fills each coil by itself, as all others do.
+        centred: Whether ``kspace`` is that of `fft2c`, else the plain DFT of images; it matters
+            where ``sens`` is given.
         circular: Whether the last frame precedes the first.
         axes: Which axes of ``kspace`` are k-space, the others being image space already.
 
@@ -84,7 +90,9 @@ def fill_gaps(
     if input_fill == "sparse":
         return sparse_in_time(kspace, mask, axes)
     if input_fill == "low_rank":
-        return low_rank_in_time(kspace, mask, axes)
+        if sens is not None and centred:
+            sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
+        return low_rank_in_time(kspace, mask, sens, axes)
     gaps = mask[:, None] == 0
     if input_fill == "average":
         count = np.maximum(mask.sum(axis=0), 1)
@@ -140,40 +148,64 @@ def sparse_in_time(
 def low_rank_in_time(
     kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t #h #w"],
+    sens: Complex64[np.ndarray, "*t n h w"] | None = None,
     axes: Sequence[int] = (-2, -1),
 ) -> Complex64[np.ndarray, "t n h w"]:
     """Fills gaps from the sum of a cine of low rank and one with few temporal frequencies.
 
     The minimisation of `kgmgt_jax.classical.low_rank_plus_sparse`, a fixed number of steps of it on
-    the host, each coil by itself; then the measured samples are put back.
+    the host; then the measured samples are put back. Without ``sens`` each coil is a cine by
+    itself; with it they are one, and an unmeasured sample is what its coil would have seen of that.
 
     Args:
         kspace, mask, axes: See `fill_gaps`.
+        sens: As there, in the places of the plain inverse DFT of ``kspace``.
 
     Source: L+S, Otazo et al., Magn Reson Med 73 (2015), 1125.
     """
-    measured = mask[:, None] > 0
-    start = fill_gaps(kspace, mask, "average")
-    coils = range(kspace.shape[1])
-    filled = [_low_rank_plus_sparse(kspace[:, n], mask, start[:, n], axes) for n in coils]
-    return np.where(measured, kspace, np.stack(filled, axis=1))
+    if sens is None:
+        coils = [kspace[:, n : n + 1] for n in range(kspace.shape[1])]
+        estimate = np.concatenate(
+            [_low_rank_plus_sparse(coil, mask, None, axes) for coil in coils], axis=1
+        )
+    else:
+        estimate = _low_rank_plus_sparse(kspace, mask, sens, axes)
+    return np.where(mask[:, None] > 0, kspace, estimate)
 
 
 def _low_rank_plus_sparse(
-    kspace: Complex64[np.ndarray, "t h w"],
+    kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t #h #w"],
-    filled: Complex64[np.ndarray, "t h w"],
+    sens: Complex64[np.ndarray, "*t n h w"] | None,
     axes: Sequence[int],
-) -> Complex64[np.ndarray, "t h w"]:
-    """K-space of L + S, from the k-space ``filled``; variables as in ``kgmgt_jax.classical``."""
-    to_image = functools.partial(scipy.fft.ifftn, axes=axes, norm="ortho")
-    to_kspace = functools.partial(scipy.fft.fftn, axes=axes, norm="ortho")
-    image = np.asarray(to_image(filled))
+) -> Complex64[np.ndarray, "t n h w"]:
+    """K-space of L + S; variables as in ``kgmgt_jax.classical``."""
+    maps = np.ones((1, 1, 1), np.complex64) if sens is None else sens
+    conjugate, sampled = np.conj(maps), mask[:, None]
+
+    def to_kspace(image: np.ndarray) -> np.ndarray:
+        return np.asarray(
+            scipy.fft.fftn(maps * image[:, None], axes=axes, norm="ortho", overwrite_x=True)
+        )
+
+    def to_image(kspace: np.ndarray) -> np.ndarray:
+        coil_images = np.asarray(scipy.fft.ifftn(kspace, axes=axes, norm="ortho"))
+        return (conjugate * coil_images).sum(axis=1)
+
+    image = to_image(fill_gaps(kspace, mask, "average"))
     low_rank_threshold = _LOW_RANK_WEIGHT / _PENALTY * _singular_values(image)[0][-1]
-    peak = float(np.abs(np.asarray(to_image(kspace))).max())
-    sparse_threshold = np.float32(_SPARSE_WEIGHT / _PENALTY * peak)
+    measured = to_image(kspace)
+    sparse_threshold = np.float32(_SPARSE_WEIGHT / _PENALTY * np.abs(measured).max())
     half = np.float32(_PENALTY / 2)
-    weight = 1 / (mask + half)
+    weight = 1 / (sampled + half)
+
+    def closest(wanted: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """The image x of least ``||E x - y||^2 + half ||x - wanted||^2``; a guess if coils mix."""
+        if sens is None:
+            return to_image(weight * (kspace + half * to_kspace(wanted)))
+        return _conjugate_gradients(
+            lambda x: to_image(sampled * to_kspace(x)) + half * x, measured + half * wanted, image
+        )
 
     low_rank = np.repeat(image.mean(axis=0, keepdims=True), len(image), axis=0)
     sparse = image - low_rank
@@ -184,11 +216,26 @@ def _low_rank_plus_sparse(
         )
         moving = np.asarray(scipy.fft.ifft(spectrum, axis=0, norm="ortho", overwrite_x=True))
         wanted = 2 * (settled + moving) - low_rank - sparse
-        filled = weight * (kspace + half * np.asarray(to_kspace(wanted)))
-        share = (np.asarray(to_image(filled)) - wanted) / 2
+        image = closest(wanted, image)
+        share = (image - wanted) / 2
         low_rank += OVER_RELAXATION * (settled - low_rank + share)
         sparse += OVER_RELAXATION * (moving - sparse + share)
-    return filled
+    return to_kspace(image)
+
+
+def _conjugate_gradients(
+    operator: Callable[[np.ndarray], np.ndarray],
+    rhs: Complex64[np.ndarray, "*d"],
+    start: Complex64[np.ndarray, "*d"],
+) -> Complex64[np.ndarray, "*d"]:
+    """A few steps towards the solution of ``A x = b``; the next direction goes on from there."""
+
+    def product(flat: np.ndarray) -> np.ndarray:
+        return operator(flat.reshape(rhs.shape)).ravel()
+
+    matrix = LinearOperator((rhs.size, rhs.size), product, dtype=rhs.dtype)
+    found, _ = cg(matrix, rhs.ravel(), start.ravel(), maxiter=_N_GRADIENTS)
+    return found.reshape(rhs.shape)
 
 
 def _shrink(

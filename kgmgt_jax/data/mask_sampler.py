@@ -9,12 +9,14 @@ from jaxtyping import Float32
 
 from kgmgt_jax.mri.sampling import MASKS, make_mask
 
-__all__ = ["MASK_KINDS", "MaskSampler"]
+__all__ = ["FIXED_KINDS", "MASK_KINDS", "MaskSampler"]
 
 MASK_KINDS = {kind: (kind, {}) for kind in MASKS} | {
     "variable_density_fixed": ("variable_density", {"fixed": True}),
     "uniform_aligned": ("uniform", {"offset": 0}),
 }
+# the same lines in all frames
+FIXED_KINDS = frozenset({"uniform", "uniform_aligned", "variable_density_fixed"})
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def scaled_inputs(
     Arguments and errors as for `triplets`.
     """
     measured = kspace * mask[:, None]
-    filled = fill_gaps(measured, mask, input_fill, circular=circular)
+    filled = fill_gaps(measured, mask, input_fill, sens=sens, circular=circular)
     inputs = coil_combine(ifft2c(filled), sens)
     scale = np.float32(intensity_scale(inputs))
     return inputs / scale, measured / scale, scale
@@ -208,7 +208,9 @@ def triplet_of_images(
     sampled = scipy.fft.ifftshift(mask[..., :1] if lines else mask, axes)
     measured = np.asarray(scipy.fft.fftn(images, axes=axes, norm="ortho"))
     measured *= sampled[:, None]
-    filled = fill_gaps(measured, sampled, input_fill, circular=circular, axes=axes)
+    filled = fill_gaps(
+        measured, sampled, input_fill, sens=sens, centred=False, circular=circular, axes=axes
+    )
     inputs = coil_combine(np.asarray(scipy.fft.ifftn(filled, axes=axes, norm="ortho")), sens)
     scale = np.float32(intensity_scale(inputs) / intensity)
     example = {

@@ -52,7 +52,7 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         - ``mask``: float32 (t h w), 1 where measured;
         - ``sens``: complex64 (n h w), for several coils;
         - ``filled``: for a network whose ``input_fill`` is not ``"zero"``, what
-          ``data.filling.fill_gaps`` makes of ``kspace``.
+          ``data.filling.fill_gaps`` makes of ``kspace`` and ``sens``.
     """
 
     def reconstruct(

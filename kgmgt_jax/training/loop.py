@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kgmgt_jax.data.augmentation import Augmentation
-from kgmgt_jax.data.mask_sampler import MaskSampler
+from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MaskSampler
 from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
@@ -68,7 +68,8 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
 
         if checkpoints.latest_step() is None:
             if config.train.start_from:
-                state = started_from(config.train.start_from, state)
+                fixed = FIXED_KINDS.issuperset(config.data.mask_kinds)
+                state = started_from(config.train.start_from, state, fixed_masks=fixed)
             checkpoints.save(state, config=config, data=feed.get_state())
         else:
             state, position = checkpoints.restore(state, config=config)

@@ -8,12 +8,14 @@ import numpy as np
 
 from kgmgt_jax.training.comparison import differing_arrays
 from kgmgt_jax.training.state import TrainState
-from kgmgt_jax.training.weights import CheckpointError, load_weights
+from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_item, load_weights
 
 __all__ = ["started_from"]
 
 
-def started_from(checkpoint: str | Path, state: TrainState) -> TrainState:
+def started_from(
+    checkpoint: str | Path, state: TrainState, *, fixed_masks: bool = False
+) -> TrainState:
     """The first state of a run, its generator's weights those of a checkpoint.
 
     Optimisers, critic and step stay as at the beginning of a run, so that a warm-up of the learning
@@ -23,11 +25,15 @@ def started_from(checkpoint: str | Path, state: TrainState) -> TrainState:
         checkpoint: a training workdir (its best checkpoint is taken, else its last), one
             checkpoint, or ``"pretrained"``; averaged parameters, of any floating type.
         state: the state before the first step, on its devices.
+        fixed_masks: whether the run trains on masks that are the same in all frames: it begins
+            with the checkpoint's weights for those, if it has them.
 
     Raises:
         CheckpointError: if it cannot be read, or its arrays are not those of the network.
     """
     _, weights = load_weights(checkpoint)
+    if fixed_masks:
+        weights = load_item(checkpoint, FIXED_WEIGHTS) or weights
     wanted = state.generator.variables
     other = differing_arrays(weights, wanted)
     if other:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.mask_sampler import MaskSampler
+from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MASK_KINDS, MaskSampler
 
 KINDS = (
     "uniform",
@@ -24,6 +24,12 @@ def test_every_mask_measures_the_centre_in_every_frame(kind):
     mask = MaskSampler((kind,), (4.0,), 4).draw(_rng(), (3, 24, 16))
     assert mask.shape == (3, 24, 16) and mask.dtype == np.float32
     assert mask[:, 10:14, 6:10].all() and not mask.all()
+
+
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_fixed_kinds_measure_the_same_lines_in_all_frames(kind):
+    mask = MaskSampler((kind,), (4.0,), 4).draw(_rng(), (3, 24, 16))
+    assert (kind in FIXED_KINDS) == bool((mask == mask[0]).all())
 
 
 def test_the_generator_decides_the_mask():

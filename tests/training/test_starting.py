@@ -8,6 +8,7 @@ import pytest
 from kgmgt_jax.training.checkpoint import CheckpointError, save_weights
 from kgmgt_jax.training.starting import started_from
 from kgmgt_jax.training.state import create_state
+from kgmgt_jax.training.weights import FIXED_WEIGHTS
 from tests.training.stub import TwoConvolutions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
@@ -34,6 +35,19 @@ def test_weights_are_the_checkpoints_and_the_rest_is_new(tmp_path):
     assert state.step == 0 and np.array_equal(state.key, fresh.key)
     one, other = (jax.tree.leaves(x)[0] for x in (state.generator.params, state.ema_params))
     assert one.unsafe_buffer_pointer() != other.unsafe_buffer_pointer()  # both are donated
+
+
+def test_a_run_on_fixed_masks_begins_with_the_weights_for_those(tmp_path):
+    weights, others = (jax.device_get(_state(seed).eval_variables) for seed in (1, 2))
+    path = save_weights(tmp_path / "two", {"model": {}}, weights, **{FIXED_WEIGHTS: others})
+    one = _saved(tmp_path / "one", weights)
+    for checkpoint, fixed_masks, wanted in (
+        (path, True, others),
+        (path, False, weights),
+        (one, True, weights),
+    ):
+        state = started_from(checkpoint, _state(0), fixed_masks=fixed_masks)
+        jax.tree.map(np.testing.assert_array_equal, state.generator.params, wanted["params"])
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
