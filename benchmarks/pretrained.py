@@ -8,24 +8,31 @@ third frame and then over cines; the classical methods reconstruct all frames. M
 lines and a variable density at the true acceleration named: ``fixed``, the same lines in all
 frames, or ``kt``, new ones in each. The weights of the classical methods are those that score best
 on a few cines of ``--tune``, for either kind of mask.
+
+Other data of the same cines: ``--coils=5``, with maps from the central lines; ``--size=128,128``,
+the middle of the images; ``--frames=30``, interpolated in time by zeros in temporal frequency.
+``--cines=2`` scores so many cines of each group. The cines to tune on change likewise.
 """
 
 import argparse
 import functools
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.signal
 
 from kgmgt_jax.classical import METHODS, tune
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.sources import open_slices
-from kgmgt_jax.data.transforms import fft2c, ifft2c, triplets
+from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, triplets
 from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
 from kgmgt_jax.evaluation.figures import comparison_figure
 from kgmgt_jax.evaluation.methods import Method
@@ -52,18 +59,32 @@ def main() -> None:
     parser.add_argument("--tune", required=True, help="other cines, to choose weights on")
     parser.add_argument("--tuning_cines", type=int, default=3, help="how many of them")
     parser.add_argument("--checkpoint", default="pretrained", help="weights to score")
-    parser.add_argument("--modl", help="checkpoint of MoDL, trained on the same examples")
+    parser.add_argument("--compare", default="", help="others, NAME=CHECKPOINT,NAME=CHECKPOINT")
     parser.add_argument("--methods", default="", help="only these, separated by commas")
     parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
+    parser.add_argument("--masks", default=",".join(MASK_KINDS), help="separated by commas")
     parser.add_argument("--accelerations", default="6,10", help="separated by commas")
     parser.add_argument("--figures", type=Path, help="folder for pictures of the worst cines")
+    parser.add_argument("--coils", type=int, default=1, help="simulated coils")
+    parser.add_argument("--size", default="", help="rows,columns in the middle; else all")
+    parser.add_argument("--frames", type=int, default=0, help="frames of each cine; else its own")
+    parser.add_argument("--cines", type=int, default=0, help="cines of each group to score; or all")
     arguments = parser.parse_args()
-    source, training = _open(arguments.data), _open(arguments.tune)
-    checkpoints = {NETWORK: arguments.checkpoint}
-    if arguments.modl:
-        checkpoints["modl"] = arguments.modl
+    with tempfile.TemporaryDirectory() as folder:
+        _run(arguments, Path(folder))
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> None:
+    size = tuple(map(int, arguments.size.split(","))) if arguments.size else None
+    changed = functools.partial(_changed, size=size, n_frames=arguments.frames)
+    data = changed(arguments.data, folder / "data", n_cines=arguments.cines)
+    tuning = changed(arguments.tune, folder / "tune")
+    source, training = (_open(path, arguments.coils) for path in (data, tuning))
+    others = [each.partition("=") for each in arguments.compare.split(",") if each]
+    checkpoints = {NETWORK: arguments.checkpoint} | {name: path for name, _, path in others}
     own = _own_methods(checkpoints)
-    for mask, kind in MASK_KINDS.items():
+    for mask in arguments.masks.split(","):
+        kind = MASK_KINDS[mask]
         names = [*own, *CLASSICAL[mask]]
         if arguments.methods:
             names = [name for name in names if name in arguments.methods.split(",")]
@@ -135,23 +156,52 @@ def _score(
     return scores
 
 
-def _open(path: str) -> SliceSource:
-    simulation = Simulation(n_coils=1, noise=0.0)
+def _changed(
+    path: str, folder: Path, *, size: tuple[int, ...] | None, n_frames: int, n_cines: int = 0
+) -> Path:
+    """Writes the cines of a file anew: the middle of the images, at other times, or fewer.
+
+    The file keeps its name, which masks and phases depend on.
+    """
+    folder.mkdir()
+    out = folder / Path(path).name
+    with h5py.File(path) as old, h5py.File(out, "w") as new:
+        for name, group in old.items():
+            cines = sorted(group)
+            every = max(len(cines) // n_cines, 1) if n_cines else 1
+            for cine in cines[::every][: n_cines or None]:
+                images = group[cine][...]
+                if size:
+                    _, h, w = images.shape
+                    top, left = h // 2 - size[0] // 2, w // 2 - size[1] // 2
+                    images = images[:, top : top + size[0], left : left + size[1]]
+                if n_frames:
+                    course = scipy.signal.resample(images.astype(np.float32), n_frames, axis=0)
+                    images = np.maximum(np.asarray(course), 0)
+                new[f"{name}/{cine}"] = images
+    return out
+
+
+def _open(path: Path, n_coils: int) -> SliceSource:
+    simulation = Simulation(n_coils=n_coils, noise=0.0)
     return open_slices(path, split="test", acs=ACS, simulation=simulation)
 
 
 def _zero_filled(case: RetrospectiveCase, every: int) -> np.ndarray:
-    return ifft2c(case.kspace * case.mask[:, None])[::every, 0]
+    return coil_combine(ifft2c((case.kspace * case.mask[:, None])[::every]), case.sens)
 
 
 def _own_methods(checkpoints: dict[str, str]) -> dict[str, Reconstruct]:
     """Zero-filled images, what the networks are given, and what they make of that."""
     load = functools.cache(lambda name: Method.load(name, checkpoints[name]))
+    last: dict[tuple, tuple[RetrospectiveCase, dict[str, np.ndarray]]] = {}  # by way of filling
 
     def frames(method: Method, case: RetrospectiveCase, every: int) -> dict[str, np.ndarray]:
-        targets, fill = range(0, len(case.kspace), every), method.input_fill
-        arrays = (case.kspace, case.mask, case.sens)
-        return triplets(*arrays, targets, circular=method.circular, input_fill=fill)
+        way = method.circular, method.input_fill
+        if way not in last or last[way][0] is not case:
+            targets, arrays = range(0, len(case.kspace), every), (case.kspace, case.mask, case.sens)
+            last[way] = case, triplets(*arrays, targets, circular=way[0], input_fill=way[1])
+        return last[way][1]
 
     def filled(case: RetrospectiveCase, every: int) -> np.ndarray:
         batch = frames(load(NETWORK), case, every)
@@ -183,13 +233,15 @@ def _tuning_cases(source: SliceSource, kind: str, n_cines: int) -> list[Retrospe
 
 def _narrow(case: RetrospectiveCase) -> RetrospectiveCase:
     start = case.mask.shape[-1] // 2 - TUNING_COLUMNS // 2
-    columns = ifft2c(case.kspace)[..., start : start + TUNING_COLUMNS]
-    return case._replace(kspace=fft2c(columns), mask=case.mask[..., :TUNING_COLUMNS])
+    columns = slice(start, start + TUNING_COLUMNS)
+    sens = None if case.sens is None else case.sens[..., columns]
+    kspace = fft2c(ifft2c(case.kspace)[..., columns])
+    return case._replace(kspace=kspace, mask=case.mask[..., :TUNING_COLUMNS], sens=sens)
 
 
 def _tuned(names: Sequence[str], cases: Sequence[RetrospectiveCase]) -> dict[str, Reconstruct]:
     """Classical methods with the weights that score best."""
-    arrays = [(_reference(case), *_measured(case), None) for case in cases]
+    arrays = [(_reference(case), *_measured(case)) for case in cases]
     found = {}
     for name in names:
         weights = tune(name, arrays, _mean_psnr).weights
@@ -204,11 +256,12 @@ def _mean_psnr(reference: jax.Array | np.ndarray, image: jax.Array) -> float:
 
 
 def _reference(case: RetrospectiveCase) -> np.ndarray:
-    return np.abs(ifft2c(case.kspace))[:, 0]
+    return np.abs(coil_combine(ifft2c(case.kspace), case.sens))
 
 
-def _measured(case: RetrospectiveCase) -> tuple[jax.Array, jax.Array]:
-    return jnp.asarray(case.kspace * case.mask[:, None]), jnp.asarray(case.mask)
+def _measured(case: RetrospectiveCase) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    sens = None if case.sens is None else jnp.asarray(case.sens)
+    return jnp.asarray(case.kspace * case.mask[:, None]), jnp.asarray(case.mask), sens
 
 
 def _classical(
