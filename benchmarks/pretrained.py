@@ -42,6 +42,7 @@ from kgmgt_jax.training.steps import apply_model
 
 ACS = 8
 NETWORK = "pretrained"
+ALONE = "without_references"  # the network, given the target frame in the place of its neighbours
 MASK_KINDS = {"fixed": "variable_density_fixed", "kt": "variable_density"}
 CLASSICAL = {
     "fixed": ("spatial_tv", "wavelet", "low_rank_plus_sparse"),
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--tuning_cines", type=int, default=3, help="how many of them")
     parser.add_argument("--checkpoint", default="pretrained", help="weights to score")
     parser.add_argument("--compare", default="", help="others, NAME=CHECKPOINT,NAME=CHECKPOINT")
-    parser.add_argument("--methods", default="", help="only these, separated by commas")
+    parser.add_argument("--methods", help=f"separated by commas; else all but {ALONE}")
     parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
     parser.add_argument("--masks", default=",".join(MASK_KINDS), help="separated by commas")
     parser.add_argument("--accelerations", default="6,10", help="separated by commas")
@@ -86,8 +87,8 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     for mask in arguments.masks.split(","):
         kind = MASK_KINDS[mask]
         names = [*own, *CLASSICAL[mask]]
-        if arguments.methods:
-            names = [name for name in names if name in arguments.methods.split(",")]
+        asked = arguments.methods.split(",") if arguments.methods else set(names) - {ALONE}
+        names = [name for name in names if name in asked]
         methods = {name: own[name] for name in names if name in own}
         wanted = [name for name in names if name not in own]
         if wanted:
@@ -207,15 +208,18 @@ def _own_methods(checkpoints: dict[str, str]) -> dict[str, Reconstruct]:
         batch = frames(load(NETWORK), case, every)
         return batch["target"] * batch["scale"][:, None, None]
 
-    def refined(name: str, case: RetrospectiveCase, every: int) -> np.ndarray:
+    def refined(name: str, case: RetrospectiveCase, every: int, alone: bool = False) -> np.ndarray:
         method = load(name)
         batch = frames(method, case, every)
+        if alone:
+            batch = batch | {"preceding": batch["target"], "succeeding": batch["target"]}
         singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(batch["scale"]))]
         variables = method.variables_for(case.mask)
         images = [_frame(method.model, variables, single) for single in singles]
         return np.concatenate(images) * batch["scale"][:, None, None]
 
     trained = {name: functools.partial(refined, name) for name in checkpoints}
+    trained[ALONE] = functools.partial(refined, NETWORK, alone=True)
     return {"zero_filled": _zero_filled, "input": filled, **trained}
 
 
