@@ -1,16 +1,20 @@
 """A run that begins with another's weights."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kgmgt_jax.models.enforcement import strength_parameter
 from kgmgt_jax.training.comparison import differing_arrays
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_item, load_weights
 
 __all__ = ["started_from"]
+
+_STRENGTHS = {strength_parameter(consistency)[0] for consistency in ("hard", "soft")}
 
 
 def started_from(
@@ -19,7 +23,8 @@ def started_from(
     """The first state of a run, its generator's weights those of a checkpoint.
 
     Optimisers, critic and step stay as at the beginning of a run, so that a warm-up of the learning
-    rate is due.
+    rate is due. If the denoiser of this run has another number of iterations, the strengths of
+    their data consistency are interpolated; the denoiser itself is the same in all iterations.
 
     Args:
         checkpoint: a training workdir (its best checkpoint is taken, else its last), one
@@ -35,6 +40,7 @@ def started_from(
     if fixed_masks:
         weights = load_item(checkpoint, FIXED_WEIGHTS) or weights
     wanted = state.generator.variables
+    weights = _with_as_many_iterations(weights, wanted)
     other = differing_arrays(weights, wanted)
     if other:
         raise CheckpointError(
@@ -50,3 +56,16 @@ def started_from(
     params = variables.pop("params")
     generator = state.generator.replace(params=params, model_state=variables)
     return state.replace(generator=generator, ema_params=averaged)
+
+
+def _with_as_many_iterations(weights: Any, wanted: Any) -> Any:
+    """``weights`` with a strength for each iteration that the arrays ``wanted`` have."""
+    sizes = {path: np.size(like) for path, like in jax.tree.leaves_with_path(wanted)}
+
+    def fit(path: tuple, value: np.ndarray) -> np.ndarray:
+        if path[-1].key not in _STRENGTHS or np.ndim(value) != 1 or path not in sizes:
+            return value
+        places = np.linspace(0, len(value) - 1, sizes[path])
+        return np.interp(places, np.arange(len(value)), value)
+
+    return jax.tree.map_with_path(fit, weights)

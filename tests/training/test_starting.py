@@ -50,6 +50,22 @@ def test_a_run_on_fixed_masks_begins_with_the_weights_for_those(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, state.generator.params, wanted["params"])
 
 
+def _with_strengths(state, strengths):
+    """The state with a denoiser that has these strengths of data consistency."""
+    part = {"denoiser": {"log_noise_weight": jax.numpy.float32(strengths)}}
+    params = state.generator.params | {"learner_net": part}
+    return state.replace(generator=state.generator.replace(params=params), ema_params=params)
+
+
+def test_more_iterations_begin_with_strengths_between_those_there_are(tmp_path):
+    path = _saved(tmp_path / "three", _with_strengths(_state(1), [1, 3, 2]).eval_variables)
+    state = started_from(path, _with_strengths(_state(0), [0] * 5))
+    for params in (state.generator.params, state.ema_params):
+        got = params["learner_net"]["denoiser"]["log_noise_weight"]
+        np.testing.assert_array_equal(got, [1, 2, 3, 2.5, 2])
+        assert got.dtype == np.float32
+
+
 def test_weights_of_another_network_are_refused(tmp_path):
     weights = jax.device_get(_state(1).eval_variables)
     weights["params"]["mentor_net"]["bias"] = np.zeros(3, np.float32)
