@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--tuning_cines", type=int, default=3, help="how many of them")
     parser.add_argument("--checkpoint", default="pretrained", help="weights to score")
     parser.add_argument("--compare", default="", help="others, NAME=CHECKPOINT,NAME=CHECKPOINT")
-    parser.add_argument("--methods", help=f"separated by commas; else all but {ALONE}")
+    parser.add_argument("--methods", default="", help=f"separated by commas; else all but {ALONE}")
     parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
     parser.add_argument("--masks", default=",".join(MASK_KINDS), help="separated by commas")
     parser.add_argument("--accelerations", default="6,10", help="separated by commas")
@@ -71,23 +71,43 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=0, help="frames of each cine; else its own")
     parser.add_argument("--cines", type=int, default=0, help="cines of each group to score; or all")
     arguments = parser.parse_args()
+    _check(parser, arguments)
     with tempfile.TemporaryDirectory() as folder:
         _run(arguments, Path(folder))
 
 
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Lists of names to tuples and dictionaries; ends with a message where they are not known."""
+
+    def words(text: str) -> tuple[str, ...]:
+        return tuple(word for word in text.split(",") if word)
+
+    size, others = words(arguments.size), words(arguments.compare)
+    if len(size) not in (0, 2) or not all(side.isdigit() and int(side) for side in size):
+        parser.error(f"--size: expected ROWS,COLUMNS, got {arguments.size!r}")
+    arguments.size = tuple(map(int, size)) or None
+    own = (ALONE, NETWORK, "zero_filled", "input")
+    arguments.compare = dict(other.split("=", 1) for other in others if "=" in other)
+    if len(arguments.compare) != len(others) or set(own) & set(arguments.compare):
+        parser.error(f"--compare: expected NAME=CHECKPOINT, other than {own}, got {others}")
+    arguments.masks, arguments.methods = words(arguments.masks), words(arguments.methods)
+    known = {*own, *arguments.compare, *CLASSICAL["kt"]}
+    for given, expected in ((arguments.masks, MASK_KINDS), (arguments.methods, known)):
+        unknown = set(given) - set(expected)
+        if unknown:
+            parser.error(f"expected among {', '.join(sorted(expected))}, got {sorted(unknown)}")
+
+
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
-    size = tuple(map(int, arguments.size.split(","))) if arguments.size else None
-    changed = functools.partial(_changed, size=size, n_frames=arguments.frames)
+    changed = functools.partial(_changed, size=arguments.size, n_frames=arguments.frames)
     data = changed(arguments.data, folder / "data", n_cines=arguments.cines)
     tuning = changed(arguments.tune, folder / "tune")
     source, training = (_open(path, arguments.coils) for path in (data, tuning))
-    others = [each.partition("=") for each in arguments.compare.split(",") if each]
-    checkpoints = {NETWORK: arguments.checkpoint} | {name: path for name, _, path in others}
-    own = _own_methods(checkpoints)
-    for mask in arguments.masks.split(","):
+    own = _own_methods({NETWORK: arguments.checkpoint} | arguments.compare)
+    for mask in arguments.masks:
         kind = MASK_KINDS[mask]
         names = [*own, *CLASSICAL[mask]]
-        asked = arguments.methods.split(",") if arguments.methods else set(names) - {ALONE}
+        asked = arguments.methods or set(names) - {ALONE}
         names = [name for name in names if name in asked]
         methods = {name: own[name] for name in names if name in own}
         wanted = [name for name in names if name not in own]
@@ -158,29 +178,52 @@ def _score(
 
 
 def _changed(
-    path: str, folder: Path, *, size: tuple[int, ...] | None, n_frames: int, n_cines: int = 0
+    path: str, folder: Path, *, size: tuple[int, int] | None, n_frames: int, n_cines: int = 0
 ) -> Path:
-    """Writes the cines of a file anew: the middle of the images, at other times, or fewer.
+    """The file, or another with its cines at other times, the middle of their images, or fewer.
 
-    The file keeps its name, which masks and phases depend on.
+    That file has the same name, which masks and phases depend on.
     """
+    if not (size or n_frames or n_cines):
+        return Path(path)
     folder.mkdir()
     out = folder / Path(path).name
     with h5py.File(path) as old, h5py.File(out, "w") as new:
-        for name, group in old.items():
-            cines = sorted(group)
-            every = max(len(cines) // n_cines, 1) if n_cines else 1
-            for cine in cines[::every][: n_cines or None]:
-                images = group[cine][...]
+        for cines in _cines_by_group(old).values():
+            for cine in _spread(cines, n_cines or len(cines)):
+                images = np.asarray(old[cine])
                 if size:
-                    _, h, w = images.shape
-                    top, left = h // 2 - size[0] // 2, w // 2 - size[1] // 2
-                    images = images[:, top : top + size[0], left : left + size[1]]
+                    images = _middle(images, size, f"{path}: {cine}")
                 if n_frames:
                     course = scipy.signal.resample(images.astype(np.float32), n_frames, axis=0)
                     images = np.maximum(np.asarray(course), 0)
-                new[f"{name}/{cine}"] = images
+                new[cine] = images
     return out
+
+
+def _cines_by_group(file: h5py.File) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            groups.setdefault(name.rpartition("/")[0], []).append(name)
+
+    file.visititems(visit)
+    return groups
+
+
+def _middle(images: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+    _, h, w = images.shape
+    if size[0] > h or size[1] > w:
+        raise SystemExit(f"{name}: expected images of at least {size}, got {(h, w)}")
+    top, left = h // 2 - size[0] // 2, w // 2 - size[1] // 2
+    return images[:, top : top + size[0], left : left + size[1]]
+
+
+def _spread(items: Sequence, n: int) -> list:
+    """So many items spread over a sequence; all if there are not as many."""
+    every = max(len(items) // n, 1)
+    return list(items)[every // 2 :: every][:n]
 
 
 def _open(path: Path, n_coils: int) -> SliceSource:
@@ -231,16 +274,18 @@ def _frame(model: Network, variables: Any, frame: dict) -> jax.Array:
 def _tuning_cases(source: SliceSource, kind: str, n_cines: int) -> list[RetrospectiveCase]:
     """The middle columns of cines spread over a set; masks of lines leave columns independent."""
     cases = validation_cases(source, mask_kind=kind, acceleration=TUNING_ACCELERATION, acs=ACS)
-    every = max(len(source.slices) // n_cines, 1)
-    return [_narrow(case) for i, case in enumerate(cases) if i % every == every // 2][:n_cines]
+    chosen = _spread(range(len(source.slices)), n_cines)
+    return [_narrow(case) for i, case in enumerate(cases) if i in chosen]
 
 
 def _narrow(case: RetrospectiveCase) -> RetrospectiveCase:
-    start = case.mask.shape[-1] // 2 - TUNING_COLUMNS // 2
-    columns = slice(start, start + TUNING_COLUMNS)
+    width = case.mask.shape[-1]
+    n_columns = min(TUNING_COLUMNS, width)
+    start = width // 2 - n_columns // 2
+    columns = slice(start, start + n_columns)
     sens = None if case.sens is None else case.sens[..., columns]
     kspace = fft2c(ifft2c(case.kspace)[..., columns])
-    return case._replace(kspace=kspace, mask=case.mask[..., :TUNING_COLUMNS], sens=sens)
+    return case._replace(kspace=kspace, mask=case.mask[..., columns], sens=sens)
 
 
 def _tuned(names: Sequence[str], cases: Sequence[RetrospectiveCase]) -> dict[str, Reconstruct]:

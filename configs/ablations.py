@@ -28,11 +28,11 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The configuration of a row; every field can be overridden on the command line."""
-    row, _, whole = (variant or "full").partition(":")
-    if row not in ROWS or whole not in ("", "base", "tiny", "kt", "fixed"):
-        expected = f"{', '.join(ROWS)}, or one with :tiny, :kt or :fixed"
+    row, _, size = (variant or "full").partition(":")
+    if row not in ROWS or size not in ("", "base", "tiny", "kt", "fixed"):
+        expected = f"{', '.join(ROWS)}, or one with :base, :tiny, :kt or :fixed"
         raise ValueError(f"variants are {expected}, got {variant!r}")
-    parent = pretrained if whole in ("kt", "fixed") else kgmgt
-    config: Any = parent.get_config(whole)
+    parent = pretrained if size in ("kt", "fixed") else kgmgt
+    config: Any = parent.get_config(size)
     config.model.update(ROWS[row])
     return config

@@ -127,8 +127,8 @@ def _base() -> ConfigDict:
     config.train = ConfigDict(
         {
             "n_steps": 200_000,
-            # checkpoint whose weights a new run begins with, or "pretrained"; if all mask kinds
-            # are the same in all frames, those that it has for such masks
+            # checkpoint whose weights a new run begins with, or "pretrained"; its weights for
+            # fixed masks, where it has some and all mask kinds are the same in all frames
             "start_from": "",
             "log_every": 50,
             "checkpoint_every": 500,

@@ -10,7 +10,8 @@ A frame's unmeasured samples are zero, or taken from where the cine measured the
                 that are equally near
 ``average``     the mean of all frames that measured it
 ``sparse``      that of a cine with few temporal frequencies; see `sparse_in_time`
-``low_rank``    that of a cine L+S, of low rank plus sparse; see `low_rank_in_time`
+``low_rank``    that of a cine L+S, of low rank plus sparse in temporal frequency;
+                with ``sens``, the only one that uses them, as its coil sees it
 ==============  ==================================================================
 
 Where no frame measured, it stays 0, except that ``low_rank`` guesses there too. The heart moves
@@ -32,7 +33,6 @@ __all__ = [
     "INPUT_FILLS",
     "check_fill",
     "fill_gaps",
-    "low_rank_in_time",
     "same_in_all_frames",
     "sparse_in_time",
 ]
@@ -42,7 +42,7 @@ _N_ITERATIONS = 10
 _FIRST_THRESHOLD, _LAST_THRESHOLD = 0.2, 0.005  # of the 99th percentile of the mean image
 
 # of L+S, stopped early, which scores as well
-_N_DIRECTIONS, _N_GRADIENTS = 25, 2
+_N_DIRECTIONS, _N_CG_STEPS = 25, 2
 _LOW_RANK_WEIGHT = _SPARSE_WEIGHT = 0.02
 _PENALTY = PENALTY * _LOW_RANK_WEIGHT
 
@@ -82,9 +82,11 @@ def fill_gaps(
         axes: Which axes of ``kspace`` are k-space, the others being image space already.
 
     Raises:
-        ValueError: If ``input_fill`` is unknown.
+        ValueError: If ``input_fill`` is unknown, or ``sens`` has other coils or another size.
     """
     check_fill(input_fill)
+    if sens is not None and sens.shape[-3:] != kspace.shape[1:]:
+        raise ValueError(f"expected maps of the coils of kspace, got {kspace.shape=} {sens.shape=}")
     if input_fill == "zero":
         return kspace
     if input_fill == "sparse":
@@ -92,7 +94,7 @@ def fill_gaps(
     if input_fill == "low_rank":
         if sens is not None and centred:
             sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
-        return low_rank_in_time(kspace, mask, sens, axes)
+        return _low_rank_in_time(kspace, mask, sens, axes)
     gaps = mask[:, None] == 0
     if input_fill == "average":
         count = np.maximum(mask.sum(axis=0), 1)
@@ -145,7 +147,7 @@ def sparse_in_time(
     return filled
 
 
-def low_rank_in_time(
+def _low_rank_in_time(
     kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t #h #w"],
     sens: Complex64[np.ndarray, "*t n h w"] | None = None,
@@ -197,14 +199,16 @@ def _low_rank_plus_sparse(
     measured = to_image(kspace)
     sparse_threshold = np.float32(_SPARSE_WEIGHT / _PENALTY * np.abs(measured).max())
     half = np.float32(_PENALTY / 2)
-    weight = 1 / (sampled + half)
 
-    def closest(wanted: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """The image x of least ``||E x - y||^2 + half ||x - wanted||^2``; a guess if coils mix."""
+    def closest(wanted: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """The image x of least ``||E x - y||^2 + half ||x - wanted||^2``.
+
+        Exact without maps; with them some steps of conjugate gradients from ``start``.
+        """
         if sens is None:
-            return to_image(weight * (kspace + half * to_kspace(wanted)))
+            return to_image((kspace + half * to_kspace(wanted)) / (sampled + half))
         return _conjugate_gradients(
-            lambda x: to_image(sampled * to_kspace(x)) + half * x, measured + half * wanted, image
+            lambda x: to_image(sampled * to_kspace(x)) + half * x, measured + half * wanted, start
         )
 
     low_rank = np.repeat(image.mean(axis=0, keepdims=True), len(image), axis=0)
@@ -228,13 +232,13 @@ def _conjugate_gradients(
     rhs: Complex64[np.ndarray, "*d"],
     start: Complex64[np.ndarray, "*d"],
 ) -> Complex64[np.ndarray, "*d"]:
-    """A few steps towards the solution of ``A x = b``; the next direction goes on from there."""
+    """A few steps from ``start`` towards the solution of ``A x = b``."""
 
     def product(flat: np.ndarray) -> np.ndarray:
         return operator(flat.reshape(rhs.shape)).ravel()
 
-    matrix = LinearOperator((rhs.size, rhs.size), product, dtype=rhs.dtype)
-    found, _ = cg(matrix, rhs.ravel(), start.ravel(), maxiter=_N_GRADIENTS)
+    matrix = LinearOperator((rhs.size, rhs.size), matvec=product, dtype=rhs.dtype)
+    found, _ = cg(matrix, rhs.ravel(), start.ravel(), maxiter=_N_CG_STEPS)
     return found.reshape(rhs.shape)
 
 

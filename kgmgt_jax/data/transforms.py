@@ -125,7 +125,7 @@ def triplets(
     """Undersamples a cine retrospectively and gathers target frames with their neighbours.
 
     With coil images x, sensitivities S and the mask M of each frame, the measured k-space is
-    ``y = M F x``, an input image ``sum_n conj(S_n) F^H fill(y)_n`` and the reference
+    ``y = M F x``, an input image ``sum_n conj(S_n) F^H fill(y, S)_n`` and the reference
     ``sum_n conj(S_n) x_n``. All are divided by one scale, `intensity_scale` of the inputs of the
     whole cine.
 

@@ -51,8 +51,9 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         - ``kspace``: complex64 (t n h w), centred, orthonormal; zero where not measured;
         - ``mask``: float32 (t h w), 1 where measured;
         - ``sens``: complex64 (n h w), for several coils;
-        - ``filled``: for a network whose ``input_fill`` is not ``"zero"``, what
-          ``data.filling.fill_gaps`` makes of ``kspace`` and ``sens``.
+        - ``filled``: for a network whose ``input_fill`` is not ``"zero"``, what it is given:
+          ``data.filling.fill_gaps(kspace, mask, method.input_fill, sens=sens,
+          circular=method.circular)``.
     """
 
     def reconstruct(

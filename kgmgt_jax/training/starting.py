@@ -24,7 +24,8 @@ def started_from(
 
     Optimisers, critic and step stay as at the beginning of a run, so that a warm-up of the learning
     rate is due. If the denoiser of this run has another number of iterations, the strengths of
-    their data consistency are interpolated; the denoiser itself is the same in all iterations.
+    their data consistency are interpolated, the first kept and of two or more the last; the
+    denoiser itself is the same in all iterations.
 
     Args:
         checkpoint: a training workdir (its best checkpoint is taken, else its last), one
@@ -36,9 +37,9 @@ def started_from(
     Raises:
         CheckpointError: if it cannot be read, or its arrays are not those of the network.
     """
-    _, weights = load_weights(checkpoint)
-    if fixed_masks:
-        weights = load_item(checkpoint, FIXED_WEIGHTS) or weights
+    weights = load_item(checkpoint, FIXED_WEIGHTS) if fixed_masks else None
+    if weights is None:
+        _, weights = load_weights(checkpoint)
     wanted = state.generator.variables
     weights = _with_as_many_iterations(weights, wanted)
     other = differing_arrays(weights, wanted)
@@ -60,12 +61,13 @@ def started_from(
 
 def _with_as_many_iterations(weights: Any, wanted: Any) -> Any:
     """``weights`` with a strength for each iteration that the arrays ``wanted`` have."""
-    sizes = {path: np.size(like) for path, like in jax.tree.leaves_with_path(wanted)}
+    shapes = {path: np.shape(like) for path, like in jax.tree.leaves_with_path(wanted)}
 
     def fit(path: tuple, value: np.ndarray) -> np.ndarray:
-        if path[-1].key not in _STRENGTHS or np.ndim(value) != 1 or path not in sizes:
+        shape = shapes.get(path, ())
+        if path[-1].key not in _STRENGTHS or not len(shape) == value.ndim == 1:
             return value
-        places = np.linspace(0, len(value) - 1, sizes[path])
+        places = np.linspace(0, len(value) - 1, *shape)
         return np.interp(places, np.arange(len(value)), value)
 
     return jax.tree.map_with_path(fit, weights)

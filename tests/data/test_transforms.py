@@ -225,11 +225,12 @@ def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):
         np.testing.assert_allclose(fast[name], array, atol=1e-5)
 
 
-def test_maps_of_each_frame_follow_their_frames():
+@pytest.mark.parametrize("input_fill", ["zero", "low_rank"])
+def test_maps_of_each_frame_follow_their_frames(input_fill):
     images, mask = _random(4, 3, 6, 5), _cine()[1]
     sens = np.stack([np.roll(_sens(3, 6, 5), i, axis=-1) for i in range(4)])
-    fast = triplet_of_images(images, mask, sens, (3, 0, 1))
-    slow = triplet(fft2c(images), mask, sens, 0)
+    fast = triplet_of_images(images, mask, sens, (3, 0, 1), input_fill=input_fill)
+    slow = triplet(fft2c(images), mask, sens, 0, input_fill=input_fill)
     for name, array in slow.items():
         np.testing.assert_allclose(fast[name], array, atol=1e-5)
 

@@ -20,6 +20,7 @@ from kgmgt_jax.training import loop
 from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights, save_weights
 from kgmgt_jax.training.loop import train
 from kgmgt_jax.training.watch import load_batch
+from kgmgt_jax.training.weights import FIXED_WEIGHTS
 from kgmgt_jax.training.writer import Writer
 from tests.training.stub import TwoConvolutions, compiled_once, loop_config, stub
 
@@ -81,6 +82,28 @@ def equal(a, b):
     return all(
         np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("mask_kinds", "fixed"),
+    [
+        (("variable_density",), False),
+        (("uniform", "variable_density"), False),
+        (("uniform", "variable_density_fixed"), True),
+    ],
+)
+def test_a_run_on_fixed_masks_starts_from_the_weights_for_those(
+    data, runs, tmp_path, mask_kinds, fixed
+):
+    config = make_config(data)
+    config.data.mask_kinds = mask_kinds
+    config.train.start_from = str(tmp_path / "weights")
+    weights = jax.device_get(runs.whole.eval_variables)
+    others = jax.tree.map(lambda array: array + 1, weights)
+    save_weights(config.train.start_from, {"model": {}}, weights, **{FIXED_WEIGHTS: others})
+    train(config, tmp_path / "run", stop_after=1)
+    started = load_weights(tmp_path / "run" / "checkpoints" / "0")[1]
+    jax.tree.map(np.testing.assert_array_equal, started, others if fixed else weights)
 
 
 def test_a_run_starts_from_the_weights_of_another(data, runs, tmp_path):

@@ -50,19 +50,32 @@ def test_a_run_on_fixed_masks_begins_with_the_weights_for_those(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, state.generator.params, wanted["params"])
 
 
-def _with_strengths(state, strengths):
+def _with_strengths(state, name, strengths):
     """The state with a denoiser that has these strengths of data consistency."""
-    part = {"denoiser": {"log_noise_weight": jax.numpy.float32(strengths)}}
+    part = {"denoiser": {name: jax.numpy.float32(strengths)}}
     params = state.generator.params | {"learner_net": part}
     return state.replace(generator=state.generator.replace(params=params), ema_params=params)
 
 
-def test_more_iterations_begin_with_strengths_between_those_there_are(tmp_path):
-    path = _saved(tmp_path / "three", _with_strengths(_state(1), [1, 3, 2]).eval_variables)
-    state = started_from(path, _with_strengths(_state(0), [0] * 5))
+@pytest.mark.parametrize("name", ["log_noise_weight", "step"])
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [
+        ([1, 3, 2], [1, 2, 3, 2.5, 2]),
+        ([1, 3, 2], [1, 3, 2]),
+        ([1, 3, 2], [1, 2]),
+        ([1, 3, 2], [1]),
+        ([4], [4, 4]),
+    ],
+)
+def test_other_iterations_begin_with_strengths_between_those_there_are(
+    tmp_path, name, there, wanted
+):
+    path = _saved(tmp_path / "weights", _with_strengths(_state(1), name, there).eval_variables)
+    state = started_from(path, _with_strengths(_state(0), name, [0] * len(wanted)))
     for params in (state.generator.params, state.ema_params):
-        got = params["learner_net"]["denoiser"]["log_noise_weight"]
-        np.testing.assert_array_equal(got, [1, 2, 3, 2.5, 2])
+        got = params["learner_net"]["denoiser"][name]
+        np.testing.assert_array_equal(got, wanted)
         assert got.dtype == np.float32
 
 
