@@ -237,7 +237,8 @@ def _conjugate_gradients(
     def product(flat: np.ndarray) -> np.ndarray:
         return operator(flat.reshape(rhs.shape)).ravel()
 
-    matrix = LinearOperator((rhs.size, rhs.size), matvec=product, dtype=rhs.dtype)
+    shape = (rhs.size, rhs.size)
+    matrix = LinearOperator(shape, product, dtype=rhs.dtype)  # pyright: ignore[reportCallIssue]
     found, _ = cg(matrix, rhs.ravel(), start.ravel(), maxiter=_N_CG_STEPS)
     return found.reshape(rhs.shape)
 
