@@ -10,8 +10,8 @@ frames, or ``kt``, new ones in each. The weights of the classical methods are th
 on a few cines of ``--tune``, for either kind of mask.
 
 Other data of the same cines: ``--coils=5``, with maps from the central lines; ``--size=128,128``,
-the middle of the images; ``--frames=30``, interpolated in time by zeros in temporal frequency.
-``--cines=2`` scores so many cines of each group. The cines to tune on change likewise.
+at most so many rows and columns in the middle; ``--frames=30``, interpolated by zeros in temporal
+frequency. ``--cines=2`` scores so many cines of each group. The cines to tune on change likewise.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--accelerations", default="6,10", help="separated by commas")
     parser.add_argument("--figures", type=Path, help="folder for pictures of the worst cines")
     parser.add_argument("--coils", type=int, default=1, help="simulated coils")
-    parser.add_argument("--size", default="", help="rows,columns in the middle; else all")
+    parser.add_argument("--size", default="", help="rows,columns at most, in the middle")
     parser.add_argument("--frames", type=int, default=0, help="frames of each cine; else its own")
     parser.add_argument("--cines", type=int, default=0, help="cines of each group to score; or all")
     arguments = parser.parse_args()
@@ -193,7 +193,7 @@ def _changed(
             for cine in _spread(cines, n_cines or len(cines)):
                 images = np.asarray(old[cine])
                 if size:
-                    images = _middle(images, size, f"{path}: {cine}")
+                    images = _middle(images, size)
                 if n_frames:
                     course = scipy.signal.resample(images.astype(np.float32), n_frames, axis=0)
                     images = np.maximum(np.asarray(course), 0)
@@ -212,12 +212,12 @@ def _cines_by_group(file: h5py.File) -> dict[str, list[str]]:
     return groups
 
 
-def _middle(images: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
-    _, h, w = images.shape
-    if size[0] > h or size[1] > w:
-        raise SystemExit(f"{name}: expected images of at least {size}, got {(h, w)}")
-    top, left = h // 2 - size[0] // 2, w // 2 - size[1] // 2
-    return images[:, top : top + size[0], left : left + size[1]]
+def _middle(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    for axis, wanted in zip((1, 2), size, strict=True):
+        n = images.shape[axis]
+        start = n // 2 - min(wanted, n) // 2
+        images = np.take(images, range(start, start + min(wanted, n)), axis)
+    return images
 
 
 def _spread(items: Sequence, n: int) -> list:

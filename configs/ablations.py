@@ -5,7 +5,7 @@
 
 Rows: full, no_knowledge, no_square, no_rect, global, no_consistency, no_alignment; each is
 `:base` of configs/kgmgt.py but for what it is named after, or what stands behind it: with `:tiny`
-(`no_rect:tiny`) its tiny variant, with `:kt` or `:fixed` that of configs/pretrained.py.
+(`no_rect:tiny`) its tiny variant, with `:kt_first` or `:fixed_first` that of configs/pretrained.py.
 `python benchmarks/ablations.py` trains all of them on phantoms.
 """
 
@@ -24,15 +24,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "no_consistency": {"consistency": "none", "solver": "gradient"},
     "no_alignment": {"alignment": False},
 }
+_PRETRAINED = ("kt_first", "fixed_first")
 
 
 def get_config(variant: str = "full") -> ConfigDict:
     """The configuration of a row; every field can be overridden on the command line."""
     row, _, size = (variant or "full").partition(":")
-    if row not in ROWS or size not in ("", "base", "tiny", "kt", "fixed"):
-        expected = f"{', '.join(ROWS)}, or one with :base, :tiny, :kt or :fixed"
+    if row not in ROWS or size not in ("", "base", "tiny", *_PRETRAINED):
+        expected = f"{', '.join(ROWS)}, or one with :base, :tiny, :{' or :'.join(_PRETRAINED)}"
         raise ValueError(f"variants are {expected}, got {variant!r}")
-    parent = pretrained if size in ("kt", "fixed") else kgmgt
+    parent = pretrained if size in _PRETRAINED else kgmgt
     config: Any = parent.get_config(size)
     config.model.update(ROWS[row])
     return config

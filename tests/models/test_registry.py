@@ -93,7 +93,7 @@ def test_unknown_variants_are_refused():
 
 
 @pytest.mark.parametrize("row", ablations.ROWS)
-@pytest.mark.parametrize("size", ["", ":tiny", ":fixed"])
+@pytest.mark.parametrize("size", ["", ":tiny", ":fixed_first"])
 def test_an_ablation_differs_in_its_fields_and_can_be_built(row, size):
     config, full = ablations.get_config(row + size), ablations.get_config("full" + size)
     check_config(config)

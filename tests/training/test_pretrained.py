@@ -15,6 +15,7 @@ from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.mri.sampling import make_mask
 from kgmgt_jax.training import weights
+from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.weights import (
     FIXED_WEIGHTS,
     CheckpointError,
@@ -44,6 +45,20 @@ def test_they_are_of_the_network_that_their_configuration_makes(kind):
     initial = jax.eval_shape(model.init, key, frame, frame, frame, measurement)
     shapes = (jax.tree.map(lambda a: a.shape, tree) for tree in (variables, dict(initial)))
     assert next(shapes) == next(shapes)
+
+
+@pytest.mark.parametrize("kind", ["kt", "fixed"])
+def test_what_comes_before_and_beside_them_can_be_built(kind):
+    final, first, modl = (get_config(kind + part) for part in ("", "_first", "_modl"))
+    for config in (final, first, modl):
+        check_config(config)
+        assert config.data.to_dict() == final.data.to_dict()
+    assert modl.train.n_steps == first.train.n_steps + final.train.n_steps
+
+
+def test_unknown_variants_are_refused():
+    with pytest.raises(ValueError, match=r"variants are kt and fixed.*'kt_second'"):
+        get_config("kt_second")
 
 
 def test_they_are_small():
