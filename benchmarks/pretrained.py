@@ -60,14 +60,19 @@ def main() -> None:
     parser.add_argument("--tune", required=True, help="other cines, to choose weights on")
     parser.add_argument("--tuning_cines", type=int, default=3, help="how many of them")
     parser.add_argument("--checkpoint", default="pretrained", help="weights to score")
-    parser.add_argument("--compare", default="", help="others, NAME=CHECKPOINT,NAME=CHECKPOINT")
-    parser.add_argument("--methods", default="", help=f"separated by commas; else all but {ALONE}")
+    parser.add_argument(
+        "--compare", type=_checkpoints, default="", help="others, NAME=CHECKPOINT,NAME=CHECKPOINT"
+    )
+    methods = f"separated by commas; else all but {ALONE}"
+    parser.add_argument("--methods", type=_words, default="", help=methods)
     parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
-    parser.add_argument("--masks", default=",".join(MASK_KINDS), help="separated by commas")
+    parser.add_argument(
+        "--masks", type=_words, default=",".join(MASK_KINDS), help="separated by commas"
+    )
     parser.add_argument("--accelerations", default="6,10", help="separated by commas")
     parser.add_argument("--figures", type=Path, help="folder for pictures of the worst cines")
     parser.add_argument("--coils", type=int, default=1, help="simulated coils")
-    parser.add_argument("--size", default="", help="rows,columns at most, in the middle")
+    parser.add_argument("--size", type=_size, help="rows,columns at most, in the middle")
     parser.add_argument("--frames", type=int, default=0, help="frames of each cine; else its own")
     parser.add_argument("--cines", type=int, default=0, help="cines of each group to score; or all")
     arguments = parser.parse_args()
@@ -76,26 +81,34 @@ def main() -> None:
         _run(arguments, Path(folder))
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.split(",")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"expected ROWS,COLUMNS, got {text!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def _checkpoints(text: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in _words(text)]
+    found = {name: path for name, equals, path in pairs if equals}
+    own = _own_methods({NETWORK: ""}).keys()
+    if len(found) != len(pairs) or own & found:
+        expected = f"NAME=CHECKPOINT with names other than {', '.join(own)}"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return found
+
+
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Lists of names to tuples and dictionaries; ends with a message where they are not known."""
-
-    def words(text: str) -> tuple[str, ...]:
-        return tuple(word for word in text.split(",") if word)
-
-    size, others = words(arguments.size), words(arguments.compare)
-    if len(size) not in (0, 2) or not all(side.isdigit() and int(side) for side in size):
-        parser.error(f"--size: expected ROWS,COLUMNS, got {arguments.size!r}")
-    arguments.size = tuple(map(int, size)) or None
-    own = (ALONE, NETWORK, "zero_filled", "input")
-    arguments.compare = dict(other.split("=", 1) for other in others if "=" in other)
-    if len(arguments.compare) != len(others) or set(own) & set(arguments.compare):
-        parser.error(f"--compare: expected NAME=CHECKPOINT, other than {own}, got {others}")
-    arguments.masks, arguments.methods = words(arguments.masks), words(arguments.methods)
-    known = {*own, *arguments.compare, *CLASSICAL["kt"]}
-    for given, expected in ((arguments.masks, MASK_KINDS), (arguments.methods, known)):
-        unknown = set(given) - set(expected)
+    """Ends with a message if a mask or a method is not known."""
+    methods = {*_own_methods({NETWORK: ""} | arguments.compare), *CLASSICAL["kt"]}
+    for given, known in ((arguments.masks, MASK_KINDS), (arguments.methods, methods)):
+        unknown = sorted(set(given) - set(known))
         if unknown:
-            parser.error(f"expected among {', '.join(sorted(expected))}, got {sorted(unknown)}")
+            parser.error(f"expected among {', '.join(sorted(known))}, got {', '.join(unknown)}")
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
@@ -193,7 +206,8 @@ def _changed(
             for cine in _spread(cines, n_cines or len(cines)):
                 images = np.asarray(old[cine])
                 if size:
-                    images = _middle(images, size)
+                    rows, columns = map(_middle, images.shape[1:], size)
+                    images = images[:, rows, columns]
                 if n_frames:
                     course = scipy.signal.resample(images.astype(np.float32), n_frames, axis=0)
                     images = np.maximum(np.asarray(course), 0)
@@ -212,12 +226,11 @@ def _cines_by_group(file: h5py.File) -> dict[str, list[str]]:
     return groups
 
 
-def _middle(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    for axis, wanted in zip((1, 2), size, strict=True):
-        n = images.shape[axis]
-        start = n // 2 - min(wanted, n) // 2
-        images = np.take(images, range(start, start + min(wanted, n)), axis)
-    return images
+def _middle(n: int, wanted: int) -> slice:
+    """At most so many of n pixels, about the centre."""
+    kept = min(n, wanted)
+    start = n // 2 - kept // 2
+    return slice(start, start + kept)
 
 
 def _spread(items: Sequence, n: int) -> list:
@@ -279,10 +292,7 @@ def _tuning_cases(source: SliceSource, kind: str, n_cines: int) -> list[Retrospe
 
 
 def _narrow(case: RetrospectiveCase) -> RetrospectiveCase:
-    width = case.mask.shape[-1]
-    n_columns = min(TUNING_COLUMNS, width)
-    start = width // 2 - n_columns // 2
-    columns = slice(start, start + n_columns)
+    columns = _middle(case.mask.shape[-1], TUNING_COLUMNS)
     sens = None if case.sens is None else case.sens[..., columns]
     kspace = fft2c(ifft2c(case.kspace)[..., columns])
     return case._replace(kspace=kspace, mask=case.mask[..., columns], sens=sens)

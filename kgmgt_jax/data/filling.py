@@ -182,23 +182,23 @@ def _low_rank_plus_sparse(
     axes: Sequence[int],
 ) -> Complex64[np.ndarray, "t n h w"]:
     """K-space of L + S; variables as in ``kgmgt_jax.classical``."""
-    maps = np.ones((1, 1, 1), np.complex64) if sens is None else sens
-    conjugate, sampled = np.conj(maps), mask[:, None]
+    sampled = mask[:, None]
+    conjugate = None if sens is None else np.conj(sens)
 
     def to_kspace(image: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            scipy.fft.fftn(maps * image[:, None], axes=axes, norm="ortho", overwrite_x=True)
-        )
+        coil_images = image[:, None] if sens is None else sens * image[:, None]
+        return np.asarray(scipy.fft.fftn(coil_images, axes=axes, norm="ortho"))
 
     def to_image(kspace: np.ndarray) -> np.ndarray:
         coil_images = np.asarray(scipy.fft.ifftn(kspace, axes=axes, norm="ortho"))
-        return (conjugate * coil_images).sum(axis=1)
+        return coil_images[:, 0] if conjugate is None else (conjugate * coil_images).sum(axis=1)
 
     image = to_image(fill_gaps(kspace, mask, "average"))
     low_rank_threshold = _LOW_RANK_WEIGHT / _PENALTY * _singular_values(image)[0][-1]
     measured = to_image(kspace)
     sparse_threshold = np.float32(_SPARSE_WEIGHT / _PENALTY * np.abs(measured).max())
     half = np.float32(_PENALTY / 2)
+    weight = 1 / (sampled + half)
 
     def closest(wanted: np.ndarray, start: np.ndarray) -> np.ndarray:
         """The image x of least ``||E x - y||^2 + half ||x - wanted||^2``.
@@ -206,7 +206,7 @@ def _low_rank_plus_sparse(
         Exact without maps; with them some steps of conjugate gradients from ``start``.
         """
         if sens is None:
-            return to_image((kspace + half * to_kspace(wanted)) / (sampled + half))
+            return to_image(weight * (kspace + half * to_kspace(wanted)))
         return _conjugate_gradients(
             lambda x: to_image(sampled * to_kspace(x)) + half * x, measured + half * wanted, start
         )
