@@ -9,7 +9,7 @@ lines and a variable density at the true acceleration named: ``fixed``, the same
 frames, or ``kt``, new ones in each. The weights of the classical methods are those that score best
 on a few cines of ``--tune``, for either kind of mask.
 
-Other data of the same cines: ``--coils=5``, with maps from the central lines; ``--size=128,128``,
+Other data of the same cines: ``--coils=5``, with maps from the measured lines; ``--size=128,128``,
 at most so many rows and columns in the middle; ``--frames=30``, interpolated by zeros in temporal
 frequency. ``--cines=2`` scores so many cines of each group. The cines to tune on change likewise.
 """

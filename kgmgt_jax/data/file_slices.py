@@ -81,6 +81,10 @@ class FileSlices:
         """Sensitivities of a slice, for each frame if they change; ``None`` for a single coil."""
         return self._load_cached(number)[1]
 
+    def sens_method(self, number: int) -> str | None:
+        """How they were estimated; ``None`` if the file has its own, or a single coil."""
+        return self._load_cached(number)[2]
+
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name != "_load_cached"}
 
@@ -88,13 +92,15 @@ class FileSlices:
         vars(self).update(state)  # a worker process starts with an empty cache
         self._load_cached = functools.lru_cache(self._cache_size)(self._load)
 
-    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray | None, str | None]:
         file, z = self._places[number]
         case = file[z]
         rows = case.shape[-2]
         cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)
         acs = min(rows, round(self._acs * rows / cropped))
-        return ifft2c(case.kspace), calibrate(case, acs, self._sens, self._sens_cache)
+        sens = calibrate(case, acs, self._sens, self._sens_cache)
+        estimated = case.n_coils > 1 and case.sens is None
+        return ifft2c(case.kspace), sens, self._sens if estimated else None
 
 
 def reference_slices(

@@ -62,3 +62,7 @@ class SliceSource(Protocol):
     def sens(self, number: int) -> Complex64[np.ndarray, "*t n h w"] | None:
         """Sensitivities of a slice, for each frame if they change; ``None`` for a single coil."""
         ...
+
+    def sens_method(self, number: int) -> str | None:
+        """How they were estimated (see `estimate_sens`); ``None`` if they were not."""
+        ...

@@ -8,10 +8,17 @@ import numpy as np
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.mask_sampler import MaskSampler
+from kgmgt_jax.data.sens_cache import cached_sens
 from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.transforms import fft2c, triplets
 
-__all__ = ["RetrospectiveCase", "case_mask", "validation_batches", "validation_cases"]
+__all__ = [
+    "RetrospectiveCase",
+    "case_mask",
+    "case_sens",
+    "validation_batches",
+    "validation_cases",
+]
 
 
 class RetrospectiveCase(NamedTuple):
@@ -45,13 +52,40 @@ def case_mask(
     return masks.draw(np.random.default_rng([seed, zlib.crc32(name.encode())]), shape)
 
 
+def case_sens(
+    source: SliceSource,
+    number: int,
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t h w"],
+) -> Complex64[np.ndarray, "*t n h w"] | None:
+    """The sensitivities that a scan with this mask would have.
+
+    Those of the file, if it has its own. Otherwise they are estimated from what the mask measures
+    in any frame, which is many more lines than the central ones where masks vary in time.
+
+    Args:
+        source: Fully sampled slices.
+        number: Which of them.
+        kspace: All its samples.
+        mask: Those that count as measured.
+
+    Returns:
+        The maps; ``None`` for a single coil.
+
+    Raises:
+        ValueError: If the mask measures too few lines around the centre; see `calibration_block`.
+    """
+    method = source.sens_method(number)
+    return cached_sens(kspace, mask, method=method) if method else source.sens(number)
+
+
 def validation_cases(
     source: SliceSource, *, mask_kind: str, acceleration: float, acs: int, seed: int = 0
 ) -> Iterator[RetrospectiveCase]:
     """Every slice of a source, in order, with a fixed mask for each.
 
     A slice's mask depends on ``seed``, its name and its shape only, so adding or removing others
-    changes nothing.
+    changes nothing. Sensitivities are those of `case_sens`.
 
     Args:
         source: Fully sampled slices.
@@ -72,7 +106,7 @@ def validation_cases(
             t, _, h, w = info.shape
             mask = case_mask(masks, info.name, (t, h, w), seed)
             kspace = fft2c(source.images(number, range(t)))
-            sens = source.sens(number)
+            sens = case_sens(source, number, kspace, mask)
             yield RetrospectiveCase(kspace, mask, sens, info.name, info.simulated)
 
     return cases()

@@ -34,7 +34,7 @@ from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.transforms import coil_combine, fft2c
-from kgmgt_jax.data.validation import case_mask
+from kgmgt_jax.data.validation import case_mask, case_sens
 from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
 from kgmgt_jax.evaluation.sampling import Sampling
 from kgmgt_jax.mri.coils import estimate_sens
@@ -73,7 +73,8 @@ class EvaluationCase:
         kspace: measured k-space, zero elsewhere.
         mask: 1 where measured.
         sens: sensitivities; ``None`` for a single coil.
-        reference: fully sampled magnitudes; ``None`` where there are none.
+        reference: magnitudes of the fully sampled slice, its coils combined by ``sens``; ``None``
+            where there are none.
         sampling: how it was undersampled, with its own true acceleration.
         condition: which of those asked for; ``None`` for a file undersampled as it came.
         simulation: how the k-space was simulated; empty for measured k-space.
@@ -156,17 +157,18 @@ class EvaluationSet:
         if self._source is None:
             return
         t, _, h, w = info.shape
-        images, sens = self._source.images(number, range(t)), self._source.sens(number)
-        kspace, reference = fft2c(images), np.abs(coil_combine(images, sens))
+        images = self._source.images(number, range(t))
+        kspace = fft2c(images)
         for condition in conditions:
             mask = case_mask(condition.masks, info.name, (t, h, w), seed)
+            sens = case_sens(self._source, number, kspace, mask)
             true = mask.size / float(mask.sum())
             yield EvaluationCase(
                 name=name,
                 kspace=kspace * mask[:, None],
                 mask=mask,
                 sens=sens,
-                reference=reference,
+                reference=np.abs(coil_combine(images, sens)),
                 sampling=Sampling(condition.mask_kind, true, condition.acceleration, condition.acs),
                 condition=condition,
                 simulation=info.simulation,
@@ -208,7 +210,7 @@ def open_evaluation(
     Args:
         path: files of any known format, a folder of them, or a prepared set, of which the split
             ``test`` is taken.
-        acs: central lines of the masks to come, from which coil maps are estimated.
+        acs: central lines of the masks to come.
         sens: how they are; see `estimate_sens`.
         simulation: how k-space is made of magnitude images; its defaults if left out.
 
@@ -249,7 +251,7 @@ def open_evaluation(
 
 
 def missing_sens(case: CineCase, method: str) -> Sens:
-    """Coil maps of an undersampled slice: its own, else from the lines that all frames measured.
+    """Coil maps of an undersampled slice: its own, else from all that its frames measured.
 
     Args:
         case: undersampled k-space.

@@ -15,7 +15,7 @@ from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import coil_combine, fft2c
-from kgmgt_jax.data.validation import case_mask
+from kgmgt_jax.data.validation import case_mask, case_sens
 from kgmgt_jax.evaluation.cases import Condition
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.types import Array
@@ -73,11 +73,18 @@ def _cases(
 ) -> list[Case]:
     info = source.slices[number]
     t, _, h, w = info.shape
-    images, sens = source.images(number, range(t)), source.sens(number)
-    reference, kspace = np.abs(coil_combine(images, sens)), jnp.asarray(fft2c(images))
-    maps = None if sens is None else jnp.asarray(sens)
-    masks = [jnp.asarray(case_mask(c.masks, info.name, (t, h, w), seed)) for c in conditions]
-    return [(reference, kspace, mask, maps) for mask in masks]
+    images = source.images(number, range(t))
+    kspace = fft2c(images)
+    samples = jnp.asarray(kspace)
+
+    def undersampled(condition: Condition) -> Case:
+        mask = case_mask(condition.masks, info.name, (t, h, w), seed)
+        sens = case_sens(source, number, kspace, mask)
+        reference = np.abs(coil_combine(images, sens))
+        maps = None if sens is None else jnp.asarray(sens)
+        return reference, samples, jnp.asarray(mask), maps
+
+    return list(map(undersampled, conditions))
 
 
 def _mean_psnr(reference: Array | np.ndarray, image: Array) -> float:

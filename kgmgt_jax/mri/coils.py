@@ -228,12 +228,16 @@ def sens_options(method: str, options: dict[str, float]) -> dict[str, Any]:
 
 
 def _central_block(measured: Bool[np.ndarray, "h w"], acs: int | None) -> tuple[slice, slice]:
-    """Rows and columns of the largest gapless rectangle at the centre, of at most ``acs`` lines."""
+    """Rows and columns of the largest gapless rectangle at the centre, of at most ``acs`` lines.
+
+    Of those too narrow to calibrate on, such as a single spoke, none counts.
+    """
     row_rank, column_rank = (centre_rank(size) for size in measured.shape)
     outward = measured[np.argsort(row_rank)][:, np.argsort(column_rank)]
     run = np.cumprod(outward, axis=1).sum(axis=1)  # gapless samples of each line
     width = np.minimum.accumulate(run)[:acs]
-    area = width * np.arange(1, width.size + 1)
+    wide = width >= min(MIN_CALIBRATION_LINES, measured.shape[1])
+    area = wide * width * np.arange(1, width.size + 1)
     n_lines = int(np.argmax(area)) + 1 if area.any() else 0
     if n_lines < MIN_CALIBRATION_LINES:
         raise ValueError(

@@ -9,6 +9,8 @@ from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.data.validation import validation_batches, validation_cases
+from kgmgt_jax.mri.coils import estimate_sens
+from tests.data.formats import writers
 from tests.data.small_files import same, take, write_file
 
 SETTINGS = {"mask_kind": "variable_density", "acceleration": 3.0, "acs": 4}
@@ -64,6 +66,23 @@ def test_cases_carry_everything_measured(files):
     case = next(validation_cases(FileSlices(files, acs=4), **SETTINGS))
     np.testing.assert_allclose(case.kspace, read_file(files[0])[0].kspace, atol=1e-5)
     assert case.name == "P001/cine_sax/slice0" and case.sens is None
+
+
+@pytest.mark.parametrize("kind", ["kt_uniform", "uniform"])
+def test_several_coils_are_calibrated_on_what_the_mask_measures(tmp_path, kind):
+    source = FileSlices([write_file(tmp_path, "P001", (6, 1, 3, 16, 12))], acs=4)
+    case = next(validation_cases(source, **SETTINGS | {"mask_kind": kind}))
+    measured = case.kspace * case.mask[:, None]
+    np.testing.assert_array_equal(case.sens, estimate_sens(measured, case.mask))
+    of_central_lines = np.allclose(case.sens, source.sens(0), atol=0.01)
+    assert of_central_lines == (kind == "uniform")
+
+
+def test_maps_of_the_file_are_kept(tmp_path):
+    np.save(tmp_path / "kspace.npy", writers.kspace((4, 3, 16, 12)))
+    np.save(tmp_path / "sens.npy", writers.kspace((3, 16, 12), "sens"))
+    case = next(validation_cases(FileSlices([tmp_path / "kspace.npy"], acs=4), **SETTINGS))
+    np.testing.assert_array_equal(case.sens, writers.kspace((3, 16, 12), "sens"))
 
 
 def test_bad_settings_are_refused_at_once_and_not_at_the_first_batch(files):

@@ -6,8 +6,10 @@ import pytest
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
+from kgmgt_jax.mri.coils import estimate_sens
 from tests.evaluation.small_set import FULL, SHAPE, write_phantoms
 
 UNIFORM, GAUSSIAN = Condition("uniform", 4.0, 8), Condition("kt_gaussian", 4.0, 8)
@@ -41,6 +43,22 @@ def test_cases_are_those_of_validation(tree):
             ours.kspace, theirs.kspace * theirs.mask[:, None], rtol=0, atol=1e-6
         )
         assert ours.sampling.true_acceleration == theirs.mask.size / theirs.mask.sum()
+
+
+def test_several_coils_are_combined_by_the_maps_of_the_condition(tmp_path):
+    data = open_evaluation(write_phantoms(tmp_path, n_subjects=1, n_coils=3), acs=8)
+    fixed, changing = data.cases([UNIFORM, GAUSSIAN])
+    kspace = next(
+        validation_cases(
+            open_slices(tmp_path, split="test", acs=8), mask_kind="uniform", acceleration=4, acs=8
+        )
+    ).kspace
+    for case in (fixed, changing):
+        np.testing.assert_array_equal(case.sens, estimate_sens(case.kspace, case.mask))
+        np.testing.assert_allclose(
+            case.reference, np.abs(coil_combine(ifft2c(kspace), case.sens)), atol=1e-5
+        )
+    assert not np.allclose(fixed.sens, changing.sens, atol=0.01)
 
 
 def test_every_slice_comes_in_every_condition(tree):

@@ -132,6 +132,12 @@ def test_calibration_block_of_a_square_is_the_square():
     np.testing.assert_array_equal(calibration_kspace(kspace, mask)[0], expected)
 
 
+def test_calibration_block_is_not_a_single_spoke():
+    mask = jnp.zeros((1, 64, 20)).at[0, 29:35, 7:13].set(1.0).at[0, :, 10].set(1.0)
+    kspace = jnp.ones((1, 1, 64, 20), jnp.complex64)
+    assert calibration_block(kspace, mask).shape == (1, 6, 6)
+
+
 def test_calibration_block_is_cut_from_the_calibration_kspace():
     mask = make_mask("uniform", jax.random.key(0), (2, 33, 6), 8, acs=6, offset=0).mask
     kspace = _random(2, 3, 33, 6)

@@ -13,6 +13,7 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.prepared.checksums import verify_checksums
 from kgmgt_jax.data.prepared.layout import FRAMES, SLICES, read_metadata, shard_path
 from kgmgt_jax.data.prepared.memory import keep_freed_memory
+from kgmgt_jax.data.prepared.options import SENS_METHODS
 from kgmgt_jax.data.prepared.records import bytes_array, open_records, parse_example
 from kgmgt_jax.data.slices import SliceInfo
 
@@ -54,6 +55,7 @@ class PreparedSet:
             splits = ", ".join(dict.fromkeys(each["split"] for each in metadata["slices"]))
             raise DataError(self._root, f"a split among {splits}", repr(split))
         self.slices = tuple(_info(each) for each in found)
+        self._origins = tuple(each["sens"] for each in found)
         self._start()
 
     def images(self, number: int, frames: Sequence[int]) -> Complex64[np.ndarray, "f n h w"]:
@@ -85,8 +87,19 @@ class PreparedSet:
         self._check(number, ())
         return self._sens.get(number)
 
+    def sens_method(self, number: int) -> str | None:
+        """How they were estimated; see `SliceSource`.
+
+        Raises:
+            ValueError: If there is no such slice.
+        """
+        self._check(number, ())
+        method = self._origins[number].split(",")[0]  # as in "espirit, 24 lines"
+        return method if method in SENS_METHODS else None
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("_root", "_split", "slices")}
+        kept = ("_root", "_split", "slices", "_origins")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -10,11 +10,13 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import read_file
-from kgmgt_jax.data.prepared import PreparedSet, is_prepared
+from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions, is_prepared
+from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.transforms import ifft2c
 from tests.data.formats import writers
 from tests.data.prepared.conftest import OPTIONS
+from tests.data.small_files import write_file
 
 SPLITS = ("train", "validation", "test")
 
@@ -94,6 +96,16 @@ def test_sensitivities_are_those_of_the_file_and_none_for_one_coil(sets, with_ma
     np.testing.assert_array_equal(opened.sens(number), expected)
     single = next(each for each in sets if each.slices[0].shape[1] == 1)
     assert single.sens(0) is None
+    assert opened.sens_method(number) is None and single.sens_method(0) is None
+
+
+@pytest.mark.parametrize("method", ["adaptive", "espirit"])
+def test_estimated_sensitivities_say_how(tmp_path, method):
+    write_file(tmp_path / "files", "P001", (3, 1, 3, 16, 12))
+    options = PrepareOptions(acs=6, sens=method, split=(1.0,))
+    prepare(tmp_path / "files", tmp_path / "set", options)
+    opened = PreparedSet(tmp_path / "set")
+    assert opened.sens_method(0) == pickle.loads(pickle.dumps(opened)).sens_method(0) == method
 
 
 @pytest.mark.parametrize(
@@ -105,6 +117,8 @@ def test_what_is_not_there_is_refused(sets, number, frames):
     if number:
         with pytest.raises(ValueError, match=r"number must lie in \[0, "):
             sets[0].sens(number)
+        with pytest.raises(ValueError, match=r"number must lie in \[0, "):
+            sets[0].sens_method(number)
 
 
 def test_a_pickled_set_is_small_and_reads_the_same(with_maps):
