@@ -95,7 +95,7 @@ def _base() -> ConfigDict:
             },
             "sens": "espirit",  # coil maps of files without; or "adaptive"
             "sens_cache": "",  # folder that keeps those maps for the next run
-            "input_fill": "zero",  # or another of data/filling.py
+            "input_fill": "zero",  # or another of data/filling
             "circular": True,  # False: real-time cines, whose ends are not neighbours
             "n_buckets": 4,  # most shapes of batches, each of which is compiled
             "worker_count": 0,

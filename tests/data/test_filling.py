@@ -1,11 +1,12 @@
 """Filling gaps from other frames, against cases worked out by hand."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kgmgt_jax.classical import low_rank_plus_sparse
-from kgmgt_jax.data import filling
-from kgmgt_jax.data.filling import fill_gaps, sparse_in_time
+from kgmgt_jax.classical import low_rank_plus_sparse, temporal_tv
+from kgmgt_jax.classical.measurement import average_filled, data_scale
+from kgmgt_jax.data.filling import fill_gaps, low_rank, variation
 from kgmgt_jax.data.transforms import fft2c
 
 _WEIGHTS = {"low_rank_weight": 0.02, "sparse_weight": 0.02}
@@ -111,8 +112,8 @@ def _measured_by_four_coils() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("low_rank_weight", [0.02, 0.002])
 def test_low_rank_with_maps_tends_to_the_classical_minimum(monkeypatch, low_rank_weight):
     kspace, mask, sens = _measured_by_four_coils()
-    monkeypatch.setattr(filling, "_N_DIRECTIONS", 400)
-    monkeypatch.setattr(filling, "_LOW_RANK_WEIGHT", low_rank_weight)
+    monkeypatch.setattr(low_rank, "_N_DIRECTIONS", 400)
+    monkeypatch.setattr(low_rank, "_LOW_RANK_WEIGHT", low_rank_weight)
     filled = fill_gaps(kspace * mask[:, None], mask, "low_rank", sens=sens)
     weights = _WEIGHTS | {"low_rank_weight": low_rank_weight}
     classical = low_rank_plus_sparse(
@@ -133,6 +134,47 @@ def test_maps_tell_of_lines_that_no_frame_measured():
     assert error(sens) < 0.5 * error(None)
 
 
+@pytest.mark.parametrize("with_maps, circular", [(False, True), (False, False), (True, False)])
+@pytest.mark.parametrize("mask_of", ["lines", "samples"])
+def test_blended_lies_between_two_classical_methods(monkeypatch, with_maps, circular, mask_of):
+    """The nearer to temporal TV the more frames measured: 1 / 2, 2 / 3, ... of the way."""
+    kspace, _, sens = _measured_by_four_coils()
+    width = 1 if mask_of == "lines" else 8
+    mask = (np.random.default_rng(1).random((12, 32, width)) < 0.4).astype(np.float32)
+    mask = np.repeat(mask, 8 // width, axis=2)
+    if not with_maps:
+        kspace, sens = kspace[:, :1], None
+    measured = kspace * mask[:, None]
+    for module in (low_rank, variation):
+        monkeypatch.setattr(module, "_N_DIRECTIONS", 400)
+    filled = fill_gaps(measured, mask, "blended", sens=sens, circular=circular)
+    settled = {"tolerance": 0.0, "max_iterations": 400}
+    near = low_rank_plus_sparse(measured, mask, sens, **_WEIGHTS, **settled)
+    mean = average_filled(jnp.asarray(measured), jnp.asarray(mask), sens)
+    unit = np.percentile(np.abs(mean.mean(axis=0)), 99.0) / data_scale(measured, mask)
+    far = temporal_tv(measured, mask, sens, weight=0.005 * unit, circular=circular, **settled)
+    coils = 1 if sens is None else sens
+    near, far = (fft2c(coils * np.asarray(image)[:, None]) for image in (near, far))
+    count = mask.sum(axis=0)
+    want = np.where(mask[:, None] > 0, kspace, (near + count * far) / (1 + count))
+    np.testing.assert_allclose(filled, want, rtol=0, atol=1e-3 * np.abs(want).max())
+    assert np.abs(near - far).max() > 0.015 * np.abs(want).max()
+
+
+def test_blended_knows_a_mask_of_lines():
+    images, mask = _cine_of_few_frequencies()
+    kspace = fft2c(images) * mask[:, None]
+    by_line, by_sample = (fill_gaps(kspace, m, "blended") for m in (mask, np.repeat(mask, 8, 2)))
+    np.testing.assert_allclose(by_line, by_sample, rtol=0, atol=1e-6 * np.abs(kspace).max())
+
+
+def test_blended_is_low_rank_where_all_frames_measured_the_same():
+    kspace, mask, sens = _measured_by_four_coils()
+    measured = kspace * mask[:, None]
+    one, other = (fill_gaps(measured, mask, way, sens=sens) for way in ("low_rank", "blended"))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_maps_of_each_frame_are_those_of_its_coils():
     kspace, mask, sens = _measured_by_four_coils()
     measured = kspace * mask[:, None]
@@ -151,7 +193,7 @@ def test_maps_of_other_coils_are_refused():
         fill_gaps(kspace, mask, "low_rank", sens=sens[:1])
 
 
-@pytest.mark.parametrize("input_fill", ["sparse", "low_rank"])
+@pytest.mark.parametrize("input_fill", ["sparse", "low_rank", "blended"])
 def test_what_was_measured_stays_when_gaps_are_estimated(input_fill):
     images, mask = _cine_of_few_frequencies()
     kspace = images * mask[:, None]
@@ -163,10 +205,10 @@ def test_what_was_measured_stays_when_gaps_are_estimated(input_fill):
 def test_time_says_nothing_of_lines_that_no_frame_measured():
     images, mask = _cine_of_few_frequencies()
     kspace = images * mask[:1, None]
-    np.testing.assert_array_equal(sparse_in_time(kspace, np.repeat(mask[:1], 12, 0)), kspace)
+    np.testing.assert_array_equal(fill_gaps(kspace, np.repeat(mask[:1], 12, 0), "sparse"), kspace)
 
 
-@pytest.mark.parametrize("input_fill", ["sparse", "low_rank"])
+@pytest.mark.parametrize("input_fill", ["sparse", "low_rank", "blended"])
 def test_nothing_stays_nothing(input_fill):
     kspace = np.zeros((3, 1, 8, 4), np.complex64)
     mask = np.eye(3, 8, dtype=np.float32)[:, :, None]
@@ -175,6 +217,6 @@ def test_nothing_stays_nothing(input_fill):
 
 def test_an_unknown_way_is_refused():
     with pytest.raises(
-        ValueError, match="zero, neighbours, average, sparse, low_rank, got 'nearest'"
+        ValueError, match="zero, neighbours, average, sparse, low_rank, blended, got 'nearest'"
     ):
         _filled("nearest", "X")

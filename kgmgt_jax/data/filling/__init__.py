@@ -1,0 +1,27 @@
+"""Filling the gaps of undersampled k-space from other frames, before the network sees it.
+
+A frame's unmeasured samples are zero, or taken from where the cine measured them at another time:
+
+==============  ==================================================================
+``input_fill``  an unmeasured sample is
+==============  ==================================================================
+``zero``        0
+``neighbours``  that of the frame nearest in time that measured it; the mean of two
+                that are equally near
+``average``     the mean of all frames that measured it
+``sparse``      that of a cine with few temporal frequencies; see `sparse_in_time`
+``low_rank``    that of a cine L+S, of low rank plus sparse in temporal frequency;
+                see `low_rank_plus_sparse`
+``blended``     between that and a cine of little variation in time, the nearer to
+                the latter the more frames measured the sample; see `blended`
+==============  ==================================================================
+
+Where no frame measured, it stays 0, except that the last two guess there too; these also use
+``sens``, to which an unmeasured sample is what its coil would have seen. The heart moves between
+frames, so filled samples are a guess: they are the network's input, never what data consistency
+holds the result to.
+"""
+
+from kgmgt_jax.data.filling.ways import INPUT_FILLS, check_fill, fill_gaps, same_in_all_frames
+
+__all__ = ["INPUT_FILLS", "check_fill", "fill_gaps", "same_in_all_frames"]

@@ -1,0 +1,43 @@
+"""Samples of other frames in the place of those that a frame did not measure."""
+
+import numpy as np
+from jaxtyping import Complex64, Float32
+
+__all__ = ["average", "nearest_in_time"]
+
+
+def average(
+    kspace: Complex64[np.ndarray, "t n h w"], mask: Float32[np.ndarray, "t #h #w"]
+) -> Complex64[np.ndarray, "t n h w"]:
+    """The mean of all frames that measured a sample, 0 where none did. Arguments as `fill_gaps`."""
+    count = np.maximum(mask.sum(axis=0), 1)
+    mean = kspace.sum(axis=0) / count[None]
+    return np.where(mask[:, None] > 0, kspace, mean[None])
+
+
+def nearest_in_time(
+    kspace: Complex64[np.ndarray, "t n h w"], mask: Float32[np.ndarray, "t #h #w"], circular: bool
+) -> Complex64[np.ndarray, "t n h w"]:
+    """The sample of the frame nearest in time that measured it, or the mean of two equally near.
+
+    Arguments as `fill_gaps`.
+    """
+    before, after = (frames[:, None] for frames in _nearest(mask, circular))
+    one = np.take_along_axis(kspace, np.broadcast_to(before, kspace.shape), axis=0)
+    other = np.take_along_axis(kspace, np.broadcast_to(after, kspace.shape), axis=0)
+    return np.where(mask[:, None] > 0, kspace, (one + other) / 2)
+
+
+def _nearest(mask: Float32[np.ndarray, "t h w"], circular: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last frame of those nearest in time that measured each sample.
+
+    They are the same frame unless two are equally near.
+    """
+    n_frames = len(mask)
+    distance = np.abs(np.arange(n_frames)[:, None] - np.arange(n_frames)[None, :])
+    if circular:
+        distance = np.minimum(distance, n_frames - distance)
+    never = np.where(mask > 0, 0, n_frames).astype(np.int16)
+    far = distance.astype(np.int16)[:, :, None, None] + never[None]  # t s h w
+    last = n_frames - 1 - np.argmin(far[:, ::-1], axis=1)
+    return np.argmin(far, axis=1), last

@@ -1,0 +1,100 @@
+"""All ways of filling, by name."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Complex64, Float32, Shaped
+
+from kgmgt_jax.data.filling.averages import average, nearest_in_time
+from kgmgt_jax.data.filling.encoding import Encoding
+from kgmgt_jax.data.filling.low_rank import low_rank_plus_sparse
+from kgmgt_jax.data.filling.sparse import sparse_in_time
+from kgmgt_jax.data.filling.variation import little_variation
+
+__all__ = ["INPUT_FILLS", "check_fill", "fill_gaps", "same_in_all_frames"]
+
+INPUT_FILLS = ("zero", "neighbours", "average", "sparse", "low_rank", "blended")
+
+
+def check_fill(input_fill: str) -> None:
+    """Raises ``ValueError`` unless there is a way of filling by that name."""
+    if input_fill not in INPUT_FILLS:
+        raise ValueError(f"input_fill must be one of {', '.join(INPUT_FILLS)}, got {input_fill!r}")
+
+
+def same_in_all_frames(mask: Shaped[np.ndarray, "t h w"]) -> bool:
+    """Whether all frames measured the same samples, so that none can tell of another's gaps."""
+    return bool((mask == mask[:1]).all())
+
+
+def fill_gaps(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
+    input_fill: str,
+    *,
+    sens: Complex64[np.ndarray, "*t n h w"] | None = None,
+    centred: bool = True,
+    circular: bool = True,
+    axes: Sequence[int] = (-2, -1),
+) -> Complex64[np.ndarray, "t n h w"]:
+    """Fills what a frame did not measure from the other frames of the cine.
+
+    Args:
+        kspace: Measured k-space, zero where the mask is.
+        mask: 1 where measured; an axis of length 1 stands for samples that are measured together.
+        input_fill: See the table of this package.
+        sens: Sensitivities of unit sum of squares, one set or one a frame, which ``low_rank`` and
+            ``blended`` use; ``None`` fills each coil by itself, as all others do.
+        centred: Whether ``kspace`` is that of `fft2c`, else the plain DFT of images; it matters
+            where ``sens`` is given.
+        circular: Whether the last frame precedes the first.
+        axes: Which axes of ``kspace`` are k-space, the others being image space already.
+
+    Raises:
+        ValueError: If ``input_fill`` is unknown, or ``sens`` has other coils or another size.
+    """
+    check_fill(input_fill)
+    if sens is not None and sens.shape[-3:] != kspace.shape[1:]:
+        raise ValueError(f"expected maps of the coils of kspace, got {kspace.shape=} {sens.shape=}")
+    if input_fill == "zero":
+        return kspace
+    if input_fill == "average":
+        return average(kspace, mask)
+    if input_fill == "neighbours":
+        return nearest_in_time(kspace, mask, circular)
+    if input_fill == "sparse":
+        # time says nothing of samples that no frame measured
+        return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
+    if sens is not None:
+        if centred:
+            sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
+        estimate = _estimate(kspace, mask, input_fill, Encoding(axes, sens), circular)
+    else:
+        alone = [
+            _estimate(kspace[:, n : n + 1], mask, input_fill, Encoding(axes), circular)
+            for n in range(kspace.shape[1])
+        ]
+        estimate = np.concatenate(alone, axis=1)
+    return np.where(mask[:, None] > 0, kspace, estimate)
+
+
+def _estimate(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
+    input_fill: str,
+    encoding: Encoding,
+    circular: bool,
+) -> Complex64[np.ndarray, "t n h w"]:
+    """All of k-space, as ``low_rank`` and ``blended`` guess it.
+
+    With c of the frames having measured a sample, that of ``blended`` is ``(a + c b) / (1 + c)``
+    of L+S, a, and of little variation, b.
+    """
+    start = encoding.to_image(average(kspace, mask))
+    estimate = encoding.to_kspace(low_rank_plus_sparse(kspace, mask, start, encoding))
+    if input_fill == "low_rank" or same_in_all_frames(mask):
+        return estimate
+    other = encoding.to_kspace(little_variation(kspace, mask, start, encoding, circular))
+    count = mask.sum(axis=0)
+    return estimate + count / (1 + count) * (other - estimate)
