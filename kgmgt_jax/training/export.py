@@ -19,6 +19,7 @@ from kgmgt_jax.training.comparison import differing_arrays
 from kgmgt_jax.training.weights import (
     FIXED_WEIGHTS,
     CheckpointError,
+    load_fixed_weights,
     load_item,
     load_weights,
     save_weights,
@@ -45,7 +46,8 @@ def export_weights(
         dtype: ``float32``, or for half the size ``bfloat16`` (3 digits) or ``float16`` (4 digits,
             up to 65,504).
         fixed: where the weights for masks that are the same in all frames come from, of the same
-            network; ``source`` has them if left out, or the export has one set for all masks.
+            network (see ``load_fixed_weights``); ``source`` has them if left out, or the export
+            has one set for all masks.
 
     Returns:
         ``out``.
@@ -60,7 +62,7 @@ def export_weights(
     config, weights = load_weights(source)
     others = load_item(source, FIXED_WEIGHTS)
     if fixed is not None:
-        others = load_weights(fixed)[1]
+        others = load_fixed_weights(fixed)
         different = differing_arrays(others, weights)
         if different:
             raise CheckpointError(f"{fixed}: expected the network of {source}, got {different}")

@@ -10,7 +10,7 @@ import numpy as np
 from kgmgt_jax.models.enforcement import strength_parameter
 from kgmgt_jax.training.comparison import differing_arrays
 from kgmgt_jax.training.state import TrainState
-from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_item, load_weights
+from kgmgt_jax.training.weights import CheckpointError, load_fixed_weights, load_weights
 
 __all__ = ["started_from"]
 
@@ -37,9 +37,7 @@ def started_from(
     Raises:
         CheckpointError: if it cannot be read, or its arrays are not those of the network.
     """
-    weights = load_item(checkpoint, FIXED_WEIGHTS) if fixed_masks else None
-    if weights is None:
-        _, weights = load_weights(checkpoint)
+    weights = load_fixed_weights(checkpoint) if fixed_masks else load_weights(checkpoint)[1]
     wanted = state.generator.variables
     weights = _with_as_many_iterations(weights, wanted)
     other = differing_arrays(weights, wanted)

@@ -26,6 +26,7 @@ __all__ = [
     "complete_checkpoints",
     "first_line",
     "freeze",
+    "load_fixed_weights",
     "load_item",
     "load_weights",
     "save_weights",
@@ -124,6 +125,19 @@ def load_weights(path: str | Path) -> tuple[Any, dict]:
     restored = _restore(_located(path), {"weights": _ARRAYS, "config": _JSON})
     weights = jax.tree.map(_at_least_float32, restored.weights)
     return ml_collections.ConfigDict(freeze(restored.config)), weights
+
+
+def load_fixed_weights(path: str | Path) -> Any:
+    """The weights for masks that are the same in all frames, or the only ones there are.
+
+    Args:
+        path: as for ``load_weights``.
+
+    Raises:
+        CheckpointError: as for ``load_weights``.
+    """
+    weights = load_item(path, FIXED_WEIGHTS)
+    return load_weights(path)[1] if weights is None else weights
 
 
 def _located(path: str | Path) -> Path:

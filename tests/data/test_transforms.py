@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data import transforms
+from kgmgt_jax.data.filling import INPUT_FILLS
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.transforms import fft2c, ifft2c, neighbours, triplet_of_images, triplets
 from kgmgt_jax.mri import coils, fourier
@@ -197,7 +198,7 @@ def test_a_batch_is_its_triplets_stacked():
             np.testing.assert_allclose(batch[name][row], array, atol=1e-6)
 
 
-@pytest.mark.parametrize("input_fill", ["neighbours", "average", "sparse", "low_rank"])
+@pytest.mark.parametrize("input_fill", INPUT_FILLS[1:])
 def test_filled_inputs_leave_the_measurement_alone(input_fill):
     kspace, mask = _cine()
     mask[:, 0], mask[1, 0] = 1, 0  # a line that only the target lacks
@@ -211,7 +212,7 @@ def test_filled_inputs_leave_the_measurement_alone(input_fill):
     assert np.abs(spectrum[0]).min() > 0.01
 
 
-@pytest.mark.parametrize("input_fill", ["zero", "neighbours", "average", "sparse", "low_rank"])
+@pytest.mark.parametrize("input_fill", INPUT_FILLS)
 @pytest.mark.parametrize("kind", ["kt_gaussian", "kt_radial"])
 @pytest.mark.parametrize(("n", "h", "w"), [(1, 12, 11), (3, 11, 12)])
 def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):
@@ -225,7 +226,7 @@ def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):
         np.testing.assert_allclose(fast[name], array, atol=1e-5)
 
 
-@pytest.mark.parametrize("input_fill", ["zero", "low_rank"])
+@pytest.mark.parametrize("input_fill", ["zero", "low_rank", "blended"])
 def test_maps_of_each_frame_follow_their_frames(input_fill):
     images, mask = _random(4, 3, 6, 5), _cine()[1]
     sens = np.stack([np.roll(_sens(3, 6, 5), i, axis=-1) for i in range(4)])

@@ -54,8 +54,9 @@ def test_weights_for_fixed_masks_go_beside_the_others(checkpoint, tmp_path):
     save_weights(tmp_path / "fixed", config.to_dict(), negative)
     both = export_weights(checkpoint, tmp_path / "both", fixed=tmp_path / "fixed")
     again = export_weights(both, tmp_path / "again", dtype="float16")
+    taken = export_weights(checkpoint, tmp_path / "taken", fixed=both)
     assert load_item(checkpoint, FIXED_WEIGHTS) is None
-    for out, digits in ((both, 0), (again, 2**-11)):
+    for out, digits in ((both, 0), (again, 2**-11), (taken, 0)):
         kernel = load_weights(out)[1]["params"]["kernel"]
         np.testing.assert_allclose(kernel, weights["params"]["kernel"], rtol=digits, atol=1e-7)
         np.testing.assert_array_equal(
