@@ -12,12 +12,12 @@ A frame's unmeasured samples are zero, or taken from where the cine measured the
 ``sparse``      that of a cine with few temporal frequencies; see `sparse_in_time`
 ``low_rank``    that of a cine L+S, of low rank plus sparse in temporal frequency;
                 see `low_rank_plus_sparse`
-``blended``     between that and a cine of little variation in time, the nearer to
-                the latter the more frames measured the sample; see `blended`
+``blended``     between that and a cine of `little_variation` in time, the nearer
+                to the latter the more frames measured the sample
 ==============  ==================================================================
 
-Where no frame measured, it stays 0, except that the last two guess there too; these also use
-``sens``, to which an unmeasured sample is what its coil would have seen. The heart moves between
+Where no frame measured, it stays 0, except that the last two guess there too. They also use the
+sensitivities: an unmeasured sample is what its coil would have seen. The heart moves between
 frames, so filled samples are a guess: they are the network's input, never what data consistency
 holds the result to.
 """

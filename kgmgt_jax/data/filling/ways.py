@@ -88,8 +88,8 @@ def _estimate(
 ) -> Complex64[np.ndarray, "t n h w"]:
     """All of k-space, as ``low_rank`` and ``blended`` guess it.
 
-    With c of the frames having measured a sample, that of ``blended`` is ``(a + c b) / (1 + c)``
-    of L+S, a, and of little variation, b.
+    A sample that c frames measured is ``(a + c b) / (1 + c)`` for ``blended``, with a of L+S and b
+    of little variation: about what leaves the least error (benchmarks/pretraining.md).
     """
     start = encoding.to_image(average(kspace, mask))
     estimate = encoding.to_kspace(low_rank_plus_sparse(kspace, mask, start, encoding))
