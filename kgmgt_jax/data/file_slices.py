@@ -4,29 +4,50 @@ Large sets are prepared once instead: ``python -m kgmgt_jax.data prepare`` and `
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Complex64
 
-from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import CineFile, ReadOptions, open_files
-from kgmgt_jax.data.sens_cache import cached_sens
+from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES
 
-__all__ = ["FileSlices", "calibrate", "reference_slices"]
+__all__ = ["FileSlices", "reference_slices"]
+
+
+@dataclass(eq=False)
+class _Loaded:
+    """A slice in memory.
+
+    Attributes:
+        images: Its coil images.
+        given: Sensitivities of several coils that the file brings.
+        estimate: Estimates them where it does not.
+    """
+
+    images: Complex64[np.ndarray, "t n h w"]
+    given: Complex64[np.ndarray, "*t n h w"] | None = None
+    estimate: Callable[[], Complex64[np.ndarray, "n h w"]] | None = None
+
+    @functools.cached_property
+    def sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:
+        """Sensitivities, estimated when first asked for; ``None`` for a single coil."""
+        return self.given if self.estimate is None else self.estimate()
 
 
 class FileSlices:
     """Coil images of the slices of fully sampled files; a `SliceSource`.
 
-    A slice is read, transformed to coil images and, if it has several coils, given sensitivities
-    when first asked for; it then stays in memory until the cache is full and no other was left
-    unused for longer.
+    A slice is read and transformed to coil images when first asked for; it then stays in memory
+    until the cache is full and no other was left unused for longer. So do the sensitivities of
+    several coils.
 
     Sensitivities are calibrated from the central lines that every mask of lines contains, and from
     nothing else, so they are what a reconstruction of the undersampled data could have estimated.
@@ -74,16 +95,16 @@ class FileSlices:
 
     def images(self, number: int, frames: Sequence[int]) -> Complex64[np.ndarray, "f n h w"]:
         """Coil images of some frames of a slice; see `SliceSource`."""
-        images = self._load_cached(number)[0]
+        images = self._load_cached(number).images
         return images if list(frames) == list(range(len(images))) else images[list(frames)]
 
     def sens(self, number: int) -> Complex64[np.ndarray, "*t n h w"] | None:
         """Sensitivities of a slice, for each frame if they change; ``None`` for a single coil."""
-        return self._load_cached(number)[1]
+        return self._load_cached(number).sens
 
     def sens_method(self, number: int) -> str | None:
         """How they were estimated; ``None`` if the file has its own, or a single coil."""
-        return self._load_cached(number)[2]
+        return None if self._load_cached(number).estimate is None else self._sens
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name != "_load_cached"}
@@ -92,15 +113,22 @@ class FileSlices:
         vars(self).update(state)  # a worker process starts with an empty cache
         self._load_cached = functools.lru_cache(self._cache_size)(self._load)
 
-    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray | None, str | None]:
+    def _load(self, number: int) -> _Loaded:
         file, z = self._places[number]
         case = file[z]
         rows = case.shape[-2]
         cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)
         acs = min(rows, round(self._acs * rows / cropped))
-        sens = calibrate(case, acs, self._sens, self._sens_cache)
-        estimated = case.n_coils > 1 and case.sens is None
-        return ifft2c(case.kspace), sens, self._sens if estimated else None
+        images = ifft2c(case.kspace)
+        if case.n_coils == 1:
+            return _Loaded(images)
+        if case.sens is not None:
+            return _Loaded(images, given=case.sens)
+        options = {"method": self._sens, "cache_dir": self._sens_cache}
+        average = case.kspace.mean(axis=0)
+        return _Loaded(
+            images, estimate=functools.partial(central_sens, average, acs=acs, **options)
+        )
 
 
 def reference_slices(
@@ -131,29 +159,6 @@ def reference_slices(
     if not slices:
         raise DataError("files", "at least one fully sampled cine file", "an empty list")
     return slices
-
-
-def calibrate(
-    case: CineCase, acs: int, method: str = "espirit", cache_dir: str | Path | None = None
-) -> Complex64[np.ndarray, "*t n h w"] | None:
-    """Sensitivities of a fully sampled case from its central lines, averaged over time.
-
-    Args:
-        case: One slice; its own sensitivities are taken where it has some.
-        acs: How many lines.
-        method: See `estimate_sens`.
-        cache_dir: See `cached_sens`.
-
-    Returns:
-        The maps, ``None`` for a single coil.
-    """
-    if case.n_coils == 1:
-        return None
-    if case.sens is not None:
-        return case.sens
-    average = case.kspace.mean(axis=0, keepdims=True)
-    everything = np.ones((1, *case.shape[-2:]), np.float32)
-    return cached_sens(average, everything, acs=acs, method=method, cache_dir=cache_dir)
 
 
 def _info(file: CineFile, z: int) -> SliceInfo:

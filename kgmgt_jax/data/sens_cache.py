@@ -21,7 +21,7 @@ from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.formats.base import DataWarning
 from kgmgt_jax.mri.coils import calibration_block, sens_from_block, sens_options
 
-__all__ = ["cached_sens"]
+__all__ = ["cached_sens", "central_sens"]
 
 # To be raised with every change of what the same data and options give.
 _VERSION = 1
@@ -69,6 +69,27 @@ def cached_sens(
     if path is not None:
         _write(path, sens, origin)
     return sens
+
+
+def central_sens(
+    average: Complex[np.ndarray, "n h w"],
+    *,
+    acs: int,
+    method: str = "espirit",
+    cache_dir: str | Path | None = None,
+) -> Complex64[np.ndarray, "n h w"]:
+    """`cached_sens` of a fully sampled cine, from its central lines.
+
+    Args:
+        average: its k-space, averaged over time.
+        acs: how many lines.
+        method, cache_dir: see `cached_sens`.
+
+    Raises:
+        ValueError: as there.
+    """
+    everything = np.ones((1, *average.shape[-2:]), np.float32)
+    return cached_sens(average[None], everything, acs=acs, method=method, cache_dir=cache_dir)
 
 
 def _origin(

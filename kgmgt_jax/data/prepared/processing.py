@@ -9,7 +9,7 @@ from jaxtyping import Complex64
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.prepared.options import PrepareOptions
-from kgmgt_jax.data.sens_cache import cached_sens
+from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, intensity_scale
 
 __all__ = ["ProcessedSlice", "process"]
@@ -68,10 +68,8 @@ def _centre(width: int, kept: int | None) -> slice:
 def _estimate(
     images: Complex64[np.ndarray, "t n h w"], case: CineCase, acs: int, method: str
 ) -> Complex64[np.ndarray, "n h w"]:
-    average = fft2c(images.mean(axis=0, keepdims=True))
-    everything = np.ones((1, *average.shape[-2:]), np.float32)
     try:
-        return cached_sens(average, everything, acs=acs, method=method)
+        return central_sens(fft2c(images.mean(axis=0)), acs=acs, method=method)
     except ValueError as error:
         where = f"{case.meta.source} [{case.meta.name}]"
         raise DataError(where, "k-space to calibrate the coils on", str(error)) from error
