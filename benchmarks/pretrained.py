@@ -151,7 +151,7 @@ class Scores:
 
     def add(self, case: RetrospectiveCase, methods: dict[str, Reconstruct], every: int) -> None:
         """Reconstructs a case by all methods."""
-        reference, group = _reference(case)[::every], case.name.split("/")[1]
+        reference, group = case.reference[::every], case.name.split("/")[1]
         for name, reconstruct in methods.items():
             image = np.abs(reconstruct(case, every))
             found = evaluate(reference, image, "frame")
@@ -300,7 +300,7 @@ def _narrow(case: RetrospectiveCase) -> RetrospectiveCase:
 
 def _tuned(names: Sequence[str], cases: Sequence[RetrospectiveCase]) -> dict[str, Reconstruct]:
     """Classical methods with the weights that score best."""
-    arrays = [(_reference(case), *_measured(case)) for case in cases]
+    arrays = [(case.reference, *_measured(case)) for case in cases]
     found = {}
     for name in names:
         weights = tune(name, arrays, _mean_psnr).weights
@@ -312,10 +312,6 @@ def _tuned(names: Sequence[str], cases: Sequence[RetrospectiveCase]) -> dict[str
 def _mean_psnr(reference: jax.Array | np.ndarray, image: jax.Array) -> float:
     found = evaluate(np.asarray(reference), np.asarray(image), "frame")
     return float(found["psnr"].mean())
-
-
-def _reference(case: RetrospectiveCase) -> np.ndarray:
-    return np.abs(coil_combine(ifft2c(case.kspace), case.sens))
 
 
 def _measured(case: RetrospectiveCase) -> tuple[jax.Array, jax.Array, jax.Array | None]:

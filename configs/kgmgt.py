@@ -88,6 +88,9 @@ def _base() -> ConfigDict:
             "mask_kinds": ("variable_density", "uniform"),
             "accelerations": (6.0, 10.0),
             "acs": 8,
+            # central lines that coil maps for training come from, if files have none; 0: acs. Masks
+            # that change from frame to frame measure more of them than their acs
+            "calibration_lines": 0,
             "simulation": {  # of k-space from magnitude images
                 "n_coils": (8, 8),  # least and most, drawn for each cine
                 "noise": 0.005,  # of the 99th percentile

@@ -1,7 +1,8 @@
 """Fixed retrospective undersampling, to validate and evaluate on."""
 
+import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,12 @@ from jaxtyping import Complex64, Float32
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.sens_cache import cached_sens
 from kgmgt_jax.data.slices import SliceSource
-from kgmgt_jax.data.transforms import fft2c, triplets
+from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, triplets
 
 __all__ = [
     "RetrospectiveCase",
     "case_mask",
-    "case_sens",
+    "retrospective_cases",
     "validation_batches",
     "validation_cases",
 ]
@@ -38,6 +39,11 @@ class RetrospectiveCase(NamedTuple):
     name: str
     simulated: bool = False
 
+    @property
+    def reference(self) -> Float32[np.ndarray, "t h w"]:
+        """Magnitude images of all samples."""
+        return np.abs(coil_combine(ifft2c(self.kspace), self.sens))
+
     def frames(self, *, circular: bool = True, input_fill: str = "zero") -> dict[str, np.ndarray]:
         """All frames as one batch; see `triplets`."""
         targets = range(len(self.kspace))
@@ -52,31 +58,33 @@ def case_mask(
     return masks.draw(np.random.default_rng([seed, zlib.crc32(name.encode())]), shape)
 
 
-def case_sens(
-    source: SliceSource,
-    number: int,
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t h w"],
-) -> Complex64[np.ndarray, "*t n h w"] | None:
-    """The sensitivities that a scan with this mask would have.
+def retrospective_cases(
+    source: SliceSource, number: int, masks: Sequence[MaskSampler], seed: int = 0
+) -> Iterator[RetrospectiveCase]:
+    """A slice, read once and undersampled in each of some ways; see `case_mask`.
 
-    Those of the file, if it has its own. Otherwise they are estimated from what the mask measures
-    in any frame, which is many more lines than the central ones where masks vary in time.
+    Its sensitivities are those that a scan with the mask would have: of the file, if it has its
+    own, else estimated from what the mask measures in any frame. That is many more lines than the
+    central ones where masks vary in time.
 
     Args:
         source: Fully sampled slices.
         number: Which of them.
-        kspace: All its samples.
-        mask: Those that count as measured.
-
-    Returns:
-        The maps; ``None`` for a single coil.
+        masks: How it is undersampled.
+        seed: Seed of the masks.
 
     Raises:
-        ValueError: If the mask measures too few lines around the centre; see `calibration_block`.
+        ValueError: If a mask measures too few lines around the centre to estimate sensitivities
+            from; see `calibration_block`.
     """
+    info = source.slices[number]
+    t, _, h, w = info.shape
+    kspace = fft2c(source.images(number, range(t)))
     method = source.sens_method(number)
-    return cached_sens(kspace, mask, method=method) if method else source.sens(number)
+    for sampler in masks:
+        mask = case_mask(sampler, info.name, (t, h, w), seed)
+        sens = cached_sens(kspace, mask, method=method) if method else source.sens(number)
+        yield RetrospectiveCase(kspace, mask, sens, info.name, info.simulated)
 
 
 def validation_cases(
@@ -85,7 +93,7 @@ def validation_cases(
     """Every slice of a source, in order, with a fixed mask for each.
 
     A slice's mask depends on ``seed``, its name and its shape only, so adding or removing others
-    changes nothing. Sensitivities are those of `case_sens`.
+    changes nothing. See `retrospective_cases`.
 
     Args:
         source: Fully sampled slices.
@@ -101,15 +109,10 @@ def validation_cases(
     for t, _, h, w in {info.shape for info in source.slices}:
         masks.check((t, h, w))
 
-    def cases() -> Iterator[RetrospectiveCase]:
-        for number, info in enumerate(source.slices):
-            t, _, h, w = info.shape
-            mask = case_mask(masks, info.name, (t, h, w), seed)
-            kspace = fft2c(source.images(number, range(t)))
-            sens = case_sens(source, number, kspace, mask)
-            yield RetrospectiveCase(kspace, mask, sens, info.name, info.simulated)
-
-    return cases()
+    numbers = range(len(source.slices))
+    return itertools.chain.from_iterable(
+        retrospective_cases(source, number, (masks,), seed) for number in numbers
+    )
 
 
 def validation_batches(

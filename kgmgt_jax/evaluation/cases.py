@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
@@ -31,13 +30,12 @@ from kgmgt_jax.data.formats import (
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
+from kgmgt_jax.data.sens_cache import cached_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
-from kgmgt_jax.data.transforms import coil_combine, fft2c
-from kgmgt_jax.data.validation import case_mask, case_sens
+from kgmgt_jax.data.validation import retrospective_cases
 from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
 from kgmgt_jax.evaluation.sampling import Sampling
-from kgmgt_jax.mri.coils import estimate_sens
 
 __all__ = ["Condition", "EvaluationCase", "EvaluationSet", "missing_sens", "open_evaluation"]
 
@@ -156,19 +154,17 @@ class EvaluationSet:
     ) -> Iterator[EvaluationCase]:
         if self._source is None:
             return
-        t, _, h, w = info.shape
-        images = self._source.images(number, range(t))
-        kspace = fft2c(images)
-        for condition in conditions:
-            mask = case_mask(condition.masks, info.name, (t, h, w), seed)
-            sens = case_sens(self._source, number, kspace, mask)
+        masks = [condition.masks for condition in conditions]
+        cases = retrospective_cases(self._source, number, masks, seed)
+        for condition, case in zip(conditions, cases, strict=True):
+            mask = case.mask
             true = mask.size / float(mask.sum())
             yield EvaluationCase(
                 name=name,
-                kspace=kspace * mask[:, None],
+                kspace=case.kspace * mask[:, None],
                 mask=mask,
-                sens=sens,
-                reference=np.abs(coil_combine(images, sens)),
+                sens=case.sens,
+                reference=case.reference,
                 sampling=Sampling(condition.mask_kind, true, condition.acceleration, condition.acs),
                 condition=condition,
                 simulation=info.simulation,
@@ -259,9 +255,7 @@ def missing_sens(case: CineCase, method: str) -> Sens:
     """
     if case.sens is not None or case.n_coils == 1:
         return case.sens
-    return np.asarray(
-        estimate_sens(jnp.asarray(case.kspace), jnp.asarray(case.mask), method=method)
-    )
+    return cached_sens(case.kspace, case.mask, method=method)
 
 
 def _units(root: Path) -> list[Unit]:

@@ -14,8 +14,7 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.sources import open_slices
-from kgmgt_jax.data.transforms import coil_combine, fft2c
-from kgmgt_jax.data.validation import case_mask, case_sens
+from kgmgt_jax.data.validation import RetrospectiveCase, retrospective_cases
 from kgmgt_jax.evaluation.cases import Condition
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.types import Array
@@ -71,20 +70,13 @@ def tune_methods(
 def _cases(
     source: SliceSource, number: int, conditions: Sequence[Condition], seed: int
 ) -> list[Case]:
-    info = source.slices[number]
-    t, _, h, w = info.shape
-    images = source.images(number, range(t))
-    kspace = fft2c(images)
-    samples = jnp.asarray(kspace)
+    masks = [condition.masks for condition in conditions]
 
-    def undersampled(condition: Condition) -> Case:
-        mask = case_mask(condition.masks, info.name, (t, h, w), seed)
-        sens = case_sens(source, number, kspace, mask)
-        reference = np.abs(coil_combine(images, sens))
-        maps = None if sens is None else jnp.asarray(sens)
-        return reference, samples, jnp.asarray(mask), maps
+    def arrays(case: RetrospectiveCase) -> Case:
+        maps = None if case.sens is None else jnp.asarray(case.sens)
+        return case.reference, jnp.asarray(case.kspace), jnp.asarray(case.mask), maps
 
-    return list(map(undersampled, conditions))
+    return list(map(arrays, retrospective_cases(source, number, masks, seed)))
 
 
 def _mean_psnr(reference: Array | np.ndarray, image: Array) -> float:

@@ -161,7 +161,8 @@ def _put_on(mesh: Mesh) -> Callable[[dict], tuple[np.ndarray | None, dict[str, j
 
 
 def _loader(data: Any, seed: int):
-    source = open_slices(data.train, split="train", crop_rows=data.crop[0], **_reading(data))
+    reading = _reading(data) | {"acs": data.calibration_lines or data.acs}
+    source = open_slices(data.train, split="train", crop_rows=data.crop[0], **reading)
     return make_training_loader(
         source,
         TripletOptions(

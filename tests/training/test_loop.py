@@ -15,7 +15,9 @@ import jax
 import numpy as np
 import pytest
 
+from kgmgt_jax.data.formats import open_files
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
+from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.training import loop
 from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights, save_weights
 from kgmgt_jax.training.loop import train
@@ -118,6 +120,19 @@ def test_a_run_starts_from_the_weights_of_another(data, runs, tmp_path):
     train(config, tmp_path / "run", stop_after=2)  # goes on where it was, and does not start anew
     again = load_weights(tmp_path / "run" / "checkpoints" / "0")[1]["params"]
     jax.tree.map(np.testing.assert_array_equal, again, started)
+
+
+@pytest.mark.parametrize(("lines", "used"), [(0, 8), (16, 16)])
+def test_coil_maps_for_training_come_from_the_lines_asked_for(tmp_path, lines, used):
+    sizes = {"shape": (32, 32), "n_frames": 3, "n_slices": 1, "n_coils": 2, "accelerations": ()}
+    (path,) = write_cmrxrecon2023(tmp_path, [0], **sizes)
+    config = make_config(tmp_path)
+    config.data.update(acs=8, calibration_lines=lines, batch_size=1)
+    config.data.augmentation.update(flips=False)
+    batch = next(loop._loader(config.data, seed=0))
+    (file,) = open_files(path)
+    expected = central_sens(file[0].kspace.mean(axis=0), acs=used)
+    np.testing.assert_array_equal(batch["sens"][0], expected)
 
 
 def test_resuming_after_a_signal_equals_not_stopping(runs):
