@@ -123,7 +123,7 @@ class _RandomTriplet(grain.transforms.RandomMap):
     def random_map(self, element: CineFrame, rng: np.random.Generator) -> dict[str, np.ndarray]:
         options = self.options
         images, sens = options.augmentation.apply(element.images, element.sens, rng)
-        images, sens = pad_case(images, sens, self.bucket)
+        images, sens = pad_case(images, sens, (images.shape[1], *self.bucket[1:]))
         mask = options.masks.draw(rng, (element.n_frames, *images.shape[-2:]))
         example = triplet_of_images(
             images,
@@ -134,6 +134,9 @@ class _RandomTriplet(grain.transforms.RandomMap):
             input_fill=options.input_fill,
             intensity=options.augmentation.draw_intensity(rng),
         )
+        # Coils that receive nothing come last: filling gaps would take its time for them, too.
+        kspace, sens = pad_case(example["kspace"][None], example.get("sens"), self.bucket)
+        example |= {"kspace": kspace[0]} | ({} if sens is None else {"sens": sens})
         return example | {"id": np.asarray(element.index, np.int32)}
 
 

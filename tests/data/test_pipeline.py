@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kgmgt_jax.data import pipeline
 from kgmgt_jax.data.augmentation import Augmentation
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.mask_sampler import MaskSampler
@@ -229,6 +230,20 @@ def test_buckets_take_turns_in_proportion_to_their_frames(tmp_path):
     paths = [write_file(tmp_path, f"P00{i}", shape) for i, shape in enumerate(shapes)]
     batches = take(_loader(paths, _options(crop=(None, None)), batch_size=1, n_buckets=2), 48)
     assert sum(batch["mask"].shape == (1, 16, 12) for batch in batches) == 36
+
+
+@pytest.mark.parametrize("n_coils", [1, 2])
+def test_coils_that_receive_nothing_do_not_change_how_gaps_are_filled(tmp_path, n_coils):
+    source = FileSlices([write_file(tmp_path, "P001", (4, 1, n_coils, 16, 12))], acs=4)
+    options = _options(("variable_density",), (2.0,), input_fill="blended")
+    frame = FrameSource(source, options)[1]
+    alone, padded = (
+        pipeline._RandomTriplet(options, (n, 12, 10)).random_map(frame, np.random.default_rng(0))
+        for n in (n_coils, 3)
+    )
+    np.testing.assert_array_equal(padded["target"], alone["target"])
+    np.testing.assert_array_equal(padded["kspace"][:n_coils], alone["kspace"])
+    assert padded["kspace"].shape == padded["sens"].shape == (3, 12, 10)
 
 
 def test_an_example_in_a_larger_bucket_is_measured_as_consistently(tmp_path):
