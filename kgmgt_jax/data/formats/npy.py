@@ -10,6 +10,8 @@ k-space      (t, coil, ky, kx), complex
 maps         (t, coil, ky, kx) or (coil, ky, kx)         no maps
 mask         (t, ky, kx), (ky, kx) or (ky,)              the samples that are not zero
 ===========  ==========================================  =====================================
+
+Maps whose squares do not sum to 1 over the coils are divided by the root of that sum.
 """
 
 import re
@@ -34,6 +36,7 @@ ROLES = {
 }
 """Words in a file name that say what it holds."""
 
+_ROUNDING = 1e-3
 _ROLE = {word: role for role, words in ROLES.items() for word in words}
 
 
@@ -86,8 +89,14 @@ class NpyFile(CineFile):
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, "", self._axes.index(z)), "tnhw")
         mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
-        meta = self._meta(z, mask_source=self._mask_source)
-        return CineCase(kspace, mask, meta, sens=self._read_sens())
+        sens = self._read_sens()
+        norm = np.ones(1) if sens is None else np.sqrt((np.abs(sens) ** 2).sum(-3, keepdims=True))
+        notes = self.notes
+        if np.abs(norm[norm > 0] - 1).max(initial=0) > _ROUNDING:  # NaN is refused by CineCase
+            sens = np.divide(sens, norm, out=np.zeros_like(sens), where=norm > 0)
+            notes = (*notes, "coil maps brought to a sum of squares of 1")
+        meta = self._meta(z, mask_source=self._mask_source, notes=notes)
+        return CineCase(kspace, mask, meta, sens=sens)
 
     def _read_sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:
         if self._sens is None:

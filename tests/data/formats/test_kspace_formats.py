@@ -105,6 +105,19 @@ def test_npy_triples_read_back_equal(tmp_path, in_time):
     np.testing.assert_array_equal(frames["sens"], expected)
 
 
+@pytest.mark.parametrize("in_time", [True, False])
+def test_npy_maps_get_a_sum_of_squares_of_one(tmp_path, in_time):
+    path = writers.write_npy(tmp_path, sens_in_time=in_time)
+    expected = np.load(tmp_path / "P1_sens.npy")
+    given = 3 * expected
+    given[..., 0, :] = 0  # outside the body
+    np.save(tmp_path / "P1_sens.npy", given)
+    case = read_file(path)[0]
+    np.testing.assert_allclose(case.sens[..., 1:, :], expected[..., 1:, :], rtol=1e-5)
+    assert not case.sens[..., 0, :].any()
+    assert case.meta.notes == ("coil maps brought to a sum of squares of 1",)
+
+
 def test_a_folder_of_npy_triples_gives_one_file_each(tmp_path):
     writers.write_npy(tmp_path / "a")
     writers.write_npy(tmp_path / "b")

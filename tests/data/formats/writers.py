@@ -71,7 +71,9 @@ def write_npy(folder: Path, *, sens_in_time: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     mask = np.stack([line_mask(), line_mask()[::-1], line_mask()])
     np.save(folder / "P1_kspace.npy", kspace((3, 4, 9, 8)) * mask[:, None].astype(np.float32))
-    np.save(folder / "P1_sens.npy", kspace((3, 4, 9, 8) if sens_in_time else (4, 9, 8), "sens"))
+    sens = kspace((3, 4, 9, 8) if sens_in_time else (4, 9, 8), "sens")
+    sens /= np.sqrt((np.abs(sens) ** 2).sum(axis=-3, keepdims=True))
+    np.save(folder / "P1_sens.npy", sens)
     np.save(folder / "P1_mask.npy", mask.astype(np.uint8))
     return folder / "P1_kspace.npy"
 
