@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, read_file
-from kgmgt_jax.data.transforms import coil_combine, ifft2c
+from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.cases import missing_sens
 from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
 from kgmgt_jax.evaluation.methods import Method
@@ -34,12 +34,12 @@ class Reconstructed(NamedTuple):
     Attributes:
         image: complex, coil-combined.
         magnitude: what a fully sampled scan is compared by.
-        zero_filled: complex, coil-combined, of the measured samples alone.
+        zero_filled: magnitude of the measured samples alone, coils combined as in ``magnitude``.
     """
 
     image: Complex64[np.ndarray, "t h w"]
     magnitude: Float32[np.ndarray, "t h w"]
-    zero_filled: Complex64[np.ndarray, "t h w"]
+    zero_filled: Float32[np.ndarray, "t h w"]
 
 
 def reconstruct_case(
@@ -58,7 +58,7 @@ def reconstruct_case(
     sens = missing_sens(case, method.sens)
     image = method.reconstruct(case.kspace, case.mask, sens, progress)
     kept = consistent_images(image, case.kspace, case.mask, sens)
-    return Reconstructed(*kept, coil_combine(ifft2c(case.kspace), sens))
+    return Reconstructed(*kept, _root_sum_of_squares(case))
 
 
 def reconstruct_file(
@@ -120,7 +120,7 @@ def reconstruct_file(
     if references is not None:
         scores = {
             f"slice{z}": {
-                k: evaluate(references[z], np.abs(v), _PRESET)
+                k: evaluate(references[z], v, _PRESET)
                 for k, v in (("zero_filled", each.zero_filled), (method.name, each.magnitude))
             }
             for z, each in enumerate(slices)
@@ -161,5 +161,5 @@ def _open_reference(path: str | Path, file: CineFile) -> CineFile:
     return truth
 
 
-def _root_sum_of_squares(case: CineCase) -> np.ndarray:
+def _root_sum_of_squares(case: CineCase) -> Float32[np.ndarray, "t h w"]:
     return np.sqrt(np.sum(np.abs(ifft2c(case.kspace)) ** 2, axis=1))

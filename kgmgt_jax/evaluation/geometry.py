@@ -23,6 +23,9 @@ __all__ = ["Geometry", "read_geometry"]
 
 Shape = tuple[int, int, int, int]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_PARALLEL = 0.01  # largest difference of directions, as unit vectors
+_MM = {"meter": 1000.0, "micron": 0.001}
+_SECONDS = {"msec": 1e-3, "usec": 1e-6}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def read_geometry(path: str | Path, shape: Shape) -> Geometry:
 
     Raises:
         DataError: if the template is neither, lacks its package, is damaged or multi-frame, holds
-            several series, does not say where it lies, or has another number of slices.
+            several series or slices that are not parallel, does not say where it lies, or has
+            another number of slices.
     """
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
@@ -73,11 +77,13 @@ def _of_nifti(path: Path, shape: Shape) -> Geometry:
     try:
         image = nibabel.load(path)
         size, zooms = image.shape, image.header.get_zooms()
-        affine = np.asarray(image.affine, np.float64)
+        length, time = image.header.get_xyzt_units()
+        affine = np.diag([*3 * [_MM.get(length, 1.0)], 1.0]) @ np.asarray(image.affine, np.float64)
     except Exception as error:  # nibabel raises many kinds on damaged files
         raise DataError(path, "a complete NIfTI file", str(error)) from error
     _check_slices(path, size[2] if len(size) > 2 else 1, shape)
-    step = float(zooms[3]) if len(zooms) > 3 and zooms[3] > 0 else None
+    known = len(zooms) > 3 and zooms[3] > 0
+    step = float(zooms[3]) * _SECONDS.get(time, 1.0) if known else None
     if step is not None and len(size) > 3:
         step *= size[3] / shape[0]
     return Geometry(affine @ _resampling((size[1], size[0]), shape), step, path)
@@ -89,6 +95,10 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape) -> Geometry:
     if len(series) > 1:
         fix = "give the folder of one series"
         raise DataError(path, "one DICOM series as template", f"{len(series)} series", fix)
+    along = np.array([_vector(header, "ImageOrientationPatient") for header in headers])
+    if np.abs(along - along[0]).max() > _PARALLEL:
+        expected, fix = "a template of parallel slices", "give the series of one of them"
+        raise DataError(path, expected, "slices of several orientations", fix)
     slices = defaultdict(list)
     for header in headers:
         slices[round(_depth(header), 1)].append(header)

@@ -49,6 +49,15 @@ def write_template(
     return folder
 
 
+def _turned(folder: Path) -> Path:
+    """The series, one of its images in another plane."""
+    path = min(folder.iterdir())
+    image = pydicom.dcmread(path)
+    image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    image.save_as(path)
+    return folder
+
+
 def _patient(affine: np.ndarray, column: float, row: float, z: float) -> np.ndarray:
     """Where a pixel lies, in DICOM's axes."""
     return np.diag([-1, -1, 1]) @ (affine @ [column, row, z, 1])[:3]
@@ -82,10 +91,16 @@ def test_frames_share_the_templates_cycle(tmp_path, n_frames, seconds):
     assert geometry.frame_seconds == pytest.approx(seconds)
 
 
-def test_nifti_template_keeps_its_affine(tmp_path):
+@pytest.mark.parametrize(
+    ("units", "in_mm", "in_seconds"),
+    [((None, None), 1, 1), (("mm", "sec"), 1, 1), (("meter", "msec"), 1e3, 1e-3)],
+)
+def test_nifti_template_keeps_its_affine(tmp_path, units, in_mm, in_seconds):
     affine = np.array([[-2, 0, 0, 9], [0, 0.1, 3, 8], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
-    image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), affine)
-    image.header.set_zooms((*image.header.get_zooms()[:3], 0.05))
+    in_units = np.diag([*3 * [1 / in_mm], 1]) @ affine
+    image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), in_units)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 0.05 / in_seconds))
+    image.header.set_xyzt_units(*units)
     image.to_filename(tmp_path / "t.nii.gz")
     geometry = read_geometry(tmp_path / "t.nii.gz", (3, 2, 20, 30))
     np.testing.assert_allclose(geometry.affine, affine, atol=1e-6)
@@ -98,6 +113,7 @@ def test_nifti_template_keeps_its_affine(tmp_path):
         (lambda f: write_template(f, n_slices=3), "2 slices.*got 3"),
         (lambda f: write_template(f / "a") and write_template(f / "b").parent, "2 series"),
         (lambda f: write_template(f, NumberOfFrames=5), "multi-frame"),
+        (lambda f: _turned(write_template(f)), "parallel slices.*several orientations"),
         (lambda f: write_template(f, ImagePositionPatient=None), "where it lies"),
         (lambda f: f.mkdir() or f, "got none"),
     ],

@@ -1,8 +1,8 @@
-"""Reader for cine series in DICOM, one file an image or all in one file, made into k-space.
+"""Reader for cine series in DICOM, one file an image or many (Enhanced MR), made into k-space.
 
-Images of a series are sorted into slices by their position along the slice normal, and into frames
-by trigger time, else by instance number. All slices need as many frames. See `images` for what is
-made of them.
+Images of a series are sorted into slices by their plane, planes of one orientation by their
+position along the normal, and into frames by trigger time, else by number. All slices need as many
+frames. See `images` for what is made of them.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float32, Num
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import check_size
@@ -23,16 +23,32 @@ from kgmgt_jax.data.simulation import Simulation
 __all__ = ["DicomSeries", "is_dicom", "read_series"]
 
 _LARGEST_SIDE = 1 << 14
+# Where an image of many in a file says when it was taken; for all others it is TriggerTime.
+_TIMES = (
+    ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime"),
+    ("FrameContentSequence", "TemporalPositionIndex"),
+)
 
 
 class _Image(NamedTuple):
-    """Where one image belongs."""
+    """Where one image belongs.
+
+    Attributes:
+        path: Its file.
+        index: Its number in the file.
+        series: Identifier of the series.
+        plane: Direction of columns and rows, rounded, and depth along their normal in mm.
+        order: What a slice's images are sorted by.
+        size: Rows and columns.
+        direction: See `orientation`.
+    """
 
     path: Path
+    index: int
     series: str
-    slice: float
-    order: tuple[float, float]
-    n_frames: int
+    plane: tuple[float, ...]
+    order: tuple[float, ...]
     size: tuple[int, int]
     direction: str
 
@@ -56,8 +72,8 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
     """
     series = defaultdict(list)
     for path in paths:
-        image = _describe(path)
-        series[image.series].append(image)
+        for image in _describe(path):
+            series[image.series].append(image)
     several = len(series) > 1
     return [
         DicomSeries(source, source.stem + f"/series{i}" * several, images, simulation)
@@ -73,12 +89,11 @@ class DicomSeries(ImageFile):
     ) -> None:
         slices = defaultdict(list)
         for image in images:
-            slices[image.slice].append(image)
+            slices[image.plane].append(image)
         self._slices = [
-            [image.path for image in sorted(slices[position], key=lambda image: image.order)]
-            for position in sorted(slices)
+            sorted(slices[plane], key=lambda image: image.order) for plane in sorted(slices)
         ]
-        counts = sorted({sum(image.n_frames for image in group) for group in slices.values()})
+        counts = sorted({len(group) for group in slices.values()})
         sizes = sorted({image.size for image in images})
         if len(counts) > 1 or len(sizes) > 1:
             got = f"{counts} frames a slice and sizes {sizes}"
@@ -93,56 +108,89 @@ class DicomSeries(ImageFile):
             n_slices=len(slices),
             name=name,
         )
-        self._orientation = images[0].direction
+        self._is_stack = len({plane[:-1] for plane in slices}) == 1
 
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
-        size = self.slice_shape[-2:]
-        frames = [_pixels(path).reshape(-1, *size) for path in self._slices[z]]
-        return np.concatenate(frames)
+        images = self._slices[z]
+        pixels = {path: _pixels(path) for path in {image.path for image in images}}
+        return np.stack([pixels[image.path][image.index] for image in images])
+
+    def _place(self, z: int) -> dict[str, Any]:
+        return {"orientation": self._slices[z][0].direction, "is_stack": self._is_stack}
 
 
-def _describe(path: Path) -> _Image:
+def _describe(path: Path) -> list[_Image]:
+    """The images of a file."""
     data = _load(path, pixels=False)
     try:
         size = (int(data.Rows), int(data.Columns))
-        n_frames = int(data.get("NumberOfFrames", 1) or 1)
-        if not all(0 < side < _LARGEST_SIDE for side in size) or not 0 < n_frames < _LARGEST_SIDE:
-            raise ValueError(f"sizes {n_frames} x {size}")
-        along = np.array([float(v) for v in data.get("ImageOrientationPatient") or ()])
-        position = np.array([float(v) for v in data.get("ImagePositionPatient") or ()])
-        known = along.size == 6 and position.size == 3
-        depth = float(np.cross(along[:3], along[3:]) @ position) if known else 0.0
-        number = float(data.get("InstanceNumber") or 0)
-        trigger = data.get("TriggerTime")
-        return _Image(
-            path,
-            series=str(data.get("SeriesInstanceUID", "")),
-            slice=round(depth, 1),
-            order=(float(trigger) if trigger is not None else number, number),
-            n_frames=n_frames,
-            size=size,
-            direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
-        )
+        n_images = int(data.get("NumberOfFrames", 1) or 1)
+        if not all(0 < side < _LARGEST_SIDE for side in size) or not 0 < n_images < _LARGEST_SIDE:
+            raise ValueError(f"sizes {n_images} x {size}")
+        return [_describe_image(path, data, index, size) for index in range(n_images)]
     except DataError:
         raise
     except Exception as error:  # pydicom parses values when asked for them
         raise DataError(path, "the header of a DICOM image", str(error)) from error
 
 
-def _pixels(path: Path) -> np.ndarray:
-    """Images of a file after its rescaling."""
+def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) -> _Image:
+    def vector(sequence: str, keyword: str) -> np.ndarray:
+        return np.array([float(v) for v in _value(data, index, sequence, keyword) or ()])
+
+    along = vector("PlaneOrientationSequence", "ImageOrientationPatient")
+    position = vector("PlanePositionSequence", "ImagePositionPatient")
+    known = along.size == 6 and position.size == 3
+    directions = tuple((along.round(2) + 0.0).tolist()) if known else ()  # + 0.0: no -0.0
+    depth = float(np.cross(along[:3], along[3:]) @ position) if known else 0.0
+    number = float(data.get("InstanceNumber") or 0)
+    time = data.get("TriggerTime")
+    for sequence, keyword in _TIMES:
+        time = _value(data, index, sequence, keyword) if time is None else time
+    return _Image(
+        path,
+        index,
+        series=str(data.get("SeriesInstanceUID", "")),
+        plane=(*directions, round(depth, 1)),
+        order=(number if time is None else float(time), number, index),
+        size=size,
+        direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
+    )
+
+
+def _value(data: Any, index: int, sequence: str, keyword: str) -> Any:
+    """What is said of one image of a file: of it alone, of all of them, or of the file."""
+    each = data.get("PerFrameFunctionalGroupsSequence") or []
+    groups = [*each[index : index + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]
+    for group in groups:
+        for item in group.get(sequence) or []:
+            if item.get(keyword) is not None:
+                return item.get(keyword)
+    return data.get(keyword)
+
+
+def _pixels(path: Path) -> Float32[np.ndarray, "n h w"]:
+    """Images of a file after their rescaling."""
     data = _load(path, pixels=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pixels = data.pixel_array
+            pixels = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
             if int(data.get("SamplesPerPixel", 1)) != 1:
                 raise ValueError("colour images")
-            slope, intercept = data.get("RescaleSlope", 1), data.get("RescaleIntercept", 0)
-            with np.errstate(all="ignore"):
-                return (pixels * float(slope) + float(intercept)).astype(np.float32)
+            return np.stack([_rescaled(image, data, i) for i, image in enumerate(pixels)])
     except Exception as error:  # of any kind on damaged or compressed pixels
         raise DataError(path, "grey images in DICOM", str(error)) from error
+
+
+def _rescaled(image: np.ndarray, data: Any, index: int) -> Float32[np.ndarray, "h w"]:
+    slope, intercept = (
+        _value(data, index, "PixelValueTransformationSequence", keyword)
+        for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
+    slope, intercept = 1 if slope is None else slope, intercept or 0
+    with np.errstate(all="ignore"):
+        return (image * float(slope) + float(intercept)).astype(np.float32)
 
 
 def _load(path: Path, *, pixels: bool) -> Any:

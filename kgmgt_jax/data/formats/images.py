@@ -18,6 +18,7 @@ import math
 import warnings
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Num
@@ -46,6 +47,10 @@ class ImageFile(CineFile):
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
         """Images of a slice, real or complex."""
 
+    def _place(self, z: int) -> dict[str, Any]:
+        """How a slice lies in the patient, for `CaseMeta`."""
+        return {"orientation": self._orientation}
+
     def _read(self, z: int) -> CineCase:
         images = self._read_images(z)
         name = f"{self.name}/slice{z}"
@@ -57,7 +62,7 @@ class ImageFile(CineFile):
             nominal_acceleration=1.0,
             mask_source="all samples",
             simulation=str(self.simulation),
-            orientation=self._orientation,
+            **self._place(z),
         )
         t, _, h, w = kspace.shape
         return CineCase(kspace, np.ones((t, h, w), np.float32), meta, reference=reference)

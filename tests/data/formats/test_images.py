@@ -64,6 +64,26 @@ def test_dicom_is_sorted_by_position_and_trigger_time_and_rescaled(tmp_path):
     assert file[0].meta.orientation == "rows to P, columns to L"
 
 
+def test_radial_dicom_planes_about_one_point_are_slices_of_their_own(tmp_path):
+    pytest.importorskip("pydicom")
+    file = read_file(writers.write_dicom(tmp_path, angles=(0.0, 60.0, 120.0)))
+    found = [_magnitude(case) for case in file]
+    expected = 2.0 * writers.images((3, 3, 9, 8)) + 1
+    assert file.slice_shape[0] == len(found) == 3
+    for z in range(3):
+        assert any(np.allclose(images, expected[:, z], rtol=1e-6) for images in found)
+    assert not file[0].meta.is_stack
+
+
+def test_dicom_with_many_images_in_a_file_says_of_each_where_it_belongs(tmp_path):
+    pytest.importorskip("pydicom")
+    file = read_file(writers.write_enhanced_dicom(tmp_path))
+    assert len(file) == 2 and file[0].meta.is_stack
+    for z in range(2):
+        expected = (z + 1.0) * writers.images((3, 2, 9, 8))[:, z]
+        np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
+
+
 def test_a_dicom_series_with_a_missing_image_is_refused(tmp_path):
     pytest.importorskip("pydicom")
     writers.write_dicom(tmp_path)

@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -112,33 +113,77 @@ def write_nifti(folder: Path) -> Path:
     return folder / "cine.nii.gz"
 
 
-def write_dicom(folder: Path) -> Path:
-    """A series of 2 slices x 3 frames in one file each, numbered against their order in time."""
+def _dicom(name: str) -> Any:
+    """A DICOM image of 9 x 8 pixels without pixels, of one series."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = MRImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[name])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
+    data.Modality, data.SeriesInstanceUID = "MR", generate_uid(entropy_srcs=["series"])
+    data.Rows, data.Columns, data.SamplesPerPixel = 9, 8, 1
+    data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
+    return data
+
+
+def write_dicom(folder: Path, angles: tuple[float, ...] = (0.0, 0.0)) -> Path:
+    """A series of slices x 3 frames in one file each, numbered against their order in time.
+
+    Args:
+        folder: Where to write.
+        angles: Of each slice about the second axis, in degrees; slices of one angle lie 8 mm apart.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = images((3, 2, 9, 8))
-    series = generate_uid(entropy_srcs=["series"])
+    pixels = images((3, len(angles), 9, 8))
     for t in range(3):
-        for z in range(2):
-            meta = FileMetaDataset()
-            meta.MediaStorageSOPClassUID = MRImageStorage
-            meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[f"{t}{z}"])
-            meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            data = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
-            data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
-            data.Modality, data.SeriesInstanceUID, data.InstanceNumber = "MR", series, 9 - t
-            data.TriggerTime = 30.0 * t
-            data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-            data.ImagePositionPatient = [0, 0, 8.0 * z]
-            data.Rows, data.Columns, data.SamplesPerPixel = 9, 8, 1
-            data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
-            data.BitsAllocated = data.BitsStored = 16
-            data.HighBit, data.RescaleSlope, data.RescaleIntercept = 15, 2, 1
+        for z, angle in enumerate(np.deg2rad(angles)):
+            data = _dicom(f"{t}{z}")
+            data.InstanceNumber, data.TriggerTime = 9 - t, 30.0 * t
+            data.ImageOrientationPatient = [np.cos(angle), 0, np.sin(angle), 0, 1, 0]
+            data.ImagePositionPatient = [0, 0, 8.0 * z if len(set(angles)) == 1 else 0]
+            data.RescaleSlope, data.RescaleIntercept = 2, 1
             data.PixelData = pixels[t, z].tobytes()
             data.save_as(folder / f"im{5 - t}{z}.dcm", enforce_file_format=True)
     return folder
+
+
+def write_enhanced_dicom(folder: Path) -> Path:
+    """One file of 2 slices x 3 frames, each slice with a rescaling of its own, in mixed order."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    def item(sequence: str, **values: Any) -> Dataset:
+        inner, outer = Dataset(), Dataset()
+        for keyword, value in values.items():
+            setattr(inner, keyword, value)
+        setattr(outer, sequence, Sequence([inner]))
+        return outer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = images((3, 2, 9, 8))
+    order = [(2, 1), (0, 0), (1, 1), (2, 0), (0, 1), (1, 0)]
+    data = _dicom("enhanced")
+    data.NumberOfFrames = len(order)
+    oriented = item("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    data.SharedFunctionalGroupsSequence = Sequence([oriented])
+    groups = []
+    for t, z in order:
+        group = item("PlanePositionSequence", ImagePositionPatient=[0, 0, 8.0 * z])
+        group.update(
+            item("CardiacSynchronizationSequence", NominalCardiacTriggerDelayTime=30.0 * t)
+        )
+        scale = {"RescaleSlope": z + 1, "RescaleIntercept": 0, "RescaleType": "US"}
+        group.update(item("PixelValueTransformationSequence", **scale))
+        groups.append(group)
+    data.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    data.PixelData = np.stack([pixels[t, z] for t, z in order]).tobytes()
+    data.save_as(folder / "all.dcm", enforce_file_format=True)
+    return folder / "all.dcm"
 
 
 def write_ismrmrd(folder: Path, *, skip: tuple[int, ...] = (), late: int = 0) -> Path:
