@@ -60,13 +60,15 @@ def main(argv: list[str]) -> int:
     """Reconstructs, scores, prints the tables, writes everything else."""
     networks = _networks()
     sens = networks[0].sens if networks else "espirit"
+    circular = networks[0].circular if networks else True
     conditions = _conditions()
     simulation = Simulation(n_coils=_COILS.value, noise=_NOISE.value)
     data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens, simulation=simulation)
-    tuned = _tuned(conditions, data, sens, simulation)
+    tuned = _tuned(conditions, data, sens, simulation, circular)
+    weights = parse_weights(_WEIGHTS.value)
     methods = [
         *networks,
-        *classical_methods(_CLASSICAL.value, tuned, parse_weights(_WEIGHTS.value)),
+        *classical_methods(_CLASSICAL.value, tuned, weights, circular=circular),
     ]
     options = Options(
         conditions,
@@ -102,7 +104,11 @@ def _conditions() -> list[Condition]:
 
 
 def _tuned(
-    conditions: list[Condition], data: EvaluationSet, sens: str, simulation: Simulation
+    conditions: list[Condition],
+    data: EvaluationSet,
+    sens: str,
+    simulation: Simulation,
+    circular: bool,
 ) -> dict[str, dict[str, float]]:
     """Weights chosen on training files, if there are any."""
     if not _TUNE.value:
@@ -116,6 +122,7 @@ def _tuned(
         n_slices=_TUNE_SLICES.value,
         sens=sens,
         simulation=simulation,
+        circular=circular,
     )
     for name, tuning in found.items():
         print(f"{name}: {tuning.weights}, {tuning.score:.2f} dB on the training cases")

@@ -2,7 +2,7 @@
 
 import jax
 
-from kgmgt_jax.classical.measurement import average_filled, check_cine
+from kgmgt_jax.classical.measurement import average_filled, check_cine, with_frames
 from kgmgt_jax.mri.consistency import adjoint
 from kgmgt_jax.types import Array, Complex, Float
 
@@ -13,27 +13,28 @@ __all__ = ["temporal_average", "zero_filled"]
 def zero_filled(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None = None,
+    sens: Complex[Array, "*t n h w"] | None = None,
 ) -> Complex[Array, "t h w"]:
     """``E^H y``: unmeasured samples are zero.
 
     Args:
         kspace: measured k-space y; samples outside the mask are ignored.
         mask: 1 where measured.
-        sens: sensitivity maps of unit sum of squares, or ``None`` for one unit coil.
+        sens: sensitivity maps of unit sum of squares, of all frames or of each, or ``None`` for
+            one unit coil.
 
     Raises:
         ValueError: if the shapes are not those of one cine.
     """
     check_cine(kspace, mask, sens)
-    return adjoint(kspace, mask, None if sens is None else sens[None])
+    return adjoint(kspace, mask, with_frames(sens))
 
 
 @jax.jit
 def temporal_average(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None = None,
+    sens: Complex[Array, "*t n h w"] | None = None,
 ) -> Complex[Array, "t h w"]:
     """Unmeasured samples are the mean of the frames that measured them, or zero if none did.
 

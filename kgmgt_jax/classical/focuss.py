@@ -22,7 +22,7 @@ Scalar = float | Float[Array, ""]
 def kt_focuss(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None = None,
+    sens: Complex[Array, "*t n h w"] | None = None,
     *,
     weight: Scalar = 1e-3,
     power: Scalar = 0.5,
@@ -43,7 +43,8 @@ def kt_focuss(
     Args:
         kspace: measured k-space y; samples outside the mask are ignored.
         mask: 1 where measured.
-        sens: sensitivity maps of unit sum of squares, or ``None`` for one unit coil.
+        sens: sensitivity maps of unit sum of squares, of all frames or of each, or ``None`` for
+            one unit coil.
         weight: λ >= 0.
         power: p >= 0; 1/2 favours the smallest l1 norm.
         tolerance: relative change of the image at which to stop.
@@ -76,10 +77,9 @@ def _kt_focuss(
     inner: tuple[Scalar, int],
 ) -> Array:
     data = scale_data(kspace, mask, sens)
-    maps = None if data.sens is None else data.sens[None]
-    mean = temporal_mean(data.kspace, data.mask)[None]
-    baseline = adjoint(mean, jnp.ones_like(mask[:1]), maps)  # 1 h w
-    baseline = jnp.broadcast_to(baseline, mask.shape)
+    maps = data.sens
+    mean = jnp.broadcast_to(temporal_mean(data.kspace, data.mask), data.kspace.shape)
+    baseline = adjoint(mean, jnp.ones_like(data.mask), maps)
     unexplained = data.kspace - forward(baseline, data.mask, maps)
     spectrum = _transform(adjoint(unexplained, data.mask, maps))
 

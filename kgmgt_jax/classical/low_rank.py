@@ -33,7 +33,7 @@ MIN_WEIGHT = 1e-6
 def low_rank_plus_sparse(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None = None,
+    sens: Complex[Array, "*t n h w"] | None = None,
     *,
     low_rank_weight: Scalar = 0.005,
     sparse_weight: Scalar = 0.01,
@@ -55,7 +55,8 @@ def low_rank_plus_sparse(
     Args:
         kspace: measured k-space y; samples outside the mask are ignored.
         mask: 1 where measured.
-        sens: sensitivity maps of unit sum of squares, or ``None`` for one unit coil.
+        sens: sensitivity maps of unit sum of squares, of all frames or of each, or ``None`` for
+            one unit coil.
         low_rank_weight: ``λ_L`` >= 0.
         sparse_weight: ``λ_S`` >= 0.
         tolerance: relative change of L + S at which to stop.

@@ -19,6 +19,7 @@ __all__ = [
     "data_scale",
     "scale_data",
     "temporal_mean",
+    "with_frames",
 ]
 
 CENTRE = 32  # samples along each axis that data_scale looks at
@@ -30,13 +31,14 @@ class ScaledData(NamedTuple):
     Attributes:
         kspace: measured k-space divided by ``scale``, 0 where not measured.
         mask: 1 where measured.
-        sens: sensitivity maps, or ``None`` for one coil of unit sensitivity.
+        sens: sensitivity maps, of all frames or of each, or ``None`` for one coil of unit
+            sensitivity.
         scale: the :func:`data_scale`.
     """
 
     kspace: Complex[Array, "t n h w"]
     mask: Float[Array, "t h w"]
-    sens: Complex[Array, "n h w"] | None
+    sens: Complex[Array, "#t n h w"] | None
     scale: Float[Array, ""]
 
 
@@ -45,7 +47,7 @@ def check_cine(kspace: Array, mask: Array, sens: Array | None) -> None:
 
     Raises:
         ValueError: unless ``kspace`` is complex (t, n, h, w), ``mask`` real (t, h, w) and ``sens``
-            complex (n, h, w), or ``None`` with n = 1.
+            complex (n, h, w) or (t, n, h, w), or ``None`` with n = 1.
     """
     if kspace.ndim != 4 or not jnp.iscomplexobj(kspace):
         raise ValueError(
@@ -61,10 +63,10 @@ def check_cine(kspace: Array, mask: Array, sens: Array | None) -> None:
         raise ValueError(
             f"expected n = 1 coils without sens, got {kspace.shape=}; pass sens of shape (n, h, w)"
         )
-    if sens is not None and sens.shape != (n_coils, *size):
+    if sens is not None and sens.shape not in ((n_coils, *size), kspace.shape):
         raise ValueError(
-            f"expected sens of shape (n, h, w) = {(n_coils, *size)} for {kspace.shape=}, got "
-            f"{sens.shape=}"
+            f"expected sens of shape (n, h, w) = {(n_coils, *size)}, or with a frame axis before "
+            f"it, for {kspace.shape=}, got {sens.shape=}"
         )
 
 
@@ -93,13 +95,18 @@ def check_counts(**counts: int | Array) -> None:
 def scale_data(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None,
+    sens: Complex[Array, "*t n h w"] | None,
 ) -> ScaledData:
     """The measured samples, divided by their :func:`data_scale`. Arguments as any method's."""
     mask = mask.astype(kspace.real.dtype)
     measured = jnp.where(mask[:, None] > 0, kspace, 0)
     scale = data_scale(measured, mask)
-    return ScaledData(measured / scale, mask, sens, scale)
+    return ScaledData(measured / scale, mask, with_frames(sens), scale)
+
+
+def with_frames(sens: Complex[Array, "*t n h w"] | None) -> Complex[Array, "#t n h w"] | None:
+    """Maps with a frame axis, of length 1 where frames share them."""
+    return sens[None] if sens is not None and sens.ndim == 3 else sens
 
 
 def data_scale(kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"]) -> Float[Array, ""]:
@@ -151,9 +158,8 @@ def temporal_mean(
 def average_filled(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None,
+    sens: Complex[Array, "*t n h w"] | None,
 ) -> Complex[Array, "t h w"]:
     """Image of each frame's measured samples, gaps filled by :func:`temporal_mean`."""
     filled = jnp.where(mask[:, None] > 0, kspace, temporal_mean(kspace, mask)[None])
-    maps = None if sens is None else sens[None]
-    return adjoint(filled, jnp.ones_like(mask), maps)
+    return adjoint(filled, jnp.ones_like(mask), with_frames(sens))

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,7 @@ Case = tuple[
     Float[Array | np.ndarray, "t h w"],
     Complex[Array, "t n h w"],
     Float[Array, "t h w"],
-    Complex[Array, "n h w"] | None,
+    Complex[Array, "*t n h w"] | None,
 ]
 Score = Callable[[Array | np.ndarray, Array], float]
 
@@ -34,18 +35,27 @@ class Method:
         reconstruct: ``f(kspace, mask, sens=None, **weights) -> image``.
         weights: the weights by name, with their default values.
         grid: values worth trying for each.
+        cyclic: whether it takes ``circular``: if the last frame is followed by the first.
     """
 
     reconstruct: Callable[..., Complex[Array, "t h w"]]
     weights: Mapping[str, float] = field(default_factory=dict)
     grid: Grid = field(default_factory=dict)
+    cyclic: bool = False
+
+    def with_weights(
+        self, weights: Mapping[str, float], *, circular: bool = True
+    ) -> Callable[..., Complex[Array, "t h w"]]:
+        """``f(kspace, mask, sens=None)`` for such cines."""
+        options = {"circular": circular} if self.cyclic else {}
+        return partial(self.reconstruct, **weights, **options)
 
 
 METHODS: dict[str, Method] = {
     "zero_filled": Method(zero_filled),
     "temporal_average": Method(temporal_average),
     "temporal_tv": Method(
-        temporal_tv, {"weight": 0.01}, {"weight": (0.002, 0.005, 0.01, 0.02, 0.05)}
+        temporal_tv, {"weight": 0.01}, {"weight": (0.002, 0.005, 0.01, 0.02, 0.05)}, cyclic=True
     ),
     "spatial_tv": Method(spatial_tv, {"weight": 0.03}, {"weight": (0.003, 0.01, 0.03, 0.1)}),
     "wavelet": Method(wavelet, {"weight": 0.01}, {"weight": (0.001, 0.003, 0.01, 0.03, 0.1)}),
@@ -73,7 +83,14 @@ class Tuning:
     tried: tuple[tuple[dict[str, float], float], ...]
 
 
-def tune(method: str, cases: Iterable[Case], score: Score, grid: Grid | None = None) -> Tuning:
+def tune(
+    method: str,
+    cases: Iterable[Case],
+    score: Score,
+    grid: Grid | None = None,
+    *,
+    circular: bool = True,
+) -> Tuning:
     """Tries all combinations of weights and picks the one with the best mean score.
 
     Args:
@@ -84,6 +101,7 @@ def tune(method: str, cases: Iterable[Case], score: Score, grid: Grid | None = N
             better images, such as the mean PSNR over the frames.
         grid: values to try by name of the weight; the method's own grid otherwise. Weights that it
             leaves out keep their defaults.
+        circular: whether the last frame of each cine is followed by the first.
 
     Returns:
         The best weights, all of the method's; those named first win a tie.
@@ -106,8 +124,9 @@ def tune(method: str, cases: Iterable[Case], score: Score, grid: Grid | None = N
     tried = []
     for values in itertools.product(*grid.values()):
         weights = {**chosen.weights, **dict(zip(grid, values, strict=True))}
+        reconstruct = chosen.with_weights(weights, circular=circular)
         scores = [
-            float(score(reference, jnp.abs(chosen.reconstruct(kspace, mask, sens, **weights))))
+            float(score(reference, jnp.abs(reconstruct(kspace, mask, sens))))
             for reference, kspace, mask, sens in cases
         ]
         tried.append((weights, float(np.mean(scores))))

@@ -72,17 +72,19 @@ def conjugate_gradients(
         operator: A.
         rhs: b.
         start: first x; zero if ``None``.
-        tolerance: stops when the residual has fallen to this part of its first norm.
+        tolerance: stops when the residual has fallen to this part of its first norm, or to the
+            rounding of that.
         max_iterations: at most this many applications of A (and one for ``start``).
 
     Source: Hestenes and Stiefel, J Res Natl Bur Stand 49:409 (1952).
     """
     residual = rhs if start is None else rhs - operator(start)
-    first = _energy(residual)
+    # Below the rounding of the first residual its energy is noise, and then 0.
+    least = jnp.maximum(tolerance, jnp.finfo(residual.dtype).eps) ** 2 * _energy(residual)
 
     def unsolved(carry: tuple) -> Array:
         *_, energy, count = carry
-        return (count < max_iterations) & (energy > tolerance**2 * first)
+        return (count < max_iterations) & (energy > least)
 
     def advance(carry: tuple) -> tuple:
         solution, residual, direction, energy, count = carry
@@ -95,7 +97,7 @@ def conjugate_gradients(
         return solution, residual, direction, energy_next, count + 1
 
     solution = jnp.zeros_like(rhs) if start is None else start
-    carry = (solution, residual, residual, first, jnp.zeros((), jnp.int32))
+    carry = (solution, residual, residual, _energy(residual), jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unsolved, advance, carry)[0]
 
 
@@ -117,9 +119,8 @@ def quadratic_solver(
     """
     if data.sens is None:
         return lambda rhs, start: ifft2c(exact(fft2c(rhs)))
-    maps = data.sens[None]
     return lambda rhs, start: conjugate_gradients(
-        lambda image: normal(image, data.mask, maps) + curvature(image),
+        lambda image: normal(image, data.mask, data.sens) + curvature(image),
         rhs,
         start,
         tolerance=CG_REDUCTION,
@@ -170,7 +171,7 @@ def alternating_directions(
 
 def zero_filled_image(data: ScaledData) -> Complex[Array, "t h w"]:
     """``E^H y`` of a scaled measurement."""
-    return adjoint(data.kspace, data.mask, None if data.sens is None else data.sens[None])
+    return adjoint(data.kspace, data.mask, data.sens)
 
 
 def _inner(a: Array, b: Array) -> Array:

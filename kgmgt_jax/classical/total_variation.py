@@ -43,7 +43,7 @@ MIN_WEIGHT = 1e-6
 def temporal_tv(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None = None,
+    sens: Complex[Array, "*t n h w"] | None = None,
     *,
     weight: Scalar = 0.01,
     circular: bool = True,
@@ -63,7 +63,8 @@ def temporal_tv(
     Args:
         kspace: measured k-space y; samples outside the mask are ignored.
         mask: 1 where measured.
-        sens: sensitivity maps of unit sum of squares, or ``None`` for one unit coil.
+        sens: sensitivity maps of unit sum of squares, of all frames or of each, or ``None`` for
+            one unit coil.
         weight: λ >= 0.
         circular: whether the last frame is followed by the first, as in a gated cine.
         tolerance: relative change of the image at which to stop.
@@ -86,7 +87,7 @@ def temporal_tv(
 def spatial_tv(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None = None,
+    sens: Complex[Array, "*t n h w"] | None = None,
     *,
     weight: Scalar = 0.03,
     tolerance: Scalar = 1e-3,

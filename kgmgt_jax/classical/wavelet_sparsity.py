@@ -31,7 +31,7 @@ MIN_WEIGHT = 1e-6
 def wavelet(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
-    sens: Complex[Array, "n h w"] | None = None,
+    sens: Complex[Array, "*t n h w"] | None = None,
     *,
     weight: Scalar = 0.01,
     n_levels: int = 4,
@@ -54,7 +54,8 @@ def wavelet(
     Args:
         kspace: measured k-space y; samples outside the mask are ignored.
         mask: 1 where measured.
-        sens: sensitivity maps of unit sum of squares, or ``None`` for one unit coil.
+        sens: sensitivity maps of unit sum of squares, of all frames or of each, or ``None`` for
+            one unit coil.
         weight: λ >= 0.
         n_levels: levels of the transform, at least 1; fewer for images below 4 * 2^n pixels.
         n_shifts: P, at least 1.

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -198,11 +197,13 @@ class ClassicalMethod:
         name: key of ``METHODS``.
         weights: all of its weights.
         chosen: how they were chosen.
+        circular: whether the last frame of a cine is followed by the first.
     """
 
     name: str
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     chosen: str = "default weights"
+    circular: bool = True
     n_parameters: None = None
 
     @property
@@ -214,11 +215,7 @@ class ClassicalMethod:
     def reconstruct(
         self, kspace: Kspace, mask: Mask, sens: Sens, progress: Progress | None = None
     ) -> Complex64[np.ndarray, "t h w"]:
-        """See `Reconstructor`; progress is told at the end.
-
-        Raises:
-            ValueError: if sensitivities change over time.
-        """
+        """See `Reconstructor`; progress is told at the end."""
         run, arguments, n_frames = self.program(kspace, mask, sens)
         image = np.asarray(run(*arguments))
         if progress is not None:
@@ -227,7 +224,7 @@ class ClassicalMethod:
 
     def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
         """The whole cine, of which a classical method needs all frames at once."""
-        run = partial(METHODS[self.name].reconstruct, **self.weights)
+        run = METHODS[self.name].with_weights(self.weights, circular=self.circular)
         maps = None if sens is None else jnp.asarray(sens)
         return Program(run, (jnp.asarray(kspace), jnp.asarray(mask), maps), len(kspace))
 
@@ -236,6 +233,8 @@ def classical_methods(
     names: Iterable[str],
     tuned: Mapping[str, Mapping[str, float]] | None = None,
     given: Mapping[str, Mapping[str, float]] | None = None,
+    *,
+    circular: bool = True,
 ) -> list[ClassicalMethod]:
     """Classical methods by name, zero-filling left out, with the weights to use.
 
@@ -243,6 +242,7 @@ def classical_methods(
         names: keys of ``METHODS``, or ``all``.
         tuned: ``{method: {weight: value}}`` that were found on training cases.
         given: the same as the user gave them; they go first.
+        circular: whether the last frame of a cine is followed by the first.
 
     Raises:
         ValueError: if a method or a weight is unknown.
@@ -264,7 +264,7 @@ def classical_methods(
         chosen = "given" if name in given else "tuned" if name in tuned else "default"
         values = {**weights, **tuned.get(name, {}), **given.get(name, {})}
         if name != ZERO_FILLED:
-            found.append(ClassicalMethod(name, values, f"{chosen} weights"))
+            found.append(ClassicalMethod(name, values, f"{chosen} weights", circular))
     return found
 
 

@@ -31,6 +31,7 @@ def tune_methods(
     n_slices: int = 4,
     sens: str = "espirit",
     simulation: Simulation | None = None,
+    circular: bool = True,
     seed: int = 0,
 ) -> dict[str, Tuning]:
     """Tries every method's grid of weights; the best mean PSNR (preset ``frame``) wins.
@@ -47,6 +48,7 @@ def tune_methods(
         n_slices: most slices to use of a path, at least 1.
         sens: how coil maps are estimated.
         simulation: how k-space is made of magnitude images; its defaults if left out.
+        circular: whether the last frame of a cine is followed by the first.
         seed: of the masks.
 
     Raises:
@@ -64,7 +66,7 @@ def tune_methods(
             _refuse_test_data(source.slices[number], test)
             cases += _cases(source, number, conditions, seed)
     tunable = [name for name in dict.fromkeys(names) if METHODS[name].grid]
-    return {name: tune(name, cases, _mean_psnr) for name in tunable}
+    return {name: tune(name, cases, _mean_psnr, circular=circular) for name in tunable}
 
 
 def _cases(

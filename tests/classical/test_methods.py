@@ -23,6 +23,27 @@ def test_a_unit_coil_beside_dead_ones_is_a_single_coil(name):
     assert np.linalg.norm(alone - with_maps) < 3e-3 * np.linalg.norm(alone)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_may_have_a_frame_axis(name):
+    kspace, mask, sens = problem(3)
+    shared = METHODS[name].reconstruct(kspace, mask, sens)
+    repeated = METHODS[name].reconstruct(kspace, mask, jnp.repeat(sens[None], len(kspace), axis=0))
+    np.testing.assert_allclose(repeated, shared, atol=1e-4 * np.abs(shared).max())
+
+
+@pytest.mark.parametrize("name", ["zero_filled", "spatial_tv", "wavelet"])
+def test_frames_are_combined_by_their_own_maps(name):
+    """Maps whose phase changes over time, and data to match, have the same image.
+
+    The others start from an average over time of the k-space, whose phase changes.
+    """
+    kspace, mask, sens = problem(3)
+    phase = jnp.exp(1j * jnp.arange(len(kspace)))[:, None, None, None]
+    image = METHODS[name].reconstruct(kspace, mask, sens)
+    turned = METHODS[name].reconstruct(phase * kspace, mask, phase * sens[None])
+    np.testing.assert_allclose(turned, image, atol=1e-3 * np.abs(image).max())
+
+
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_full_sampling_without_weight_returns_the_image(name):
     image = complex_array(np.random.default_rng(0), *SHAPE)

@@ -22,6 +22,18 @@ def test_weights_are_the_defaults_and_in_the_grid(name):
         assert value in method.grid[weight]
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_cyclic_methods_can_be_told_that_cines_have_ends(name):
+    method = METHODS[name]
+    assert method.cyclic == ("circular" in inspect.signature(method.reconstruct).parameters)
+    kspace, mask, _ = problem()
+    around, with_ends = (
+        method.with_weights(method.weights, circular=circular)(kspace, mask)
+        for circular in (True, False)
+    )
+    assert method.cyclic != np.array_equal(around, with_ends)
+
+
 @pytest.fixture
 def scaling(monkeypatch):
     """A method whose image is its weights' product times the first coil's k-space."""

@@ -46,6 +46,14 @@ def test_conjugate_gradients_solve_a_dense_system():
         np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
+def test_conjugate_gradients_without_tolerance_end_before_residuals_are_zero():
+    values = jnp.asarray([1.0, 3.0])
+    result = conjugate_gradients(
+        lambda x: values * x, jnp.asarray([1 + 0j, 3j]), tolerance=0.0, max_iterations=200
+    )
+    np.testing.assert_allclose(result, [1, 1j], atol=1e-5)
+
+
 def test_conjugate_gradients_stop_at_the_reduction():
     values = jnp.asarray([1.0, 2.0, 5.0, 9.0, 20.0])
     rhs = jnp.ones(5, complex)

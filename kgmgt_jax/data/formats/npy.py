@@ -89,12 +89,12 @@ class NpyFile(CineFile):
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, "", self._axes.index(z)), "tnhw")
         mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
-        sens = self._read_sens()
-        norm = np.ones(1) if sens is None else np.sqrt((np.abs(sens) ** 2).sum(-3, keepdims=True))
-        notes = self.notes
-        if np.abs(norm[norm > 0] - 1).max(initial=0) > _ROUNDING:  # NaN is refused by CineCase
-            sens = np.divide(sens, norm, out=np.zeros_like(sens), where=norm > 0)
-            notes = (*notes, "coil maps brought to a sum of squares of 1")
+        sens, notes = self._read_sens(), self.notes
+        if sens is not None:
+            norm = np.sqrt((np.abs(sens) ** 2).sum(axis=-3, keepdims=True))
+            if np.abs(norm[norm > 0] - 1).max(initial=0) > _ROUNDING:  # CineCase refuses NaN
+                sens = np.divide(sens, norm, out=np.zeros_like(sens), where=norm > 0)
+                notes = (*notes, "coil maps brought to a sum of squares of 1")
         meta = self._meta(z, mask_source=self._mask_source, notes=notes)
         return CineCase(kspace, mask, meta, sens=sens)
 
