@@ -46,7 +46,8 @@ class CaseMeta:
         slice_index: Position of this slice in the file, from 0.
         n_slices: Number of slices in the file.
         format: Name of the layout, e.g. ``"cmrxrecon2023"``.
-        fully_sampled: Whether every sample was acquired, so that the case can serve as reference.
+        fully_sampled: Whether every line was acquired, so that the case can serve as reference. A
+            partial echo or a partial Fourier scan counts, though its mask has zeros.
         nominal_acceleration: Acceleration as the file names it, which leaves the central lines
             out of the count; ``None`` where the file does not say. Compare
             ``CineCase.true_acceleration``.
@@ -140,8 +141,11 @@ class CineCase:
 
     @property
     def acs(self) -> int:
-        """Complete lines around the centre of k-space in every frame, 0 if there is none."""
-        lines = np.min(self.mask, axis=(0, 2)) > 0
+        """Complete lines around the centre of k-space in every frame, 0 if there is none.
+
+        Columns that no line has (of a partial echo) do not count.
+        """
+        lines = np.min(self.mask[..., self.mask.any(axis=(0, 1))], axis=(0, 2)) > 0
         centre = lines.size // 2
         below, above = np.cumprod(lines[centre::-1]), np.cumprod(lines[centre:])
         return max(0, int(below.sum() + above.sum()) - 1)

@@ -2,10 +2,11 @@
 
 Readouts are sorted into (phase, coil, ky, kx) for each slice, set and, beside several cardiac
 phases, repetition; with one phase the repetitions are the frames. Averages of one line are
-averaged. ``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``. An echo that starts late
-(``2 center_sample < nx``) is padded with zeros in front, which the mask says. Noise scans and other
-readouts that are no imaging data are skipped. Readouts are kept as long as they were sampled, in
-OCMR twice the field of view.
+averaged. ``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``. Partial echoes
+(``center_sample``) and partial Fourier scans (``kspace_encoding_step_1.center``, where most of the
+energy lies nearer to it than to the middle) are padded with zeros, so that the centre of k-space
+lies in the middle; the mask says where. Noise scans and other readouts that are no imaging data are
+skipped. Readouts are kept as long as they were sampled, in OCMR twice the field of view.
 
 Source: the ISMRMRD specification; the reading script of MRIOSU/OCMR for the padding.
 """
@@ -96,13 +97,20 @@ class IsmrmrdFile(CineFile):
         n_frames, self._readouts = _sort(heads["number"], counters)
         head = heads["head"][0]
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
-        self._n_samples = n_samples
-        short = 2 * int(head["center_sample"]) < nx
-        self._padding = nx - n_samples if short and n_samples < nx else 0
-        shape = (n_frames, n_coils, lines, n_samples + self._padding)
-        check_size(path, 8 * int(np.prod(shape)), path.stat().st_size * 64)
-        notes = [f"the centre of k-space is line {centre}"] if centre != lines // 2 else []
-        notes += ["asymmetric echo, padded with zeros"] if self._padding else []
+        self.path, self._acquired = path, (n_coils, lines, n_samples)
+        check_size(path, 8 * n_frames * n_coils * lines * max(nx, n_samples), 64 * _size(path))
+        self._padding = (0, 0), _readout_padding(int(head["center_sample"]), n_samples, nx)
+        notes = []
+        if centre != lines // 2:
+            if self._most_energy_near(centre):
+                self._padding = _line_padding(centre, lines), self._padding[1]
+                notes.append("partial Fourier, padded with zeros")
+            else:
+                middle = f"the energy lies around line {lines // 2}"
+                notes.append(f"the header's centre of k-space is line {centre}, {middle}")
+        notes += ["asymmetric echo, padded with zeros"] if any(self._padding[1]) else []
+        h, w = (n + sum(added) for n, added in zip((lines, n_samples), self._padding, strict=True))
+        shape = (n_frames, n_coils, h, w)
         super().__init__(
             path,
             format="ismrmrd",
@@ -119,18 +127,18 @@ class IsmrmrdFile(CineFile):
     def _read(self, z: int) -> CineCase:
         chosen = np.flatnonzero(self._readouts.case == z)
         frames, lines = self._readouts.frame[chosen], self._readouts.line[chosen]
-        t, n, h, _ = self.slice_shape
-        total = np.zeros((t, h, n, self._n_samples), np.complex64)
-        count = np.zeros((t, h), np.float32)
+        n_frames = self.slice_shape[0]
+        n_coils, n_lines, n_samples = self._acquired
+        total = np.zeros((n_frames, n_lines, n_coils, n_samples), np.complex64)
+        count = np.zeros((n_frames, n_lines), np.float32)
         np.add.at(count, (frames, lines), 1)
         with np.errstate(over="ignore", invalid="ignore"):  # NaN is refused by CineCase
             np.add.at(total, (frames, lines), self._samples(self._readouts.number[chosen]))
             total /= np.maximum(count, 1)[..., None, None]
-        average = total.transpose(0, 2, 1, 3)  # t n h w
-        padding = [(0, 0)] * 3 + [(self._padding, 0)]
-        kspace = np.pad(np.ascontiguousarray(average), padding)
-        mask = np.repeat((count > 0).astype(np.float32)[..., None], self._n_samples, axis=2)
-        mask = np.pad(mask, padding[1:])
+        average = np.ascontiguousarray(total.transpose(0, 2, 1, 3))  # t n h w
+        kspace = np.pad(average, [(0, 0), (0, 0), *self._padding])
+        mask = np.repeat((count > 0).astype(np.float32)[..., None], n_samples, axis=2)
+        mask = np.pad(mask, [(0, 0), *self._padding])
         head = self._first["head"]
         meta = self._meta(
             z,
@@ -142,16 +150,45 @@ class IsmrmrdFile(CineFile):
 
     def _samples(self, numbers: np.ndarray) -> np.ndarray:
         """Readouts by their position in the file, complex64 (readout, coil, sample)."""
-        _, n_coils, _, _ = self.slice_shape
+        n_coils, _, n_samples = self._acquired
         with open_hdf5(self.path) as file:
             raw = get_dataset(file, f"{_GROUP}/data")[numbers]["data"]
-            size = 2 * n_coils * self._n_samples
+            size = 2 * n_coils * n_samples
             sizes = {np.size(readout) for readout in raw}
             if sizes != {size}:
                 got = f"sizes {sorted(sizes)}"
                 raise DataError(self.path, f"readouts of {size} floats as their headers say", got)
             samples = np.stack([np.asarray(readout, np.float32) for readout in raw])
-        return samples.view(np.complex64).reshape(len(numbers), n_coils, self._n_samples)
+        return samples.view(np.complex64).reshape(len(numbers), n_coils, n_samples)
+
+    def _most_energy_near(self, centre: int) -> bool:
+        """Whether the strongest line is nearer to ``centre`` than to the middle."""
+        chosen = np.flatnonzero(self._readouts.case == 0)
+        lines, n_lines = self._readouts.line[chosen], self._acquired[1]
+        size = np.abs(self._samples(self._readouts.number[chosen])).max(axis=(1, 2))
+        strongest = np.zeros(n_lines, np.float32)
+        np.maximum.at(strongest, lines, np.nan_to_num(size))
+        peak = int(np.argmax(strongest))
+        return abs(peak - centre) < abs(peak - n_lines // 2)
+
+
+def _readout_padding(centre: int, n_samples: int, nx: int) -> tuple[int, int]:
+    """Samples to add in front of an echo and behind, ``nx`` in all, for its centre to be there."""
+    missing, front = nx - n_samples, nx // 2 - centre
+    if missing <= 0 or centre == n_samples // 2:
+        return 0, 0
+    if not 0 <= front <= missing:
+        front = missing if 2 * centre < nx else 0
+    return front, missing - front
+
+
+def _line_padding(centre: int, lines: int) -> tuple[int, int]:
+    """The fewest lines to add in front or behind, for the centre to be the middle one."""
+    return max(lines - 2 * centre, 0), max(2 * centre - lines, 0)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _probe(path: Path) -> None:

@@ -184,6 +184,35 @@ def test_a_late_echo_is_padded_in_front(tmp_path):
     assert "asymmetric echo" in file.notes[0]
 
 
+def test_an_echo_that_ends_early_is_padded_behind(tmp_path):
+    pytest.importorskip("ismrmrd")
+    case = read_file(writers.write_ismrmrd(tmp_path, early=2))[1]
+    assert case.shape == (3, 4, 9, 8) and case.acs == 9
+    assert case.mask[..., :6].all() and not case.mask[..., 6:].any()
+    np.testing.assert_allclose(case.kspace[..., :6], writers.kspace()[:, 1][..., :6], atol=1e-6)
+
+
+@pytest.mark.parametrize(("centre", "padding", "n_lines"), [(2, (5, 0), 14), (6, (0, 3), 12)])
+def test_the_centre_of_a_partial_fourier_scan_is_padded_to_the_middle(
+    tmp_path, centre, padding, n_lines
+):
+    pytest.importorskip("ismrmrd")
+    file = read_file(writers.write_ismrmrd(tmp_path, centre=centre, peak=centre))
+    case = file[0]
+    assert case.shape == (3, 4, n_lines, 8) and file.fully_sampled
+    assert int(np.abs(case.kspace).sum(axis=(0, 1, 3)).argmax()) == n_lines // 2
+    assert (case.mask.sum(axis=1) == 9).all() and "partial Fourier" in file.notes[0]
+    kept = case.kspace[:, :, padding[0] : n_lines - padding[1]]
+    line = [y for y in range(9) if y != centre]
+    np.testing.assert_allclose(kept[..., line, :], writers.kspace()[:, 0][..., line, :], atol=1e-6)
+
+
+def test_a_header_whose_centre_the_energy_denies_is_not_followed(tmp_path):
+    pytest.importorskip("ismrmrd")
+    file = read_file(writers.write_ismrmrd(tmp_path, centre=0, peak=4))
+    assert file[0].shape == (3, 4, 9, 8) and "is line 0" in file.notes[0]
+
+
 def test_ismrmrd_lines_beyond_the_header_are_refused(tmp_path):
     ismrmrd = pytest.importorskip("ismrmrd")
     path = writers.write_ismrmrd(tmp_path)

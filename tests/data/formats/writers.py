@@ -186,13 +186,24 @@ def write_enhanced_dicom(folder: Path) -> Path:
     return folder / "all.dcm"
 
 
-def write_ismrmrd(folder: Path, *, skip: tuple[int, ...] = (), late: int = 0) -> Path:
+def write_ismrmrd(
+    folder: Path,
+    *,
+    skip: tuple[int, ...] = (),
+    late: int = 0,
+    early: int = 0,
+    centre: int = 4,
+    peak: int | None = None,
+) -> Path:
     """An ISMRMRD file of 3 phases x 2 slices, two averages, and a noise scan in front.
 
     Args:
         folder: Where to write.
         skip: Lines that are not measured.
         late: Samples missing in front of each echo.
+        early: Samples missing at its end.
+        centre: Central line, as the header says.
+        peak: A line ten times as strong.
     """
     import ismrmrd
 
@@ -200,8 +211,10 @@ def write_ismrmrd(folder: Path, *, skip: tuple[int, ...] = (), late: int = 0) ->
     path = folder / "fs_0001.h5"
     path.unlink(missing_ok=True)
     data = kspace()
+    if peak is not None:
+        data[..., peak, :] *= 10
     with ismrmrd.Dataset(str(path), "dataset") as file:
-        file.write_xml_header(_ismrmrd_header().encode())
+        file.write_xml_header(_ismrmrd_header(centre).encode())
         noise = ismrmrd.Acquisition.from_array(kspace((4, 8), "noise"))
         noise.setFlag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
         file.append_acquisition(noise)
@@ -209,7 +222,7 @@ def write_ismrmrd(folder: Path, *, skip: tuple[int, ...] = (), late: int = 0) ->
             if y in skip:
                 continue
             sign = 0.5 if average else -0.5  # averages to the data
-            line = data[t, z, :, y, late:] + sign
+            line = data[t, z, :, y, late : 8 - early] + sign
             acquisition = ismrmrd.Acquisition.from_array(np.ascontiguousarray(line, np.complex64))
             acquisition.idx.phase, acquisition.idx.slice = t, z
             acquisition.idx.kspace_encode_step_1, acquisition.idx.average = y, average
@@ -219,17 +232,15 @@ def write_ismrmrd(folder: Path, *, skip: tuple[int, ...] = (), late: int = 0) ->
     return path
 
 
-def _ismrmrd_header() -> str:
+def _ismrmrd_header(centre: int) -> str:
     from ismrmrd import xsd
-
-    def limit(most: int) -> xsd.limitType:
-        return xsd.limitType(minimum=0, maximum=most, center=(most + 1) // 2)
 
     size = xsd.matrixSizeType(x=8, y=9, z=1)
     space = xsd.encodingSpaceType(
         matrixSize=size, fieldOfView_mm=xsd.fieldOfViewMm(x=300, y=300, z=8)
     )
-    limits = xsd.encodingLimitsType(kspace_encoding_step_1=limit(8))
+    limit = xsd.limitType(minimum=0, maximum=8, center=centre)
+    limits = xsd.encodingLimitsType(kspace_encoding_step_1=limit)
     encoding = xsd.encodingType(
         encodedSpace=space,
         reconSpace=space,
