@@ -16,6 +16,7 @@ from kgmgt_jax.data.formats import CineFile, ReadOptions, open_files
 from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo
+from kgmgt_jax.data.subjects import identify
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES
 
@@ -64,6 +65,8 @@ class FileSlices:
         cache_gib: Memory for decoded slices in GiB, in each worker process; at least one slice
             is kept.
         simulation: How k-space is made of files of magnitude images.
+        root: Folder that the files were searched in, which may tell who was scanned (see
+            `identify`); by default the folder of each.
 
     Attributes:
         slices: What is known of each slice, in order.
@@ -83,11 +86,15 @@ class FileSlices:
         sens_cache: str | Path | None = None,
         cache_gib: float = 4.0,
         simulation: Simulation | None = None,
+        root: Path | None = None,
     ) -> None:
         self._acs, self._crop_rows = acs, crop_rows
         self._sens, self._sens_cache = sens, sens_cache
         self._places = reference_slices(files, acs, simulation)
-        self.slices = tuple(_info(file, z) for file, z in self._places)
+        subjects = {
+            id(file): identify(file, root or file.path.parent)[0] for file, _ in self._places
+        }
+        self.slices = tuple(_info(file, z, subjects[id(file)]) for file, z in self._places)
         largest = max(int(np.prod(info.shape)) for info in self.slices)
         slice_bytes = largest * np.dtype(np.complex64).itemsize
         self._cache_size = max(1, int(cache_gib * 2**30 / slice_bytes))
@@ -161,10 +168,10 @@ def reference_slices(
     return slices
 
 
-def _info(file: CineFile, z: int) -> SliceInfo:
+def _info(file: CineFile, z: int, subject: str) -> SliceInfo:
     return SliceInfo(
         name=f"{file.name}/slice{z}",
-        subject=file.name.split("/")[0],
+        subject=subject,
         view="",
         shape=file.slice_shape,
         simulation=str(file.simulation),

@@ -46,4 +46,5 @@ def open_slices(
         sens_cache=sens_cache,
         cache_gib=cache_gib,
         simulation=simulation,
+        root=Path(path),
     )

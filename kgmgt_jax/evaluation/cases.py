@@ -33,6 +33,7 @@ from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.sens_cache import cached_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
+from kgmgt_jax.data.subjects import identify
 from kgmgt_jax.data.validation import retrospective_cases
 from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
 from kgmgt_jax.evaluation.sampling import Sampling
@@ -68,6 +69,7 @@ class EvaluationCase:
 
     Attributes:
         name: of the slice, the same in all conditions.
+        subject: who was scanned.
         kspace: measured k-space, zero elsewhere.
         mask: 1 where measured.
         sens: sensitivities; ``None`` for a single coil.
@@ -81,6 +83,7 @@ class EvaluationCase:
     """
 
     name: str
+    subject: str
     kspace: Kspace
     mask: Mask
     sens: Sens
@@ -161,6 +164,7 @@ class EvaluationSet:
             true = mask.size / float(mask.sum())
             yield EvaluationCase(
                 name=name,
+                subject=info.subject,
                 kspace=case.kspace * mask[:, None],
                 mask=mask,
                 sens=case.sens,
@@ -180,6 +184,7 @@ class EvaluationSet:
         self.unscored[name] = "undersampled, and no fully sampled file of the same scan"
         return EvaluationCase(
             name=name,
+            subject=identify(file, self._root)[0],
             kspace=case.kspace,
             mask=case.mask,
             sens=missing_sens(case, self._sens),
@@ -242,7 +247,7 @@ def open_evaluation(
     if not full and not alone:
         raise errors[0] if errors else DataError(root, "cines, such as cine_*.mat files", "none")
     reading: Any = {"acs": acs, "sens": sens, "cache_gib": 0, "simulation": simulation}
-    source = FileSlices(full, **reading) if full else None
+    source = FileSlices(full, root=root, **reading) if full else None
     return EvaluationSet(root, source, alone, failed, sens)
 
 

@@ -30,6 +30,7 @@ class Findings:
         scores: ``{(condition, preset): {region: {case: {method: {metric: scores}}}}}``.
         examples: cines to show.
         simulation: ``{case: how it was simulated}``.
+        subjects: ``{case: who was scanned}``.
         failed: ``{what: why}``.
     """
 
@@ -38,6 +39,7 @@ class Findings:
     scores: dict[tuple[Condition, str], dict[str, CaseScores]] = field(default_factory=dict)
     examples: list[CineExample] = field(default_factory=list)
     simulation: dict[str, str] = field(default_factory=dict)
+    subjects: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _samples: dict[Condition, list[float]] = field(default_factory=dict)
 
@@ -47,6 +49,7 @@ class Findings:
         A case that cannot be scored counts as failed.
         """
         magnitudes = {name: np.abs(image) for name, image in images.items()}
+        self.subjects[case.name] = case.subject
         if case.simulation:
             self.simulation[case.name] = case.simulation
         if case.condition is not None and case.reference is not None:
@@ -83,7 +86,7 @@ class Findings:
     def score_sets(self) -> list[ScoreSet]:
         """The scores, one set a condition and preset, each case with the same methods."""
         return [
-            ScoreSet(self.sampling(condition), preset, paired_scores(regions))
+            ScoreSet(self.sampling(condition), preset, paired_scores(regions), self.subjects)
             for (condition, preset), regions in self.scores.items()
         ]
 

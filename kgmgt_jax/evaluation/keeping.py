@@ -91,6 +91,7 @@ class ReadingCases:
 
     def __init__(self) -> None:
         self._cases: dict[str, dict[str, Float32[np.ndarray, "t h w"]]] = {}
+        self._subjects: dict[str, str] = {}
         self._condition = None
         self._simulated: set[str] = set()
 
@@ -101,6 +102,7 @@ class ReadingCases:
             return
         cines = {name: np.abs(image) for name, image in images.items()}
         self._cases[case.name] = {"reference": case.reference, **cines}
+        self._subjects[case.name] = case.subject
         self._simulated |= {case.simulation} - {""}
 
     def write(self, folder: Path, methods: Sequence[str], main: str) -> list[Path]:
@@ -121,4 +123,5 @@ class ReadingCases:
         kinds = ", ".join(sorted(self._simulated))
         page, key = folder / "reading" / "reading.html", folder / "reading_key.json"
         note = f"Not measured by a scanner: {kinds}." if kinds else ""
-        return list(write_reading_kit(page, key, cases, main=main, note=note))
+        told = {"note": note, "subjects": self._subjects}
+        return list(write_reading_kit(page, key, cases, main=main, **told))

@@ -55,6 +55,7 @@ def write_reading_kit(
     title: str = "Reading of cardiac cines",
     note: str = "",
     aspects: Mapping[str, float] | None = None,
+    subjects: Mapping[str, str] | None = None,
     seed: int | None = None,
 ) -> tuple[Path, Path]:
     """Write the page for readers and, apart from it, the key.
@@ -71,6 +72,7 @@ def write_reading_kit(
         title: heading of the page.
         note: what readers should know, such as that cines are simulated from magnitude images.
         aspects: height / width of a pixel by case, where it is not 1.
+        subjects: ``{case: who was scanned}``, for the key; a case left out is its own.
         seed: of names and order; drawn anew if left out.
 
     Returns:
@@ -91,7 +93,8 @@ def write_reading_kit(
     for number, index in enumerate(rng.permutation(len(pairs))):
         case, method = pairs[int(index)]
         name = rng.bytes(6).hex()
-        items[name] = {"case": case, "method": method}
+        subject = (subjects or {}).get(case, case)
+        items[name] = {"case": case, "subject": subject, "method": method}
         window = grey_window(np.concatenate(list(cases[case].values())))
         cine = sprite(cases[case][method], HEADROOM * window)
         aspect = (aspects or {}).get(case, 1.0)
@@ -115,7 +118,9 @@ def write_reading_kit(
     return page, key
 
 
-def pool_readings(files: Sequence[str | Path], key: str | Path) -> tuple[Readings, list[str]]:
+def pool_readings(
+    files: Sequence[str | Path], key: str | Path
+) -> tuple[Readings, dict[str, str], list[str]]:
     """Scores of all readers, by reading (one reader's look at one case).
 
     A reading counts when every method of the case has all its scores, so that each comparison is
@@ -126,7 +131,8 @@ def pool_readings(files: Sequence[str | Path], key: str | Path) -> tuple[Reading
         key: the key that was written with their page.
 
     Returns:
-        ``{"reader / case": {method: {criterion: (1,)}}}``, and what was left out, a line each.
+        ``{"reader / case": {method: {criterion: (1,)}}}``, ``{"reader / case": who was scanned}``,
+        and what was left out, a line each.
 
     Raises:
         DataError: if a file is damaged, of another kit, by a reader who has one already, or holds a
@@ -134,9 +140,12 @@ def pool_readings(files: Sequence[str | Path], key: str | Path) -> tuple[Reading
     """
     truth = _read_json(key, KEY_FORMAT)
     readings: Readings = {}
+    subjects: dict[str, str] = {}
     notes: list[str] = []
     readers: dict[str, Path] = {}
-    n_methods = len({item["method"] for item in truth["items"].values()})
+    items = truth["items"].values()
+    n_methods = len({item["method"] for item in items})
+    subject_of = {item["case"]: item.get("subject", item["case"]) for item in items}
     for path in map(Path, files):
         record = _read_json(path, SCORES_FORMAT)
         reader = str(record.get("reader", "")).strip() or path.stem
@@ -149,27 +158,32 @@ def pool_readings(files: Sequence[str | Path], key: str | Path) -> tuple[Reading
         for case, methods in found.items():
             if len(methods) == n_methods:
                 readings[f"{reader} / {case}"] = methods
+                subjects[f"{reader} / {case}"] = subject_of[case]
             else:
                 notes.append(f"{reader} / {case}: {len(methods)} of {n_methods} methods scored")
-        unseen = {item["case"] for item in truth["items"].values()} - found.keys()
+        unseen = subject_of.keys() - found.keys()
         notes += [f"{reader} / {case}: not scored" for case in sorted(unseen)]
     if not readings:
         expected = "a case with all methods scored by a reader"
         raise DataError(", ".join(map(str, files)), expected, "none", "; ".join(notes))
-    return readings, notes
+    return readings, subjects, notes
 
 
-def format_readings(readings: Readings, main: str) -> str:
+def format_readings(
+    readings: Readings, main: str, subjects: Mapping[str, str] | None = None
+) -> str:
     """A text table: a method a row, mean ± std and p of each criterion.
 
     Args:
         readings: see :func:`pool_readings`.
         main: the method the others are tested against.
+        subjects: who was scanned, see :func:`pool_readings`; a pair of the test is the mean over
+            all readings of a subject.
 
     Raises:
         ValueError: if it is none of the methods.
     """
-    table = compare(readings, main)
+    table = compare(readings, main, subjects)
     rows = [["method", *(heading for heading, _, _ in CRITERIA.values())]]
     rows += [
         [f"{'*' if method == main else ' '} {method}", *(_cell(scores[name]) for name in CRITERIA)]
@@ -177,10 +191,11 @@ def format_readings(readings: Readings, main: str) -> str:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["   ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
-    n = len(readings)
+    n_subjects = next(iter(table[main].values())).n_subjects
     heading = (
-        f"{n} readings (reader and case) · 1 to 5, more is better · mean ± std · p of Wilcoxon's "
-        f"paired test against * {main}, at least {smallest_p(n):.3g}"
+        f"{len(readings)} readings (reader and case) of {n_subjects} subjects · 1 to 5, more is "
+        f"better · mean ± std · p of Wilcoxon's test against * {main}, paired by subject, at least "
+        f"{smallest_p(n_subjects):.3g}"
     )
     return "\n".join([heading, "", lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
@@ -198,11 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        readings, notes = pool_readings(options.files, options.key)
+        readings, subjects, notes = pool_readings(options.files, options.key)
         chosen = options.main or _read_json(options.key, KEY_FORMAT)["main"]
-        print("\n".join([format_readings(readings, chosen), *(f"left out: {n}" for n in notes)]))
+        table = format_readings(readings, chosen, subjects)
+        print("\n".join([table, *(f"left out: {n}" for n in notes)]))
         if options.csv is not None:
-            print(write_csv(options.csv, mean_rows(readings, chosen)))
+            print(write_csv(options.csv, mean_rows(readings, chosen, subjects)))
 
     return guarded(work)
 

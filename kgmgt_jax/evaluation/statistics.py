@@ -1,7 +1,8 @@
 """Scores of many frames and cases as tables: means, deviations, and whether a difference is real.
 
-Frames of one heart are no independent samples, so methods are compared case by case: each case
-gives one pair, the means over its frames. Every table is a list of plain rows, for CSV and JSON.
+Frames and slices of one heart are no independent samples, so methods are compared subject by
+subject: each gives one pair, the means over the cases of their means over frames. Every table is a
+list of plain rows, for CSV and JSON.
 """
 
 import csv
@@ -38,15 +39,17 @@ class Comparison(NamedTuple):
     Attributes:
         mean: over all frames, each counted once.
         std: over all frames, the population's.
-        p: of the paired test against the main method, case by case; ``None`` for the main method
-            itself and for fewer than two cases.
-        n_cases: cases, the pairs of the test.
+        p: of the paired test against the main method, subject by subject; ``None`` for the main
+            method itself and for fewer than two subjects.
+        n_subjects: subjects, the pairs of the test.
+        n_cases: their cases.
         n_scores: frames, or volumes where the preset scores those.
     """
 
     mean: float
     std: float
     p: float | None
+    n_subjects: int
     n_cases: int
     n_scores: int
 
@@ -60,8 +63,8 @@ def paired_wilcoxon(
     others p is 1. Exact for up to 50 pairs without ties. Not corrected for several comparisons.
 
     Args:
-        first: one score a case.
-        second: those of the other method, of the same cases in the same order.
+        first: one score a subject.
+        second: those of the other method, of the same subjects in the same order.
 
     Raises:
         ValueError: if lengths differ, there are no pairs, or a score is NaN.
@@ -70,10 +73,12 @@ def paired_wilcoxon(
     if first.shape != second.shape or first.ndim != 1 or first.size == 0:
         raise ValueError(
             f"expected as many scores of both methods, one or more, got {first.shape=}, "
-            f"{second.shape=}; pair them by case"
+            f"{second.shape=}; pair them by subject"
         )
     if np.isnan(first).any() or np.isnan(second).any():
-        raise ValueError("expected scores without NaN to compare, got some; leave those cases out")
+        raise ValueError(
+            "expected scores without NaN to compare, got some; leave those subjects out"
+        )
     unequal = first != second
     if not unequal.any():
         return 1.0
@@ -86,12 +91,15 @@ def smallest_p(n_pairs: int) -> float:
     return min(1.0, 2.0 ** (1 - n_pairs))
 
 
-def compare(scores: CaseScores, main: str) -> dict[str, dict[str, Comparison]]:
+def compare(
+    scores: CaseScores, main: str, subjects: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Comparison]]:
     """Every metric of every method over all cases, tested against the main method.
 
     Args:
         scores: ``{case: {method: {metric: scores}}}``, the same methods and metrics in each case.
         main: the method that others are tested against.
+        subjects: ``{case: who was scanned}``; a case left out is a subject of its own.
 
     Returns:
         ``{method: {metric: Comparison}}``, methods and metrics in the order of the first case.
@@ -103,9 +111,17 @@ def compare(scores: CaseScores, main: str) -> dict[str, dict[str, Comparison]]:
     layout = _layout(scores)
     if main not in layout:
         raise ValueError(f"expected {main=} to be one of {', '.join(layout)}")
-    by_case = {
+    cases_of: dict[str, list[str]] = {}
+    for case in scores:
+        cases_of.setdefault((subjects or {}).get(case, case), []).append(case)
+    by_subject = {
         method: {
-            metric: np.array([_mean(case[method][metric]) for case in scores.values()])
+            metric: np.array(
+                [
+                    _mean([_mean(scores[case][method][metric]) for case in own])
+                    for own in cases_of.values()
+                ]
+            )
             for metric in metrics
         }
         for method, metrics in layout.items()
@@ -122,24 +138,25 @@ def compare(scores: CaseScores, main: str) -> dict[str, dict[str, Comparison]]:
         table[method] = {}
         for metric, moments in metrics.items():
             p = None
-            if method != main and metric in layout[main] and len(scores) > 1:
-                p = paired_wilcoxon(by_case[main][metric], by_case[method][metric])
-            counts = len(scores), pooled[method][metric].size
+            if method != main and metric in layout[main] and len(cases_of) > 1:
+                p = paired_wilcoxon(by_subject[main][metric], by_subject[method][metric])
+            counts = len(cases_of), len(scores), pooled[method][metric].size
             table[method][metric] = Comparison(moments["mean"], moments["std"], p, *counts)
     return table
 
 
-def mean_rows(scores: CaseScores, main: str, **labels: Any) -> list[Row]:
+def mean_rows(
+    scores: CaseScores, main: str, subjects: Mapping[str, str] | None = None, **labels: Any
+) -> list[Row]:
     """Rows of :func:`compare`: labels, method, metric, mean, std, p, counts.
 
     Args:
-        scores: see :func:`compare`.
-        main: see :func:`compare`.
+        scores, main, subjects: see :func:`compare`.
         **labels: columns that come first, the same in each row: preset, acceleration, region.
     """
     return [
         {**labels, "method": method, "metric": metric, **comparison._asdict()}
-        for method, metrics in compare(scores, main).items()
+        for method, metrics in compare(scores, main, subjects).items()
         for metric, comparison in metrics.items()
     ]
 
@@ -222,6 +239,6 @@ def _layout(scores: CaseScores) -> dict[str, list[str]]:
     return layouts[first]
 
 
-def _mean(values: Float[Array | np.ndarray, " n"]) -> float:
+def _mean(values: Float[Array | np.ndarray, " n"] | Sequence[float]) -> float:
     values = np.asarray(values, np.float64)
     return float(values.mean()) if np.isfinite(values).all() else math.inf

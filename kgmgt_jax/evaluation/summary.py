@@ -129,7 +129,7 @@ def _record(scores: ScoreSet, main: str, report: ReportData) -> dict[str, Any]:
     regions = {
         region: {
             method: {metric: found._asdict() for metric, found in metrics.items()}
-            for method, metrics in compare(cases, main).items()
+            for method, metrics in compare(cases, main, scores.subjects).items()
         }
         for region, cases in scores.scores.items()
     }

@@ -276,7 +276,7 @@ def test_reading_kit_collects_scores_into_a_file(browser, downloads, tmp_path):
     record = json.loads(path.read_text())
     found = {n: {c: s[c] for c in CRITERIA} for n, s in record["scores"].items()}
     assert found == chosen and all(s["seconds"] > 0 for s in record["scores"].values())
-    readings, notes = pool_readings([path], key)
+    readings, _, notes = pool_readings([path], key)
     assert notes == [] and readings["Dr A/B / P0"].keys() == {i["method"] for i in items.values()}
     assert browser.get_log("browser") == []
 

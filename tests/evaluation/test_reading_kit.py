@@ -75,7 +75,8 @@ def test_pictures_belong_to_their_names(kit):
 
     text = kit[0].read_text(encoding="utf-8")
     window = 1.25 * grey_window(np.concatenate(list(CASES["P001"].values())))
-    name = next(n for n, i in _items(kit[1]).items() if i == {"case": "P001", "method": "modl"})
+    wanted = {"case": "P001", "subject": "P001", "method": "modl"}
+    name = next(n for n, i in _items(kit[1]).items() if i == wanted)
     stored = re.search(rf'"item":"{name}","cine":(\{{.*?\}})', text)[1]
     assert json.loads(stored) == sprite(CASES["P001"]["modl"], window)
 
@@ -93,14 +94,17 @@ def test_scores_of_all_readers_are_pooled(kit, tmp_path):
         _write(tmp_path / "a.json", kit[1], "A", _honest),
         _write(tmp_path / "b.json", kit[1], "B", lambda c, m: max(1, _honest(c, m) - 1)),
     ]
-    readings, notes = pool_readings(files, kit[1])
+    readings, subjects, notes = pool_readings(files, kit[1])
     assert notes == [] and len(readings) == 6
+    assert subjects["B / P000"] == "P000"
     assert readings["B / P000"]["kgmgt"]["sharpness"] == [3.0]
     lines = format_readings(readings, "kgmgt").splitlines()
     assert lines[0].startswith("6 readings") and "at least 0.0312" in lines[0]
     row = next(line for line in lines if line.startswith("* kgmgt"))
     assert row.split()[2:5] == ["4.17", "±", "0.69"]  # of 4 5 5 3 4 4
     assert "p 0.031" in next(line for line in lines if "modl" in line)
+    paired = format_readings(readings, "kgmgt", subjects)
+    assert "6 readings (reader and case) of 3 subjects" in paired and "at least 0.25" in paired
 
 
 def test_cases_with_gaps_are_left_out_and_named(kit, tmp_path):
@@ -108,7 +112,7 @@ def test_cases_with_gaps_are_left_out_and_named(kit, tmp_path):
         return None if (case, method) == ("P001", "modl") or case == "P002" else 3
 
     path = _write(tmp_path / "a.json", kit[1], "A", choose)
-    readings, notes = pool_readings([path], kit[1])
+    readings, _, notes = pool_readings([path], kit[1])
     assert list(readings) == ["A / P000"]
     assert notes == ["A / P001: 2 of 3 methods scored", "A / P002: not scored"]
 

@@ -45,6 +45,26 @@ def test_p_with_one_reversed_pair_by_hand():
     assert paired_wilcoxon(first, [-0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(4 / 32)
 
 
+def test_cases_of_a_subject_are_one_pair():
+    """Two of six cases each of three subjects: p cannot fall below 2 / 2^3."""
+    scores = _scores(6)
+    subjects = {"P0": "a", "P1": "a", "P2": "b", "P3": "b", "P4": "c", "P5": "c"}
+    alone, grouped = compare(scores, "ours"), compare(scores, "ours", subjects)
+    assert alone["start"]["psnr"].p == pytest.approx(2 / 64)
+    entry = grouped["start"]["psnr"]
+    assert entry.p == pytest.approx(2 / 8)
+    assert (entry.n_subjects, entry.n_cases, entry.n_scores) == (3, 6, 15)
+    assert entry.mean == alone["start"]["psnr"].mean  # over frames, as before
+
+
+def test_a_pair_is_the_mean_over_the_cases_of_a_subject():
+    def case(start, ours):
+        return {"start": {"psnr": np.array([start])}, "ours": {"psnr": np.array([ours])}}
+
+    scores = {"a": case(1.0, 2.0), "b": case(4.0, 3.0), "c": case(0.0, 1.0)}
+    assert compare(scores, "ours", {"a": "x", "b": "x"})["start"]["psnr"].p == 1.0
+
+
 def test_p_is_scipys_for_many_pairs():
     rng = np.random.default_rng(1)
     first, second = rng.normal(0, 1, (2, 200))

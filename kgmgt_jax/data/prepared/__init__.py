@@ -52,7 +52,7 @@ layout       names of the files and datasets
 checksums    digests that catch any flipped bit
 records      files of examples
 features     what the examples consist of
-subjects     who was scanned, and who goes to which split
+splits       which subject goes to which split
 scan         what there is to prepare below a path
 processing   from a case to the images and sensitivities that are kept
 staging      finished slices, kept until all are

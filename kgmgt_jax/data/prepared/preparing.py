@@ -33,8 +33,8 @@ from kgmgt_jax.data.prepared.layout import (
 from kgmgt_jax.data.prepared.options import SPLITS, PrepareOptions
 from kgmgt_jax.data.prepared.processing import process
 from kgmgt_jax.data.prepared.scan import PlannedSlice, Skipped, SliceReader, scan
+from kgmgt_jax.data.prepared.splits import assign_splits
 from kgmgt_jax.data.prepared.staging import StagedSlice, Staging, check_settings, write_json
-from kgmgt_jax.data.prepared.subjects import assign_splits
 
 __all__ = ["Outcome", "prepare"]
 

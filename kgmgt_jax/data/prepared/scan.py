@@ -18,7 +18,7 @@ from kgmgt_jax.data.formats.cmrxrecon import is_full_key, kspace_key
 from kgmgt_jax.data.formats.recognise import IMAGES
 from kgmgt_jax.data.prepared.layout import VERSION
 from kgmgt_jax.data.prepared.options import PrepareOptions
-from kgmgt_jax.data.prepared.subjects import identify
+from kgmgt_jax.data.subjects import identify
 
 __all__ = ["PlannedSlice", "Skipped", "SliceReader", "scan"]
 

@@ -24,11 +24,13 @@ class ScoreSet:
         preset: the key of :data:`kgmgt_jax.metrics.PRESETS` scores were computed with.
         scores: ``{region: {case: {method: {metric: (n,)}}}}``, n frames or, where the preset
             scores volumes, 1. Every region has the same methods in each of its cases.
+        subjects: ``{case: who was scanned}``; a case left out is a subject of its own.
     """
 
     sampling: Sampling
     preset: str
     scores: Mapping[str, Mapping[str, MethodScores]]
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

@@ -61,7 +61,9 @@ def score_table(data: ReportData, view: ScoreSet) -> str:
     Raises:
         ValueError: as :func:`kgmgt_jax.evaluation.statistics.compare`.
     """
-    tables = {region: compare(cases, data.main) for region, cases in view.scores.items()}
+    tables = {
+        region: compare(cases, data.main, view.subjects) for region, cases in view.scores.items()
+    }
     methods = list(dict.fromkeys(method for table in tables.values() for method in table))
     columns = [
         (region, metric)
@@ -178,20 +180,22 @@ def _caption(
     data: ReportData, view: ScoreSet, tables: Mapping[str, Mapping[str, Mapping[str, Comparison]]]
 ) -> str:
     counts = {}
+    n_subjects = 0
     for region, table in tables.items():
         entry = next(iter(next(iter(table.values())).values()))
-        counts[region] = f"{_counted(entry.n_cases, 'case')}, {_counted(entry.n_scores, 'score')}"
+        n_subjects = max(n_subjects, entry.n_subjects)
+        numbers = (entry.n_subjects, "subject"), (entry.n_cases, "case"), (entry.n_scores, "score")
+        counts[region] = ", ".join(_counted(*number) for number in numbers)
     if len(set(counts.values())) == 1:
         number = next(iter(counts.values()))
     else:
         number = "; ".join(f"{region}: {count}" for region, count in counts.items())
-    n_cases = max(len(cases) for cases in view.scores.values())
-    test = "No test with a single case"
-    if n_cases > 1:
+    test = "No test with a single subject"
+    if n_subjects > 1:
         test = (
             f"P-values: Wilcoxon's signed-rank test against {data.label(data.main)}, paired by "
-            f"case, two-sided, uncorrected; with {n_cases} cases it cannot fall below "
-            f"{smallest_p(n_cases):.3g}"
+            f"subject, two-sided, uncorrected; with {n_subjects} subjects it cannot fall below "
+            f"{smallest_p(n_subjects):.3g}"
         )
     note = simulation_note(data, dict.fromkeys(c for cases in view.scores.values() for c in cases))
     parts = [view_label(view), number, "Mean ± standard deviation over frames", test]

@@ -1,6 +1,6 @@
 """Everything that was scored as CSV files, each row with its conditions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,22 @@ def write_score_files(folder: str | Path, score_sets: Sequence[ScoreSet], main: 
     Raises:
         ValueError: if there are no scores, or cases of a set differ in methods or metrics.
     """
-    groups = list(_groups(score_sets))
-    rows = {
-        "by_frame": [row for scores, label in groups for row in frame_rows(scores, **label)],
-        "by_case": [row for scores, label in groups for row in case_rows(scores, **label)],
-        "mean": [row for scores, label in groups for row in mean_rows(scores, main, **label)],
-    }
+    rows: dict[str, list[dict[str, Any]]] = {"by_frame": [], "by_case": [], "mean": []}
+    for view in score_sets:
+        for region, scores in view.scores.items():
+            label = _labels(view, region)
+            rows["by_frame"] += frame_rows(scores, **label)
+            rows["by_case"] += case_rows(scores, **label)
+            rows["mean"] += mean_rows(scores, main, view.subjects, **label)
     return [write_csv(Path(folder) / f"scores_{name}.csv", table) for name, table in rows.items()]
 
 
-def _groups(score_sets: Sequence[ScoreSet]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Scores of each set and region with what they are scores of."""
-    for view in score_sets:
-        for region, scores in view.scores.items():
-            yield (
-                scores,
-                {
-                    "preset": view.preset,
-                    "mask_kind": view.sampling.mask_kind,
-                    "acceleration": view.sampling.true_acceleration,
-                    "nominal_acceleration": view.sampling.nominal_acceleration,
-                    "region": region,
-                },
-            )
+def _labels(view: ScoreSet, region: str) -> dict[str, Any]:
+    """What scores of a set are scores of."""
+    return {
+        "preset": view.preset,
+        "mask_kind": view.sampling.mask_kind,
+        "acceleration": view.sampling.true_acceleration,
+        "nominal_acceleration": view.sampling.nominal_acceleration,
+        "region": region,
+    }

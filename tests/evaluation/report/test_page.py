@@ -185,7 +185,7 @@ def test_scores_that_are_infinite_are_shown_and_sorted(tmp_path, data):
     bare = dataclasses.replace(data, score_sets=[view], examples=())
     text = write_report(tmp_path / "r.html", bare).read_text(encoding="utf-8")
     assert 'data-value="Infinity"><span class="mean">∞</span></td>' in text
-    assert "No test with a single case" in text
+    assert "No test with a single subject" in text
 
 
 def test_page_is_written_whole_or_not_at_all(tmp_path, data):

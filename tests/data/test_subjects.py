@@ -1,4 +1,4 @@
-"""Subjects are told by what a file says, then by its path; splits keep them together."""
+"""Subjects are told by what a file says, then by its path."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,11 +9,10 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import open_files
-from kgmgt_jax.data.prepared.subjects import assign_splits, identify
+from kgmgt_jax.data.subjects import identify
 from tests.data.formats import writers
 
 CENTRE = "MultiCoil/Cine/TrainingSet/FullSample/Center002/UIH_30T/P001"
-NAMES = [f"P{i:03d}" for i in range(2000)]
 
 
 def _identify(path, *, format="npy", key="", pattern=None):
@@ -75,36 +74,3 @@ def test_real_series_are_grouped_by_animal_and_patient(data_dir):
     path = data_dir / "train.h5"
     told = Counter(identify(file, path)[0] for file in open_files(path))
     assert told["pig"] > 1 and told["Center001-P001"] > 1 and sum(told.values()) == 84
-
-
-def test_fractions_come_out_nearly():
-    counts = Counter(assign_splits(NAMES, (0.8, 0.15, 0.05), 0).values())
-    assert counts["train"] == pytest.approx(1600, abs=60)
-    assert counts["validation"] == pytest.approx(300, abs=60)
-    assert counts["test"] == pytest.approx(100, abs=40)
-
-
-def test_subjects_stay_when_others_come():
-    few, many = (assign_splits(names, (0.5, 0.5), 3) for names in (NAMES[::2], NAMES))
-    assert all(many[name] == split for name, split in few.items())
-
-
-def test_the_seed_decides_and_order_does_not():
-    first = assign_splits(NAMES, (0.5, 0.5), 0)
-    assert first == assign_splits(NAMES[::-1], (0.5, 0.5), 0)
-    assert first != assign_splits(NAMES, (0.5, 0.5), 1)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_no_split_is_left_empty(seed):
-    splits = assign_splits(["a", "b", "c", "a"], (0.98, 0.01, 0.01), seed)
-    assert set(splits.values()) == {"train", "validation", "test"}
-
-
-def test_a_fraction_of_nothing_gets_nobody():
-    assert set(assign_splits(NAMES, (0.5, 0.0, 0.5), 0).values()) == {"train", "test"}
-
-
-def test_fewer_subjects_than_splits_are_refused():
-    with pytest.raises(ValueError, match="at least 2 subjects to split, got 1: 'a'; --split 1"):
-        assign_splits(["a"], (0.9, 0.1), 0)
