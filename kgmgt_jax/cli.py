@@ -62,7 +62,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 def _exit_on_wrong_flags() -> Iterator[None]:
     try:
         yield
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         if os.environ.get(DEBUG):
             raise
         sys.exit(fail(_about_flags(str(error))))

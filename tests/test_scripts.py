@@ -79,6 +79,17 @@ def test_reconstruct_writes_images_that_keep_the_measurement(work, files, tmp_pa
         assert (tmp_path / name).stat().st_size > 0
 
 
+def test_another_run_leaves_no_scores_of_an_earlier_one(work, files, tmp_path):
+    stale = tmp_path / "cine_sax_metrics.json"
+    stale.write_text("{}")
+    done = _reconstruct(work, files["under"], tmp_path, "--formats=h5,dicom")
+    assert done.returncode == 0, done.stderr
+    assert not stale.exists() and "made up" in done.stdout
+    with h5py.File(tmp_path / "cine_sax_recon.h5") as file:
+        assert file.attrs["source"] == str(files["under"])
+        assert file.attrs["mask"] == str(files["mask"])
+
+
 def test_eval_scores_and_compares(work, files, tmp_path):
     done = _script(
         "eval.py",

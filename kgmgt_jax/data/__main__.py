@@ -45,7 +45,7 @@ def _inspect(options: argparse.Namespace) -> int:
     print(format_findings(findings, options.path))
     if options.figure is not None:
         _draw(findings, options.figure, read)
-    return 0
+    return 0 if any(finding.cases for finding in findings) else 1
 
 
 def _draw(findings: Sequence[Finding], out: Path, read: ReadOptions) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Complex64
+from jaxtyping import Bool, Complex64
 
 __all__ = ["CaseMeta", "CineCase", "DataError"]
 
@@ -145,10 +145,17 @@ class CineCase:
 
         Columns that no line has (of a partial echo) do not count.
         """
-        lines = np.min(self.mask[..., self.mask.any(axis=(0, 1))], axis=(0, 2)) > 0
-        centre = lines.size // 2
-        below, above = np.cumprod(lines[centre::-1]), np.cumprod(lines[centre:])
-        return max(0, int(below.sum() + above.sum()) - 1)
+        return _central_run(np.min(self._complete, axis=0))
+
+    @property
+    def calibration_lines(self) -> int:
+        """Lines around the centre that some frame has complete, as `acs` counts them."""
+        return _central_run(np.max(self._complete, axis=0))
+
+    @property
+    def _complete(self) -> Bool[np.ndarray, "t h"]:
+        """Which lines each frame has complete."""
+        return np.min(self.mask[..., self.mask.any(axis=(0, 1))], axis=2) > 0
 
     def _error(self, expected: str, got: str, fix: str = "") -> DataError:
         return DataError(f"{self.meta.source} [{self.meta.name}]", expected, got, fix)
@@ -229,3 +236,10 @@ class CineCase:
                 "zeros wherever the mask is 0", got, "give the mask this file was acquired with"
             )
         return np.where(unmeasured, np.complex64(0), self.kspace)
+
+
+def _central_run(lines: Bool[np.ndarray, " h"]) -> int:
+    """How many lines in a row are true around the central one."""
+    centre = lines.size // 2
+    below, above = np.cumprod(lines[centre::-1]), np.cumprod(lines[centre:])
+    return max(0, int(below.sum() + above.sum()) - 1)

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, ReadOptions, Unit, find_units, open_files, open_unit
 
 __all__ = ["Finding", "format_findings", "inspect_path", "open_case"]
@@ -119,7 +118,7 @@ def _inspect_file(file: CineFile) -> Finding:
         names.append(last.meta.name)
         samples, measured = samples + last.mask.size, measured + float(last.mask.sum())
         acs = last.acs if acs is None else min(acs, last.acs)
-        problems += _doubts(last)
+        problems += doubts(last)
     return Finding(
         path=file.path,
         format=file.format,
@@ -132,16 +131,6 @@ def _inspect_file(file: CineFile) -> Finding:
         simulated=bool(last and last.meta.simulated),
         problems=tuple(problems),
     )
-
-
-def _doubts(case: CineCase) -> list[str]:
-    """What is legal but looks wrong in a case."""
-    lines = (case.kspace != 0).any(axis=(0, 1, 3))
-    empty = int(np.count_nonzero(case.mask.any(axis=(0, 2)) & ~lines))
-    if not empty:
-        return []
-    where = f"{case.meta.source} [{case.meta.name}]"
-    return [f"{where}: {empty} of {lines.size} lines are zero though the mask says measured"]
 
 
 def _row(finding: Finding, root: Path) -> tuple[str, ...]:

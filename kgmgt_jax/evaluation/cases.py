@@ -219,6 +219,8 @@ def open_evaluation(
         DataError: if there is nothing at all to evaluate.
         ValueError: if ``acs`` is too small to calibrate several coils.
     """
+    if not str(path):
+        raise DataError("data", "a file or a folder", "an empty path")
     root = Path(path)
     if is_prepared(root):
         return EvaluationSet(root, PreparedSet(root, split="test"), (), {}, sens)
@@ -257,10 +259,16 @@ def missing_sens(case: CineCase, method: str) -> Sens:
     Args:
         case: undersampled k-space.
         method: see `estimate_sens`.
+
+    Raises:
+        ValueError: if too few lines around the centre were measured.
     """
     if case.sens is not None or case.n_coils == 1:
         return case.sens
-    return cached_sens(case.kspace, case.mask, method=method)
+    try:
+        return cached_sens(case.kspace, case.mask, method=method)
+    except ValueError as error:
+        raise ValueError(f"{case.meta.source} [{case.meta.name}]: {error}") from error
 
 
 def _units(root: Path) -> list[Unit]:

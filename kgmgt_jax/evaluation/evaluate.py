@@ -18,6 +18,7 @@ from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_unsc
 from kgmgt_jax.evaluation.methods import ZERO_FILLED, ClassicalMethod, Reconstructor
 from kgmgt_jax.evaluation.report import Efficiency
 from kgmgt_jax.evaluation.summary import Outcome, write_summary
+from kgmgt_jax.metrics import PRESETS
 from kgmgt_jax.training.checkpoint import CheckpointError
 
 __all__ = ["Options", "evaluate_set"]
@@ -50,6 +51,9 @@ class Options:
             raise ValueError(
                 f"expected a sampling and a preset, got {self.conditions=}, {self.presets=}"
             )
+        unknown = sorted(set(self.presets) - set(PRESETS))
+        if unknown:
+            raise ValueError(f"expected presets among {', '.join(PRESETS)}, got {unknown}")
 
 
 def evaluate_set(

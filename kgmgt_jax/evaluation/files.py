@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Complex64, Float32
 from tqdm import tqdm
 
+import kgmgt_jax
 from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.cases import missing_sens
@@ -16,7 +18,7 @@ from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.outputs import (
     ImageVolume,
-    check_formats,
+    check_outputs,
     consistent_images,
     write_outputs,
 )
@@ -96,25 +98,40 @@ def reconstruct_file(
         DataError: if a file cannot be used.
     """
     file = read_file(path, mask=mask, key=key, axes=axes)
-    truth = None if reference is None else _open_reference(reference, file)
-    check_formats(formats)
+    truth = None if reference is None else _open_reference(reference, file, key, axes)
+    t, _, h, w = file.slice_shape
+    check_outputs(out, formats, template, (t, len(file), h, w))
     slices: list[Reconstructed] = []
+    notes: list[str] = []
     total = len(file) * file.slice_shape[0]
     with tqdm(
         total=total, desc="reconstruct", unit="frame", dynamic_ncols=True, mininterval=1
     ) as bar:
         for case in file:
+            notes += doubts(case)
+            if case.mask.all():
+                notes.append(f"{case.meta.source} [{case.meta.name}]: every sample is measured")
             slices.append(reconstruct_case(case, method, bar.update))
     references = None if truth is None else [_root_sum_of_squares(case) for case in truth]
 
     meta, acceleration = file[0].meta, file[0].true_acceleration
     name, out = Path(path).stem, Path(out)
     lines = [f"{path}: {len(file)} slices, true acceleration {acceleration:.2f}"]
+    lines += [f"note: {note}" for note in notes]
+    if template is None and {"nii", "dicom"} & set(formats):
+        lines.append("note: pixel size and position are unknown and made up; --template has them")
+    origin = {
+        "source": str(path),
+        "key": meta.key,
+        "mask": meta.mask_source,
+        "checkpoint": method.source,
+        "version": kgmgt_jax.__version__,
+    }
     volume = ImageVolume(
         np.stack([each.image for each in slices], axis=1),
         np.stack([each.magnitude for each in slices], axis=1),
         f"{method.name} reconstruction, true acceleration {acceleration:.2f}",
-        attributes={"true_acceleration": acceleration, "simulation": meta.simulation},
+        attributes={"true_acceleration": acceleration, "simulation": meta.simulation} | origin,
     )
     written = write_outputs(out, name, volume, formats, template=template)
     if references is not None:
@@ -130,9 +147,13 @@ def reconstruct_file(
             scores,
             preset=_PRESET,
             acceleration={"nominal": meta.nominal_acceleration, "true": acceleration},
+            reference=str(reference),
+            **origin,
         )
         lines.append(format_table(metrics))
         written.append(out / f"{name}_metrics.json")
+    else:
+        (out / f"{name}_metrics.json").unlink(missing_ok=True)  # of another run
     z = len(file) // 2
     shown = None if references is None else references[z]
     title = f"{name}, slice {z}, {acceleration:.2f}x"
@@ -151,8 +172,16 @@ def reconstruct_file(
     return "\n".join([*lines, *map(str, written)])
 
 
-def _open_reference(path: str | Path, file: CineFile) -> CineFile:
-    truth = read_file(path)
+def _open_reference(
+    path: str | Path, file: CineFile, key: str | None, axes: str | None
+) -> CineFile:
+    """The fully sampled file; the user's key and axes serve where it is of no known format."""
+    try:
+        truth = read_file(path)
+    except DataError:
+        if key is None and axes is None:
+            raise
+        truth = read_file(path, key=key, axes=axes)
     if not truth.fully_sampled:
         raise DataError(path, "a fully sampled reference", f"undersampled {truth.key!r}")
     got, wanted = (len(truth), *truth.slice_shape), (len(file), *file.slice_shape)

@@ -261,6 +261,9 @@ def classical_methods(
         extra = sorted(set(given.get(name, {})) - set(weights))
         if extra:
             raise ValueError(f"expected weights of {name} among {list(weights)}, got {extra}")
+        negative = {k: v for k, v in given.get(name, {}).items() if not v >= 0}
+        if negative:
+            raise ValueError(f"expected weights of {name} of 0 or more, got {negative}")
         chosen = "given" if name in given else "tuned" if name in tuned else "default"
         values = {**weights, **tuned.get(name, {}), **given.get(name, {})}
         if name != ZERO_FILLED:

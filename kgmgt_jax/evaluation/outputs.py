@@ -32,7 +32,7 @@ from kgmgt_jax.evaluation.dicom_output import write_dicom
 from kgmgt_jax.evaluation.films import write_film
 from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
 
-__all__ = ["FORMATS", "ImageVolume", "check_formats", "consistent_images", "write_outputs"]
+__all__ = ["FORMATS", "ImageVolume", "check_outputs", "consistent_images", "write_outputs"]
 
 _UNITS = {"mm": "mm", "s": "sec"}
 
@@ -107,14 +107,38 @@ def consistent_images(
     return combined.astype(np.complex64), magnitude.astype(np.float32)
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Raises ``ValueError`` for a format that is unknown or needs a package that is missing."""
+def check_outputs(
+    folder: str | Path,
+    formats: Sequence[str],
+    template: str | Path | None,
+    shape: tuple[int, int, int, int],
+) -> Geometry | None:
+    """Refuses what :func:`write_outputs` cannot write, before there are images.
+
+    Args:
+        folder, formats, template: as there.
+        shape: of the images, (t, z, h, w).
+
+    Returns:
+        The template's geometry.
+
+    Raises:
+        ValueError: as there, and if ``folder`` is a file.
+    """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"{folder}: expected a folder to write to, got a file")
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown=}")
     for kind in formats:
         for package, extra in _PACKAGES.get(kind, {}).items():
             _import(package, extra, kind)
+    if template is None:
+        return None
+    geometry = read_geometry(template, shape)
+    if "dicom" in formats and not geometry.datasets:
+        raise ValueError(f"{template}: expected DICOM as template of DICOM, got NIfTI")
+    return geometry
 
 
 def write_outputs(
@@ -144,12 +168,7 @@ def write_outputs(
         ValueError: if a format is unknown, needs a package that is missing, the template is
             unreadable or has other slices, or NAME_dicom holds other files.
     """
-    check_formats(formats)
-    geometry = None
-    if template is not None:
-        geometry = read_geometry(template, volume.magnitude.shape)
-        if "dicom" in formats and not geometry.datasets:
-            raise ValueError(f"{template}: expected DICOM as template of DICOM, got NIfTI")
+    geometry = check_outputs(folder, formats, template, volume.magnitude.shape)
     folder = Path(folder)
     written = []
     for kind in dict.fromkeys(formats):

@@ -161,6 +161,8 @@ def _put_on(mesh: Mesh) -> Callable[[dict], tuple[np.ndarray | None, dict[str, j
 
 
 def _loader(data: Any, seed: int):
+    if not data.train:
+        raise ValueError("config.data.train: expected a file or folder to train on, got none")
     reading = _reading(data) | {"acs": data.calibration_lines or data.acs}
     source = open_slices(data.train, split="train", crop_rows=data.crop[0], **reading)
     return make_training_loader(

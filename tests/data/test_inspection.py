@@ -64,7 +64,7 @@ def test_inspect_prints_table_problems_and_sums(tmp_path, capsys):
 
 def test_inspect_lists_the_measured_frame_as_a_problem_and_reads_it_when_told(data_dir, capsys):
     path = str(data_dir / "real")
-    assert main(["inspect", path]) == 0
+    assert main(["inspect", path]) == 1
     assert "pass --key underkspace and --axes" in capsys.readouterr().out
     assert main(["inspect", path, "--key", "underkspace", "--axes", "kx,ky,coil"]) == 0
     told = capsys.readouterr().out
@@ -109,5 +109,5 @@ def test_inspect_writes_the_figure_it_is_asked_for(tmp_path, capsys):
 def test_no_figure_is_written_where_nothing_can_be_read(tmp_path, capsys):
     (tmp_path / "cine_sax.mat").write_text("nothing")
     out = tmp_path / "figure.png"
-    assert main(["inspect", str(tmp_path), "--figure", str(out)]) == 0
+    assert main(["inspect", str(tmp_path), "--figure", str(out)]) == 1
     assert not out.exists() and "not written" in capsys.readouterr().out

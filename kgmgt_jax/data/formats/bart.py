@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.base import CineFile, measured_pattern
+from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
 from kgmgt_jax.data.formats.masks import read_mask
-from kgmgt_jax.data.formats.named import FROM_SAMPLES
 
 __all__ = ["BartFile", "bart_base", "is_bart_header"]
 

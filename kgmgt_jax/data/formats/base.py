@@ -12,7 +12,18 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
 
-__all__ = ["CineFile", "DataWarning", "import_optional", "measured_pattern", "orientation"]
+__all__ = [
+    "ALL_SAMPLES",
+    "FROM_SAMPLES",
+    "CineFile",
+    "DataWarning",
+    "import_optional",
+    "measured_pattern",
+    "orientation",
+]
+
+ALL_SAMPLES, FROM_SAMPLES = "all samples", "the samples that are not zero"
+"""Where a mask comes from that no file holds."""
 
 Shape = tuple[int, int, int, int]
 Vector = Sequence[float] | np.ndarray

@@ -41,10 +41,23 @@ from kgmgt_jax.data.formats.arrays import (
     read_attribute,
 )
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.base import CineFile, DataWarning, measured_pattern
-from kgmgt_jax.data.formats.masks import number_in, read_mask
+from kgmgt_jax.data.formats.base import (
+    ALL_SAMPLES,
+    FROM_SAMPLES,
+    CineFile,
+    DataWarning,
+    measured_pattern,
+)
+from kgmgt_jax.data.formats.masks import MASK_KEY, number_in, read_mask
 
-__all__ = ["CmrxreconFile", "is_cine_name", "is_full_key", "kspace_key", "subject_of"]
+__all__ = [
+    "CmrxreconFile",
+    "is_cine_name",
+    "is_full_key",
+    "is_told_by_samples",
+    "kspace_key",
+    "subject_of",
+]
 
 _KEY = re.compile(r"kspace|kus|kspace_(single_)?(full|sub\d+)")
 _KEYS = "kspace_full, kspace_subNN, kspace_single_full, kspace_single_subNN, kspace or kus"
@@ -59,6 +72,7 @@ class _Bad(NamedTuple):
     slice_index: int | None
 
 
+_PLAIN = "kspace"  # of the fully sampled files of 2025, and of many others
 _KNOWN_BAD = {"P109": _Bad(3, None), "P100": _Bad(4, 1)}
 """Damaged ``cine_sax.mat`` in the training set of 2024, by subject."""
 
@@ -75,8 +89,16 @@ def kspace_key(arrays: dict[str, ArrayInfo]) -> str | None:
 
 
 def is_full_key(key: str) -> bool:
-    """Whether a key names fully sampled k-space."""
-    return "full" in key or key == "kspace"
+    """Whether a key names fully sampled k-space, below a folder of the organisers' name."""
+    return "full" in key or key == _PLAIN
+
+
+def is_told_by_samples(path: Path, key: str) -> bool:
+    """Whether ``key`` is a name that anyone uses, in a file that does not lie as the organisers'.
+
+    What such a file has measured is told by a mask in it, or by its samples.
+    """
+    return key == _PLAIN and _set_folder(path) is None
 
 
 def subject_of(path: str | Path) -> str:
@@ -101,7 +123,8 @@ class CmrxreconFile(CineFile):
         mask: File with the sampling mask of an undersampled file. By default it is looked for
             where the organisers put it.
         key: Dataset that holds the k-space, where it has none of the official names. A name with
-            ``full`` in it is read as fully sampled, any other as undersampled.
+            ``full`` in it is read as fully sampled, any other as undersampled; ``kspace`` outside
+            the organisers' folders as the dataset ``mask`` in the same file or its zeros say.
         axes: Order of the axes, where it is not the official one.
 
     Raises:
@@ -138,7 +161,11 @@ class CmrxreconFile(CineFile):
         )
         self.simulation = read_attribute(path, key, "simulation")
         self._view = path.stem.split("_kus_")[0].removeprefix("cine_")
-        self._mask, self._mask_source = self._find_mask(mask)
+        self._mask_is_foreign = False
+        if is_told_by_samples(path, key):
+            self._mask, self._mask_source = self._told_by_samples(mask)
+        else:
+            self._mask, self._mask_source = self._find_mask(mask)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -155,27 +182,50 @@ class CmrxreconFile(CineFile):
             mask_source=self._mask_source,
             simulation=self.simulation,
         )
-        case = CineCase(kspace, self._mask.copy(), meta)
-        if self._mask_is_foreign and not np.array_equal(self._mask, measured_pattern(case.kspace)):
+        mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
+        case = CineCase(kspace, mask, meta)
+        if self._mask_is_foreign and not np.array_equal(case.mask, measured_pattern(case.kspace)):
             fix = "give the mask this file was acquired with by --mask (mask= in Python)"
             got = f"samples elsewhere than in {self._mask_source}, of another set"
             raise DataError(self.path, "k-space sampled as its mask says", got, fix)
         return case
 
+    def _told_by_samples(
+        self, mask: str | Path | None
+    ) -> tuple[Float32[np.ndarray, "t h w"] | None, str]:
+        """The mask that is given or in the file; ``None`` where zeros tell what was measured.
+
+        Zeros around the measured samples, the same in all frames, are padding of a full file.
+        """
+        t, _, h, w = self.slice_shape
+        self.fully_sampled = False
+        inside = [key for key in list_arrays(self.path) if MASK_KEY.fullmatch(key)]
+        if mask is not None or inside:
+            path = mask or self.path
+            read = read_mask(path, (t, h, w), self.path.name)
+            self.fully_sampled = bool(read.all())
+            return read, str(path)
+        raw = (read_array(self.path, self.key, self._axes.index(z)) for z in self._kept)
+        patterns = (measured_pattern(self._axes.arrange(each, "tnhw")) for each in raw)
+        self.fully_sampled = not any(map(_has_gaps, patterns))
+        everything = np.ones((t, h, w), np.float32), ALL_SAMPLES
+        return everything if self.fully_sampled else (None, FROM_SAMPLES)
+
     def _nominal(self) -> float | None:
         if self.fully_sampled:
             return 1.0
+        if self.key == _PLAIN:
+            return None
         return number_in(self.path.stem if "_kus_" in self.path.stem else self.key)
 
     def _find_mask(self, mask: str | Path | None) -> tuple[Float32[np.ndarray, "t h w"], str]:
         """Mask of every slice and where it comes from: all ones for a full file."""
         t, _, h, w = self.slice_shape
-        self._mask_is_foreign = False
         if self.fully_sampled:
             if mask is not None:
                 got = f"the fully sampled {self.key!r} together with mask={str(mask)!r}"
                 raise DataError(self.path, "undersampled k-space to go with a mask", got)
-            return np.ones((t, h, w), np.float32), "all samples"
+            return np.ones((t, h, w), np.float32), ALL_SAMPLES
         candidates = [Path(mask)] if mask else list(_mask_paths(self.path))
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
@@ -185,6 +235,15 @@ class CmrxreconFile(CineFile):
         self._mask_is_foreign = not mask and _set_folder(path) != _set_folder(self.path)
         shape = (self._stored_frames, h, w)
         return read_mask(path, shape, self.path.name, self._nominal())[:t], str(path)
+
+
+def _has_gaps(pattern: Float32[np.ndarray, "t h w"]) -> bool:
+    """Whether samples are missing between others, in any frame."""
+    rows, columns = (np.flatnonzero(pattern.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    if not rows.size:
+        return True
+    inner = pattern[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return not inner.all()
 
 
 def _find_kspace(path: Path, key: str | None) -> tuple[str, ArrayInfo]:
@@ -209,7 +268,7 @@ def _mask_paths(path: Path) -> Iterator[Path]:
     name = path.name.replace("_kus_", "_mask_")
     folder = _set_folder(path)
     if folder is not None:
-        task, *inside = path.parent.relative_to(folder).parts
+        task, *inside = path.absolute().parent.relative_to(folder).parts
         likely = task.replace("UnderSample_", "Mask_")
         others = sorted(p for p in folder.parent.iterdir() if p.is_dir() and p != folder)
         for place in (folder, *others):

@@ -23,7 +23,7 @@ from jaxtyping import Float32
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays, open_hdf5, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.base import CineFile
+from kgmgt_jax.data.formats.base import ALL_SAMPLES, CineFile
 from kgmgt_jax.data.formats.masks import read_mask
 
 __all__ = ["FastmriFile", "is_fastmri"]
@@ -74,7 +74,7 @@ class FastmriFile(CineFile):
             fully_sampled=mask is None and "mask" not in arrays,
             notes=[f"acquisition {acquisition}"] if acquisition else [],
         )
-        self._mask_source = "all samples" if self.fully_sampled else str(mask or f"{path}:mask")
+        self._mask_source = ALL_SAMPLES if self.fully_sampled else str(mask or f"{path}:mask")
         self._mask = self._find_mask(mask, arrays)
 
     def _read(self, z: int) -> CineCase:

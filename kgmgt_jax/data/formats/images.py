@@ -26,7 +26,7 @@ from jaxtyping import Num
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation
+from kgmgt_jax.data.formats.base import ALL_SAMPLES, CineFile, import_optional, orientation
 from kgmgt_jax.data.formats.masks import MASK_KEY
 from kgmgt_jax.data.simulation import Simulation
 
@@ -60,7 +60,7 @@ class ImageFile(CineFile):
         meta = self._meta(
             z,
             nominal_acceleration=1.0,
-            mask_source="all samples",
+            mask_source=ALL_SAMPLES,
             simulation=str(self.simulation),
             **self._place(z),
         )

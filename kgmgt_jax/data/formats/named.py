@@ -5,12 +5,11 @@ from pathlib import Path
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import check_size, describe, list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.base import CineFile, measured_pattern
+from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
 from kgmgt_jax.data.formats.masks import read_mask
 
 __all__ = ["NamedFile", "unnamed"]
 
-FROM_SAMPLES = "the samples that are not zero"
 _EXAMPLES = {2: "ky,kx", 3: "kx,ky,coil", 4: "t,coil,ky,kx"}
 
 

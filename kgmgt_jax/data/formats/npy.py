@@ -23,9 +23,8 @@ from jaxtyping import Complex64
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.base import CineFile, measured_pattern
+from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
 from kgmgt_jax.data.formats.masks import read_mask
-from kgmgt_jax.data.formats.named import FROM_SAMPLES
 
 __all__ = ["ROLES", "NpyFile", "npy_role"]
 

@@ -181,7 +181,9 @@ def is_full(unit: Unit) -> bool:
         DataError: If it cannot be opened.
     """
     if unit.format == "cmrxrecon":
-        return cmrxrecon.is_full_key(cmrxrecon.kspace_key(list_arrays(unit.path)) or "")
+        key = cmrxrecon.kspace_key(list_arrays(unit.path)) or ""
+        if not cmrxrecon.is_told_by_samples(unit.path, key):
+            return cmrxrecon.is_full_key(key)
     return all(file.fully_sampled for file in open_unit(unit))
 
 

@@ -205,6 +205,41 @@ def test_a_full_file_together_with_a_mask_is_refused(tmp_path):
         read_file(path, mask="m.mat")
 
 
+# A file of one's own whose k-space is called as that of 2025
+
+
+def test_zeros_between_samples_of_plain_kspace_were_not_measured(tmp_path):
+    data = _kspace()
+    data[1, :, :, 2] = data[2, :, :, 4] = 0
+    file = read_file(_write(tmp_path / "mine.h5", kspace=data))
+    case = file[1]
+    assert not file.fully_sampled and case.meta.nominal_acceleration is None
+    np.testing.assert_array_equal(case.mask, (data[:, 1] != 0).any(axis=1))
+
+
+def test_plain_kspace_without_gaps_is_full(tmp_path):
+    data = _kspace(rows=slice(1, 5))  # zeros around it: another matrix
+    file = read_file(_write(tmp_path / "mine.h5", kspace=data))
+    assert file.fully_sampled and file[0].mask.all()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_mask_goes_before_the_zeros_of_plain_kspace(tmp_path, inside):
+    mask = {"mask": _mask()}
+    arrays = {"kspace": _kspace(rows=slice(0, None, 4))} | (mask if inside else {})
+    path = _write(tmp_path / "mine.h5", **arrays)
+    given = None if inside else _write(tmp_path / "other.h5", **mask)
+    file = read_file(path, mask=given)
+    assert not file.fully_sampled
+    np.testing.assert_array_equal(file[0].mask, np.broadcast_to(_mask(), (3, 6, 4)))
+
+
+def test_plain_kspace_in_the_organisers_folders_is_full_whatever_its_zeros(tmp_path):
+    path = tmp_path / "MultiCoil/Cine/TrainingSet/FullSample/Center001/GE/P001/cine_sax.mat"
+    file = read_file(_write(path, kspace=_kspace(rows=slice(0, None, 2))))
+    assert file.fully_sampled and file.format == "cmrxrecon2025"
+
+
 # Damaged and foreign files
 
 

@@ -66,6 +66,18 @@ def test_an_official_undersampled_file_is_the_full_one_on_its_mask(data_dir):
     assert len({tuple(lines) for lines in sub.mask[:, :, 0]}) == 8  # another pattern a frame
 
 
+@pytest.mark.parametrize("folder", ["", "2024/MultiCoil/Cine/ValidationSet/UnderSample_Task2"])
+def test_an_official_undersampled_file_may_be_named_from_where_one_is(
+    data_dir, monkeypatch, folder
+):
+    path = data_dir / "cmrxrecon" / list(SHAPES)[1]
+    here = data_dir / "cmrxrecon" / folder
+    expected = read_file(path)[0]
+    monkeypatch.chdir(here)
+    case = read_file(path.relative_to(here))[0]
+    np.testing.assert_array_equal(case.mask, expected.mask)
+
+
 @pytest.mark.parametrize("fully_sampled, expected", [(True, 5), (False, 7)])
 def test_the_whole_sample_tree_is_found(data_dir, fully_sampled, expected):
     assert len(find_files(data_dir / "cmrxrecon", fully_sampled=fully_sampled)) == expected
