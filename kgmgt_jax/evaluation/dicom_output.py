@@ -2,7 +2,8 @@
 
 With a template each image is its slice's header with new identifiers, pixels and what belongs to
 them, so patient, study, position and acquisition are kept, and the series lies on top of the
-template in any viewer. Without one the series states no position and no patient.
+template in any viewer. Without one the series names no patient, and its position is made up: axial
+slices 1 mm apart, of pixels of 1 mm where their size is unknown.
 """
 
 import copy
