@@ -74,7 +74,7 @@ def _base() -> ConfigDict:
     )
     config.data = ConfigDict(
         {
-            "train": "",
+            "train": "",  # a prepared set, or files and folders separated by commas
             "validation": "",
             "batch_size": 4,
             "crop": (128, 128),  # phase encoding, readout

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import find_files
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
@@ -22,22 +23,28 @@ def open_slices(
     cache_gib: float = 4.0,
     simulation: Simulation | None = None,
 ) -> SliceSource:
-    """Fully sampled slices below a path.
+    """Fully sampled slices below a path, or below several.
 
     Args:
         path: A folder that ``python -m kgmgt_jax.data prepare`` made, or files of any known
-            format.
+            format. Files and folders separated by commas are taken together, images and k-space
+            too.
         split: Which part of a prepared set. Files are taken as they are.
         acs, crop_rows, sens, sens_cache, cache_gib, simulation: How files are read; see
             `FileSlices`. A prepared set has its sensitivities already.
 
     Raises:
-        DataError: If there is nothing to read, or something is damaged or undersampled.
+        DataError: If there is nothing to read, something is damaged or undersampled, or a prepared
+            set is one of several.
         ValueError: If ``acs`` is too small to calibrate several coils.
     """
-    if is_prepared(path):
-        return PreparedSet(path, split=split)
-    files = find_files(path, fully_sampled=True)
+    paths = [Path(part) for part in str(path).split(",")] if not Path(path).exists() else [path]
+    prepared = [each for each in paths if is_prepared(each)]
+    if prepared and len(paths) > 1:
+        raise DataError(prepared[0], "files to take together", "a prepared set")
+    if prepared:
+        return PreparedSet(prepared[0], split=split)
+    files = [file for each in paths for file in find_files(each, fully_sampled=True)]
     return FileSlices(
         files,
         acs=acs,
@@ -46,5 +53,5 @@ def open_slices(
         sens_cache=sens_cache,
         cache_gib=cache_gib,
         simulation=simulation,
-        root=Path(path),
+        root=Path(paths[0]) if len(paths) == 1 else None,
     )

@@ -27,6 +27,7 @@ from kgmgt_jax.data.formats import (
     find_units,
     is_full,
     open_unit,
+    without_images,
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
@@ -282,7 +283,7 @@ def _units(root: Path) -> list[Unit]:
         note = f"{root}: left out {len(others)} files that hold no cine, such as {others[0].path}"
         warnings.warn(note, DataWarning, stacklevel=3)
     if any(unit.error is None and unit.format not in IMAGES for unit in cines):
-        cines = [unit for unit in cines if unit.format not in IMAGES]
+        cines = without_images(cines, root)
     return cines
 
 

@@ -30,6 +30,7 @@ from kgmgt_jax.data.formats.opening import (
     open_files,
     open_unit,
     read_file,
+    without_images,
 )
 from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units
 
@@ -45,4 +46,5 @@ __all__ = [
     "open_files",
     "open_unit",
     "read_file",
+    "without_images",
 ]

@@ -20,7 +20,15 @@ from kgmgt_jax.data.formats.ocmr import IsmrmrdFile
 from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units, recognise
 from kgmgt_jax.data.simulation import Simulation
 
-__all__ = ["ReadOptions", "find_files", "is_full", "open_files", "open_unit", "read_file"]
+__all__ = [
+    "ReadOptions",
+    "find_files",
+    "is_full",
+    "open_files",
+    "open_unit",
+    "read_file",
+    "without_images",
+]
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[P
     """Lists the cines below a directory, sorted by path, to be opened by `open_files`.
 
     Magnitude images count only where there is no k-space beside them, so that measured and
-    simulated data never mix unasked. Files that hold no cine are left out with a warning; a
-    damaged one is an error.
+    simulated data never mix unasked. They and files that hold no cine are left out with a warning;
+    a damaged one is an error.
 
     Args:
         root: A directory, searched to any depth, or one file, returned as it is.
@@ -69,8 +77,7 @@ def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[P
     if bad:
         note = f"{root}: left out {len(bad)} files that hold no cine, such as {bad[0].path}"
         warnings.warn(note, DataWarning, stacklevel=2)
-    if any(unit.format not in IMAGES for unit in good):
-        good = [unit for unit in good if unit.format not in IMAGES]
+    good = without_images(good, root)
     files = [unit.path for unit in good]
     if fully_sampled is not None:
         files = [unit.path for unit in good if is_full(unit) == fully_sampled]
@@ -78,6 +85,21 @@ def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[P
             wanted = "fully sampled" if fully_sampled else "undersampled"
             raise DataError(root, f"{wanted} cine_*.mat files", "none of that kind")
     return files
+
+
+def without_images(units: Sequence[Unit], root: Path) -> list[Unit]:
+    """Those of k-space, with a warning about images beside them; all, if there are images alone.
+
+    Args:
+        units: What can be read.
+        root: Where it was found.
+    """
+    images = [unit for unit in units if unit.format in IMAGES]
+    if not images or len(images) == len(units):
+        return list(units)
+    note = f"{root}: left out {len(images)} files of images, since others hold k-space"
+    warnings.warn(f"{note}, such as {images[0].path}", DataWarning, stacklevel=3)
+    return [unit for unit in units if unit.format not in IMAGES]
 
 
 def open_files(path: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
