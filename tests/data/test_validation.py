@@ -80,9 +80,9 @@ def test_several_coils_are_calibrated_on_what_the_mask_measures(tmp_path, kind):
 
 def test_maps_of_the_file_are_kept(tmp_path):
     np.save(tmp_path / "kspace.npy", writers.kspace((4, 3, 16, 12)))
-    np.save(tmp_path / "sens.npy", writers.kspace((3, 16, 12), "sens"))
+    np.save(tmp_path / "sens.npy", writers.maps((3, 16, 12)))
     case = next(validation_cases(FileSlices([tmp_path / "kspace.npy"], acs=4), **SETTINGS))
-    np.testing.assert_array_equal(case.sens, writers.kspace((3, 16, 12), "sens"))
+    np.testing.assert_array_equal(case.sens, writers.maps((3, 16, 12)))
 
 
 def test_bad_settings_are_refused_at_once_and_not_at_the_first_batch(files):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import ReadOptions, find_files, open_files, read_file
+from kgmgt_jax.data.formats import DataWarning, ReadOptions, find_files, open_files, read_file
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.simulation import Simulation
 from tests.data.formats import writers
@@ -111,7 +111,8 @@ def test_images_beside_kspace_are_left_out_of_a_tree(tmp_path):
     writers.write_stacks(tmp_path / "images")
     assert [p.name for p in find_files(tmp_path)] == ["train.h5"]
     full = write_mat(tmp_path / "P001/cine_sax.mat", "kspace_full", writers.kspace())
-    assert find_files(tmp_path) == [full]
+    with pytest.warns(DataWarning, match=r"left out 1 files of images.*train\.h5"):
+        assert find_files(tmp_path) == [full]
 
 
 def test_previews_and_masks_are_not_images(tmp_path):

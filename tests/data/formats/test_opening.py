@@ -59,13 +59,6 @@ def test_a_damaged_file_in_a_tree_is_refused_by_name(tmp_path):
         find_files(tmp_path)
 
 
-def test_images_beside_kspace_are_left_out_and_told(tmp_path):
-    writers.write_bart(tmp_path)
-    stacks = writers.write_stacks(tmp_path / "images")
-    with pytest.warns(DataWarning, match=f"left out 1 files of images.*{stacks.name}"):
-        assert [path.suffix for path in find_files(tmp_path)] == [".cfl"]
-
-
 def test_a_mask_goes_with_no_images(tmp_path):
     path = writers.write_image_npy(tmp_path)
     with _refused("images together with mask='m.npy'"):

@@ -19,6 +19,12 @@ def kspace(shape: tuple[int, ...] = SHAPE, name: str = "") -> np.ndarray:
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
+def maps(shape: tuple[int, ...]) -> np.ndarray:
+    """Random coil maps, (..., coil, ky, kx), of a sum of squares of 1."""
+    sens = kspace(shape, "sens")
+    return sens / np.sqrt((np.abs(sens) ** 2).sum(axis=-3, keepdims=True))
+
+
 def line_mask(h: int = 9, w: int = 8) -> np.ndarray:
     """Every third line and the three central ones, (ky, kx) in double precision."""
     mask = np.zeros((h, w))
@@ -72,9 +78,7 @@ def write_npy(folder: Path, *, sens_in_time: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     mask = np.stack([line_mask(), line_mask()[::-1], line_mask()])
     np.save(folder / "P1_kspace.npy", kspace((3, 4, 9, 8)) * mask[:, None].astype(np.float32))
-    sens = kspace((3, 4, 9, 8) if sens_in_time else (4, 9, 8), "sens")
-    sens /= np.sqrt((np.abs(sens) ** 2).sum(axis=-3, keepdims=True))
-    np.save(folder / "P1_sens.npy", sens)
+    np.save(folder / "P1_sens.npy", maps((3, 4, 9, 8) if sens_in_time else (4, 9, 8)))
     np.save(folder / "P1_mask.npy", mask.astype(np.uint8))
     return folder / "P1_kspace.npy"
 

@@ -8,7 +8,7 @@ import pytest
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.data.prepared import PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare
-from tests.data.formats.writers import kspace
+from tests.data.formats.writers import kspace, maps
 
 OPTIONS = PrepareOptions(readout=10, split=(0.5, 0.3, 0.2))
 
@@ -22,7 +22,7 @@ def source(tmp_path_factory) -> Path:
     folder = root / "patient7"
     folder.mkdir()
     np.save(folder / "cine_kspace.npy", kspace((4, 3, 9, 14)))
-    np.save(folder / "cine_sens.npy", kspace((3, 9, 14), "sens"))
+    np.save(folder / "cine_sens.npy", maps((3, 9, 14)))
     return root
 
 

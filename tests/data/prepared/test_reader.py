@@ -92,7 +92,7 @@ def test_images_are_the_callers_to_change(sets):
 
 def test_sensitivities_are_those_of_the_file_and_none_for_one_coil(sets, with_maps):
     opened, number = with_maps
-    expected = writers.kspace((3, 9, 14), "sens")[..., 2:12]
+    expected = writers.maps((3, 9, 14))[..., 2:12]
     np.testing.assert_array_equal(opened.sens(number), expected)
     single = next(each for each in sets if each.slices[0].shape[1] == 1)
     assert single.sens(0) is None
