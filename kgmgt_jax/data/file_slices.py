@@ -4,7 +4,8 @@ Large sets are prepared once instead: ``python -m kgmgt_jax.data prepare`` and `
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,10 +92,7 @@ class FileSlices:
         self._acs, self._crop_rows = acs, crop_rows
         self._sens, self._sens_cache = sens, sens_cache
         self._places = reference_slices(files, acs, simulation)
-        subjects = {
-            id(file): identify(file, root or file.path.parent)[0] for file, _ in self._places
-        }
-        self.slices = tuple(_info(file, z, subjects[id(file)]) for file, z in self._places)
+        self.slices = tuple(_infos(self._places, root))
         largest = max(int(np.prod(info.shape)) for info in self.slices)
         slice_bytes = largest * np.dtype(np.complex64).itemsize
         self._cache_size = max(1, int(cache_gib * 2**30 / slice_bytes))
@@ -168,12 +166,16 @@ def reference_slices(
     return slices
 
 
-def _info(file: CineFile, z: int, subject: str) -> SliceInfo:
-    return SliceInfo(
-        name=f"{file.name}/slice{z}",
-        subject=subject,
-        view="",
-        shape=file.slice_shape,
-        simulation=str(file.simulation),
-        source=str(file.path),
-    )
+def _infos(places: Sequence[tuple[CineFile, int]], root: Path | None) -> Iterator[SliceInfo]:
+    """What is known of slices, those of a file together."""
+    for file, slices in itertools.groupby(places, key=lambda place: place[0]):
+        subject, _ = identify(file, root or file.path.parent)
+        for _, z in slices:
+            yield SliceInfo(
+                name=f"{file.name}/slice{z}",
+                subject=subject,
+                view="",
+                shape=file.slice_shape,
+                simulation=str(file.simulation),
+                source=str(file.path),
+            )
