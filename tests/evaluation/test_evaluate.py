@@ -117,3 +117,8 @@ def test_methods_of_one_name_are_refused(tree, tmp_path):
     methods = [Scaled("kgmgt"), Scaled("kgmgt")]
     with pytest.raises(ValueError, match=r"names of their own.*kgmgt"):
         evaluate_set(open_evaluation(tree, acs=8), methods, tmp_path, Options(CONDITIONS))
+
+
+def test_an_unknown_preset_is_refused_before_any_case():
+    with pytest.raises(ValueError, match=r"presets among .*frame.*got \['foo'\]"):
+        Options([Condition("uniform", 4.0, 8)], ["frame", "foo"])

@@ -1,10 +1,12 @@
 """A slice of a file, reconstructed: what its images are compared by."""
 
+import h5py
 import numpy as np
+import pytest
 
 from kgmgt_jax.data.formats import read_file
-from kgmgt_jax.data.phantom import write_cmrxrecon2023
-from kgmgt_jax.evaluation.files import reconstruct_case
+from kgmgt_jax.data.phantom import make_cine, write_cmrxrecon2023
+from kgmgt_jax.evaluation.files import reconstruct_case, reconstruct_file
 from kgmgt_jax.evaluation.methods import Method
 
 
@@ -21,3 +23,31 @@ def test_a_method_that_adds_nothing_scores_as_zero_filling(tmp_path):
     path = next(path for path in paths if path.match("AccFactor03/*/cine_sax.mat"))
     done = reconstruct_case(read_file(path)[0], _Nothing("nothing", "", None, {}))
     np.testing.assert_allclose(done.zero_filled, done.magnitude, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [({"template": "none.dcm"}, "none"), ({"out": "taken"}, "a folder to write to, got a file")],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, more, message):
+    sizes = {"shape": (24, 20), "n_frames": 3, "n_slices": 1, "acs": 8}
+    paths = write_cmrxrecon2023(tmp_path, [0], accelerations=(3,), **sizes)
+    path = next(path for path in paths if path.match("AccFactor03/*/cine_sax.mat"))
+    (tmp_path / "taken").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_Nothing, "reconstruct", lambda *_: pytest.fail("worked"))
+    with pytest.raises(ValueError, match=message):
+        reconstruct_file(path, _Nothing("nothing", "", None, {}), **{"out": "new"} | more)
+
+
+def test_a_reference_is_read_by_the_key_and_axes_of_the_file(tmp_path):
+    kspace = make_cine(0, shape=(24, 20), n_frames=3, noise=0.0).kspace
+    mask = np.zeros((24, 1), np.float32)
+    mask[::3] = mask[8:16] = 1
+    for name, array in (("under", kspace * mask), ("full", kspace)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["mine"] = array
+    named = {"key": "mine", "axes": "t,coil,ky,kx", "reference": tmp_path / "full.h5"}
+    nothing = _Nothing("nothing", "", None, {})
+    told = reconstruct_file(tmp_path / "under.h5", nothing, tmp_path / "out", **named)
+    assert "nothing" in told and (tmp_path / "out" / "under_metrics.json").is_file()

@@ -25,6 +25,7 @@ def test_given_weights_go_before_tuned_and_default_ones():
         (["magic"], {}, "unknown=.'magic'"),
         (["wavelet"], {"wavelet": {"mass": 1.0}}, "mass"),
         (["wavelet"], {"kt_focuss": {"weight": 1.0}}, "kt_focuss"),
+        (["wavelet"], {"wavelet": {"weight": -1.0}}, "0 or more"),
     ],
 )
 def test_unknown_names_are_refused(names, given, message):

@@ -135,6 +135,11 @@ def test_coil_maps_for_training_come_from_the_lines_asked_for(tmp_path, lines, u
     np.testing.assert_array_equal(batch["sens"][0], expected)
 
 
+def test_a_run_without_training_data_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.data\.train: expected a file or folder"):
+        train(make_config(""), tmp_path / "run")
+
+
 def test_resuming_after_a_signal_equals_not_stopping(runs):
     assert int(runs.whole.step) == 4
     assert equal(runs.whole, runs.pieces)
