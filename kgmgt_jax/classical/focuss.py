@@ -77,11 +77,10 @@ def _kt_focuss(
     inner: tuple[Scalar, int],
 ) -> Array:
     data = scale_data(kspace, mask, sens)
-    maps = data.sens
     mean = jnp.broadcast_to(temporal_mean(data.kspace, data.mask), data.kspace.shape)
-    baseline = adjoint(mean, jnp.ones_like(data.mask), maps)
-    unexplained = data.kspace - forward(baseline, data.mask, maps)
-    spectrum = _transform(adjoint(unexplained, data.mask, maps))
+    baseline = adjoint(mean, jnp.ones_like(data.mask), data.sens)
+    unexplained = data.kspace - forward(baseline, data.mask, data.sens)
+    spectrum = _transform(adjoint(unexplained, data.mask, data.sens))
 
     def reweight(state: tuple[Array, Array]) -> tuple[Array, Array]:
         size = jnp.abs(state[1])
@@ -89,7 +88,7 @@ def _kt_focuss(
         weights = (size / jnp.where(peak > 0, peak, 1.0)) ** power
 
         def operator(q: Array) -> Array:
-            product = normal(_inverse(weights * q), data.mask, maps)
+            product = normal(_inverse(weights * q), data.mask, data.sens)
             return weights * _transform(product) + weight * q
 
         q = conjugate_gradients(

@@ -136,8 +136,9 @@ class _RandomTriplet(grain.transforms.RandomMap):
         )
         # Coils that receive nothing come last: filling gaps would take its time for them, too.
         kspace, sens = pad_case(example["kspace"][None], example.get("sens"), self.bucket)
-        example |= {"kspace": kspace[0]} | ({} if sens is None else {"sens": sens})
-        return example | {"id": np.asarray(element.index, np.int32)}
+        if sens is not None:
+            example["sens"] = sens
+        return example | {"kspace": kspace[0], "id": np.asarray(element.index, np.int32)}
 
 
 def make_training_loader(

@@ -98,7 +98,8 @@ class IsmrmrdFile(CineFile):
         head = heads["head"][0]
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
         self.path, self._acquired = path, (n_coils, lines, n_samples)
-        check_size(path, 8 * n_frames * n_coils * lines * max(nx, n_samples), 64 * _size(path))
+        n_bytes = 8 * n_frames * n_coils * lines * max(nx, n_samples)
+        check_size(path, n_bytes, path.stat().st_size * 64)
         self._padding = (0, 0), _readout_padding(int(head["center_sample"]), n_samples, nx)
         notes = []
         if centre != lines // 2:
@@ -185,10 +186,6 @@ def _readout_padding(centre: int, n_samples: int, nx: int) -> tuple[int, int]:
 def _line_padding(centre: int, lines: int) -> tuple[int, int]:
     """The fewest lines to add in front or behind, for the centre to be the middle one."""
     return max(lines - 2 * centre, 0), max(2 * centre - lines, 0)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _probe(path: Path) -> None:
