@@ -95,6 +95,7 @@ def _base() -> ConfigDict:
                 "n_coils": (8, 8),  # least and most, drawn for each cine
                 "noise": 0.005,  # of the 99th percentile
                 "seed": 0,
+                "single_coil_share": 0.0,  # of cines that have one coil instead
             },
             "sens": "espirit",  # coil maps of files without; or "adaptive"
             "sens_cache": "",  # folder that keeps those maps for the next run

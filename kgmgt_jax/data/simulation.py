@@ -42,6 +42,7 @@ class Simulation:
             the most of a number that `draw_coils` draws for each file.
         noise: Standard deviation of the noise as a fraction of P99, at least 0.
         seed: Of everything random, at least 0.
+        single_coil_share: Of files that have one coil rather than a number from the pair, 0 to 1.
 
     Raises:
         ValueError: If a value is out of range.
@@ -50,11 +51,14 @@ class Simulation:
     n_coils: int | tuple[int, int] = 8
     noise: float = 0.005
     seed: int = 0
+    single_coil_share: float = 0.0
 
     def __post_init__(self) -> None:
         least, most = self._range
         if not 1 <= least <= most or not 0 <= self.noise < np.inf or self.seed < 0:
             raise ValueError(f"expected n_coils >= 1, noise >= 0 and seed >= 0, got {self}")
+        if not 0 <= self.single_coil_share <= 1:
+            raise ValueError(f"expected single_coil_share of 0 to 1, got {self.single_coil_share}")
 
     @property
     def _range(self) -> tuple[int, int]:
@@ -69,7 +73,8 @@ class Simulation:
         """
         least, most = self._range
         rng = np.random.default_rng([self.seed, zlib.crc32(f"{name}: coils".encode())])
-        return int(rng.integers(least, most + 1))
+        n_coils = int(rng.integers(least, most + 1))
+        return 1 if rng.random() < self.single_coil_share else n_coils
 
     def __str__(self) -> str:
         """What a case says about itself."""

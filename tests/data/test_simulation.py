@@ -54,6 +54,23 @@ def test_a_choice_of_coils_is_drawn_by_seed_and_name():
     assert draw(0) == draw(0) != draw(1)
 
 
+def test_a_share_of_files_has_a_single_coil_and_the_others_keep_theirs():
+    def draw(share):
+        simulation = Simulation(n_coils=(2, 10), single_coil_share=share)
+        return np.array([simulation.draw_coils(f"P{i:03d}") for i in range(400)])
+
+    single = draw(0.6) == 1
+    assert 0.5 < single.mean() < 0.7
+    np.testing.assert_array_equal(draw(0.6)[~single], draw(0.0)[~single])
+    assert set(draw(1.0)) == {1}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, np.nan])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match="expected single_coil_share of 0 to 1"):
+        Simulation(single_coil_share=share)
+
+
 def test_a_choice_of_coils_must_be_drawn_before_it_runs():
     with pytest.raises(ValueError, match="expected one number of coils"):
         Simulation(n_coils=(1, 2)).run(IMAGES, "a")

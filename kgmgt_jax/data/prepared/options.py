@@ -82,4 +82,5 @@ class PrepareOptions:
             "coils": simulation.n_coils,
             "noise": simulation.noise,
             "simulation_seed": simulation.seed,
+            "single_coil_share": simulation.single_coil_share,
         }
