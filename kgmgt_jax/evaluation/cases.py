@@ -182,13 +182,14 @@ class EvaluationSet:
         nominal = case.meta.nominal_acceleration
         below = self._below(file.path, case.meta.name)
         name = f"{case.meta.name} ({below.as_posix()})"
+        sens = missing_sens(case, self._sens)
         self.unscored[name] = "undersampled, and no fully sampled file of the same scan"
         return EvaluationCase(
             name=name,
             subject=identify(file, self._root)[0],
             kspace=case.kspace,
             mask=case.mask,
-            sens=missing_sens(case, self._sens),
+            sens=sens,
             reference=None,
             sampling=Sampling(AS_ACQUIRED, case.true_acceleration, nominal, case.acs),
             condition=None,
@@ -262,14 +263,15 @@ def missing_sens(case: CineCase, method: str) -> Sens:
         method: see `estimate_sens`.
 
     Raises:
-        ValueError: if too few lines around the centre were measured.
+        DataError: if too few lines around the centre were measured.
     """
     if case.sens is not None or case.n_coils == 1:
         return case.sens
     try:
         return cached_sens(case.kspace, case.mask, method=method)
     except ValueError as error:
-        raise ValueError(f"{case.meta.source} [{case.meta.name}]: {error}") from error
+        where = f"{case.meta.source} [{case.meta.name}]"
+        raise DataError(where, "coil maps, or lines to estimate them from", str(error)) from error
 
 
 def _units(root: Path) -> list[Unit]:

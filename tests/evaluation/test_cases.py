@@ -69,6 +69,17 @@ def test_every_slice_comes_in_every_condition(tree):
     assert {case.simulation for case in cases} == {"simulated phantom"}
 
 
+def test_undersampled_file_without_lines_for_maps_stops_no_other(tmp_path):
+    write_phantoms(tmp_path, n_subjects=1, n_coils=3, accelerations=(4,), acs=2)
+    for path in tmp_path.rglob("FullSample/P001/*.mat"):
+        path.unlink()
+    write_phantoms(tmp_path / "more", n_subjects=1)
+    data = open_evaluation(tmp_path, acs=8)
+    assert [case.condition for case in data.cases([UNIFORM])] == [UNIFORM]
+    (why,) = data.failed.values()
+    assert "expected coil maps, or lines to estimate them from" in why and not data.unscored
+
+
 def test_undersampled_file_counts_only_without_its_reference(tree, tmp_path):
     data = open_evaluation(_without_reference(tree, tmp_path), acs=8)
     scored, alone = list(data.cases([UNIFORM]))
