@@ -6,7 +6,7 @@ import pytest
 
 from kgmgt_jax.classical import low_rank_plus_sparse, temporal_tv
 from kgmgt_jax.classical.measurement import average_filled, data_scale
-from kgmgt_jax.data.filling import fill_gaps, low_rank, variation
+from kgmgt_jax.data.filling import fill_gaps, low_rank, variation, ways
 from kgmgt_jax.data.transforms import fft2c
 
 _WEIGHTS = {"low_rank_weight": 0.02, "sparse_weight": 0.02}
@@ -173,6 +173,15 @@ def test_blended_is_low_rank_where_all_frames_measured_the_same():
     measured = kspace * mask[:, None]
     one, other = (fill_gaps(measured, mask, way, sens=sens) for way in ("low_rank", "blended"))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("input_fill", ["low_rank", "blended"])
+def test_whole_lines_are_filled_as_samples_are(input_fill, monkeypatch):
+    kspace, mask, sens = _measured_by_four_coils()
+    lines = fill_gaps(kspace, mask, input_fill, sens=sens)
+    monkeypatch.setattr(ways, "_are_lines", lambda mask: False)
+    samples = fill_gaps(kspace, mask, input_fill, sens=sens)
+    np.testing.assert_allclose(lines, samples, atol=1e-4 * np.abs(kspace).max())
 
 
 def test_maps_of_each_frame_are_those_of_its_coils():

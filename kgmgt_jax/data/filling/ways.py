@@ -66,9 +66,15 @@ def fill_gaps(
     if input_fill == "sparse":
         # time says nothing of samples that no frame measured
         return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
-    if sens is not None:
-        if centred:
-            sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
+    if sens is not None and centred:
+        sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
+    if tuple(axes) == (-2, -1) and _are_lines(mask):
+        # whole lines: the transform along them is the same for all, so it stays out of the fitting
+        lines = np.asarray(scipy.fft.ifft(kspace, axis=-1, norm="ortho"))
+        options = {"sens": sens, "centred": False, "circular": circular}
+        filled = fill_gaps(lines, mask[..., :1], input_fill, **options, axes=(-2,))
+        estimate = np.asarray(scipy.fft.fft(filled, axis=-1, norm="ortho"))
+    elif sens is not None:
         estimate = _estimate(kspace, mask, input_fill, Encoding(axes, sens), circular)
     else:
         alone = [
@@ -77,6 +83,11 @@ def fill_gaps(
         ]
         estimate = np.concatenate(alone, axis=1)
     return np.where(mask[:, None] > 0, kspace, estimate)
+
+
+def _are_lines(mask: Float32[np.ndarray, "t #h #w"]) -> bool:
+    """Whether each line along the last axis was measured as a whole or not at all."""
+    return bool((mask == mask[..., :1]).all())
 
 
 def _estimate(
