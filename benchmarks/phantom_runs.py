@@ -11,7 +11,7 @@ import numpy as np
 
 from kgmgt_jax.data.phantom.files import write_cmrxrecon2023
 from kgmgt_jax.data.sources import open_slices
-from kgmgt_jax.data.validation import validation_batches
+from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.metrics import psnr
 from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.training.loop import train
@@ -76,11 +76,10 @@ def train_and_score(config: Any, data: Path, workdir: Path, n_steps: int) -> Run
 
 
 def _unseen(data: Any, folder: Path) -> list[dict]:
-    batches = validation_batches(
+    cases = validation_cases(
         open_slices(folder, split="test", acs=data.acs, sens=data.sens),
         mask_kind=data.mask_kinds[0],
         acceleration=data.accelerations[0],
         acs=data.acs,
-        input_fill=data.input_fill,
     )
-    return list(batches)
+    return [case.frames(input_fill=data.input_fill) for case in cases]

@@ -103,8 +103,8 @@ def _base() -> ConfigDict:
             "circular": True,  # False: real-time cines, whose ends are not neighbours
             "n_buckets": 4,  # most shapes of batches, each of which is compiled
             "worker_count": 0,
-            "validation_frames": 4,
-            "validation_batches": 8,
+            "validation_frames": 4,  # the first ones of each of these slices
+            "validation_slices": 8,
         }
     )
     config.optimizer = ConfigDict(
@@ -198,7 +198,7 @@ def _tiny(config: Any) -> None:
         mask_kinds=("uniform_aligned",),
         accelerations=(4.0,),
         validation_frames=4,
-        validation_batches=2,
+        validation_slices=2,
     )
     config.optimizer.update(learning_rate=2e-3, warmup=20)
     config.train.update(

@@ -50,7 +50,7 @@ def get_config(variant: str = "kt") -> ConfigDict:
         input_fill="blended",
         n_buckets=1,
         validation_frames=4,
-        validation_batches=3,
+        validation_slices=3,
     )
     config.data.simulation.update(n_coils=(1, 1), noise=0.0)
     config.optimizer.update(learning_rate=2e-3 if part else 1.5e-3, warmup=100)

@@ -169,12 +169,12 @@ def reference_slices(
 def _infos(places: Sequence[tuple[CineFile, int]], root: Path | None) -> Iterator[SliceInfo]:
     """What is known of slices, those of a file together."""
     for file, slices in itertools.groupby(places, key=lambda place: place[0]):
-        subject, _ = identify(file, root or file.path.parent)
+        subject, view = identify(file, root or file.path.parent)
         for _, z in slices:
             yield SliceInfo(
                 name=f"{file.name}/slice{z}",
                 subject=subject,
-                view="",
+                view=view,
                 shape=file.slice_shape,
                 simulation=str(file.simulation),
                 source=str(file.path),

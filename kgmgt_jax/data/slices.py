@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Complex64
 
-__all__ = ["SliceInfo", "SliceSource"]
+__all__ = ["SliceInfo", "SliceSource", "spread"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,9 @@ class SliceSource(Protocol):
     def sens_method(self, number: int) -> str | None:
         """How they were estimated (see `estimate_sens`); ``None`` if they were not."""
         ...
+
+
+def spread(n_items: int, n: int) -> list[int]:
+    """Numbers of ``n`` of some items, evenly spaced from the first to the last; all if fewer."""
+    chosen = np.linspace(0, n_items - 1, min(n, n_items))
+    return chosen.round().astype(int).tolist()

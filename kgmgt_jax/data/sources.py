@@ -38,7 +38,10 @@ def open_slices(
             set is one of several.
         ValueError: If ``acs`` is too small to calibrate several coils.
     """
-    paths = [Path(part) for part in str(path).split(",")] if not Path(path).exists() else [path]
+    parts = [str(path)] if Path(path).exists() else str(path).split(",")
+    if not all(parts):
+        raise DataError(path, "paths separated by commas", "an empty path among them")
+    paths = list(map(Path, parts))
     prepared = [each for each in paths if is_prepared(each)]
     if prepared and len(paths) > 1:
         raise DataError(prepared[0], "files to take together", "a prepared set")
@@ -53,5 +56,5 @@ def open_slices(
         sens_cache=sens_cache,
         cache_gib=cache_gib,
         simulation=simulation,
-        root=Path(paths[0]) if len(paths) == 1 else None,
+        root=paths[0] if len(paths) == 1 else None,
     )

@@ -10,14 +10,13 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.sens_cache import cached_sens
-from kgmgt_jax.data.slices import SliceSource
+from kgmgt_jax.data.slices import SliceSource, spread
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, triplets
 
 __all__ = [
     "RetrospectiveCase",
     "case_mask",
     "retrospective_cases",
-    "validation_batches",
     "validation_cases",
 ]
 
@@ -44,9 +43,11 @@ class RetrospectiveCase(NamedTuple):
         """Magnitude images of all samples."""
         return np.abs(coil_combine(ifft2c(self.kspace), self.sens))
 
-    def frames(self, *, circular: bool = True, input_fill: str = "zero") -> dict[str, np.ndarray]:
-        """All frames as one batch; see `triplets`."""
-        targets = range(len(self.kspace))
+    def frames(
+        self, n_frames: int | None = None, *, circular: bool = True, input_fill: str = "zero"
+    ) -> dict[str, np.ndarray]:
+        """The first ``n_frames`` frames as one batch, or all; see `triplets`."""
+        targets = range(len(self.kspace))[:n_frames]
         arrays = (self.kspace, self.mask, self.sens)
         return triplets(*arrays, targets, circular=circular, input_fill=input_fill)
 
@@ -88,9 +89,15 @@ def retrospective_cases(
 
 
 def validation_cases(
-    source: SliceSource, *, mask_kind: str, acceleration: float, acs: int, seed: int = 0
+    source: SliceSource,
+    *,
+    mask_kind: str,
+    acceleration: float,
+    acs: int,
+    seed: int = 0,
+    n_slices: int | None = None,
 ) -> Iterator[RetrospectiveCase]:
-    """Every slice of a source, in order, with a fixed mask for each.
+    """Slices of a source, in order, with a fixed mask for each.
 
     A slice's mask depends on ``seed``, its name and its shape only, so adding or removing others
     changes nothing. See `retrospective_cases`.
@@ -101,55 +108,18 @@ def validation_cases(
         acceleration: See `MaskSampler`.
         acs: Calibration lines of the masks.
         seed: Seed of the masks.
+        n_slices: How many, spread evenly over the source; ``None`` for all.
 
     Raises:
-        ValueError: If the mask kind or the acceleration is impossible.
+        ValueError: If the mask kind or the acceleration is impossible, or ``n_slices`` below 1.
     """
+    if n_slices is not None and n_slices < 1:
+        raise ValueError(f"expected n_slices >= 1, or None, got {n_slices=}")
     masks = MaskSampler((mask_kind,), (acceleration,), acs)
     for t, _, h, w in {info.shape for info in source.slices}:
         masks.check((t, h, w))
 
-    numbers = range(len(source.slices))
+    numbers = spread(len(source.slices), n_slices or len(source.slices))
     return itertools.chain.from_iterable(
         retrospective_cases(source, number, (masks,), seed) for number in numbers
     )
-
-
-def validation_batches(
-    source: SliceSource,
-    *,
-    mask_kind: str = "variable_density",
-    acceleration: float = 8.0,
-    acs: int = 8,
-    batch_size: int | None = None,
-    seed: int = 0,
-    circular: bool = True,
-    input_fill: str = "zero",
-) -> Iterator[dict[str, np.ndarray]]:
-    """The frames of `validation_cases`, whole and in order, as batches that `triplets` describes.
-
-    Args:
-        source, mask_kind, acceleration, acs, seed: See `validation_cases`.
-        batch_size: Frames in a batch, all of one slice; the last of a slice may be smaller.
-            ``None`` takes all frames of a slice at once.
-        circular: Whether the last frame precedes the first (retrospective gating).
-        input_fill: See `fill_gaps`.
-
-    Raises:
-        ValueError: If a size, the mask kind or the acceleration is impossible.
-    """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"expected batch_size >= 1, or None, got {batch_size=}")
-    cases = validation_cases(
-        source, mask_kind=mask_kind, acceleration=acceleration, acs=acs, seed=seed
-    )
-
-    def batches() -> Iterator[dict[str, np.ndarray]]:
-        for case in cases:
-            frames = case.frames(circular=circular, input_fill=input_fill)
-            n_frames = len(case.kspace)
-            step = batch_size or n_frames
-            for start in range(0, n_frames, step):
-                yield {name: array[start : start + step] for name, array in frames.items()}
-
-    return batches()

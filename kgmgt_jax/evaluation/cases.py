@@ -80,6 +80,7 @@ class EvaluationCase:
         condition: which of those asked for; ``None`` for a file undersampled as it came.
         simulation: how the k-space was simulated; empty for measured k-space.
         file: its file, below the path that was given.
+        slice_index: its place in that file.
         n_slices: slices of that file.
     """
 
@@ -93,6 +94,7 @@ class EvaluationCase:
     condition: Condition | None
     simulation: str
     file: Path
+    slice_index: int
     n_slices: int
 
 
@@ -173,14 +175,15 @@ class EvaluationSet:
                 sampling=Sampling(condition.mask_kind, true, condition.acceleration, condition.acs),
                 condition=condition,
                 simulation=info.simulation,
-                file=self._below(Path(info.source), info.name),
+                file=self._place_of(info),
+                slice_index=_slice_index(info),
                 n_slices=self._n_slices[_file_of(info)],
             )
 
     def _as_acquired(self, file: CineFile, z: int) -> EvaluationCase:
         case = file[z]
         nominal = case.meta.nominal_acceleration
-        below = self._below(file.path, case.meta.name)
+        below = self._below(file.path) or Path(file.name)
         name = f"{case.meta.name} ({below.as_posix()})"
         sens = missing_sens(case, self._sens)
         self.unscored[name] = "undersampled, and no fully sampled file of the same scan"
@@ -195,14 +198,20 @@ class EvaluationSet:
             condition=None,
             simulation=case.meta.simulation,
             file=below,
+            slice_index=z,
             n_slices=len(file),
         )
 
-    def _below(self, path: Path, name: str) -> Path:
-        """A file's path below the root, or one made of its name where it lies elsewhere."""
-        if self._root.is_dir() and path.is_relative_to(self._root):
-            return path.relative_to(self._root)
-        return Path(name.rsplit("/slice", 1)[0])
+    def _below(self, path: Path) -> Path | None:
+        """A file's path below the root; ``None`` where it lies elsewhere."""
+        found = self._root.is_dir() and path.is_relative_to(self._root)
+        return path.relative_to(self._root) if found else None
+
+    def _place_of(self, info: SliceInfo) -> Path:
+        """The path of a slice's file, or of a prepared set one made of subject and name."""
+        source, name = _file_of(info)
+        subject = [re.sub(r"[^\w-]+", "_", part) for part in info.subject.split("/")]
+        return self._below(Path(source)) or Path(*subject, name)
 
 
 def open_evaluation(
@@ -302,6 +311,10 @@ def _shown(path: Path, root: Path) -> str:
 
 def _file_of(info: SliceInfo) -> tuple[str, str]:
     return info.source, info.name.rsplit("/slice", 1)[0]
+
+
+def _slice_index(info: SliceInfo) -> int:
+    return int(info.name.rsplit("/slice", 1)[1])
 
 
 def _distinct_names(slices: Sequence[SliceInfo]) -> list[str]:

@@ -22,13 +22,14 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
     They lie at ``METHOD/PATH/FILE_sliceZ_recon.mat`` and ``..._magnitude.mat`` with the path of
     the case's file below the data.
     """
-    number = case.name.split(" (")[0].rsplit("/", 1)[1]
     written: list[Path] = []
     for method, image in images.items():
         kept, magnitude = consistent_images(image, case.kspace, case.mask, case.sens)
         volume = ImageVolume(kept[:, None], magnitude[:, None], f"{method}, {case.name}")
         place = folder / method / case.file.parent
-        written += write_outputs(place, f"{case.file.stem}_{number}", volume, ["mat"])
+        written += write_outputs(
+            place, f"{case.file.stem}_slice{case.slice_index}", volume, ["mat"]
+        )
     return written
 
 
@@ -62,7 +63,7 @@ class RankingWriter:
         """Takes the images of the next slice; slices of a file come in order.
 
         Raises:
-            ValueError: if there are fewer than three frames.
+            ValueError: if there are fewer than three frames, or the file exists already.
         """
         for method, image in images.items():
             condition = case.condition
@@ -71,9 +72,11 @@ class RankingWriter:
             slices = self._slices.setdefault(place, [])
             slices.append(np.abs(image[:N_FRAMES]))
             if len(slices) == case.n_slices:
-                path = self._root / method / folder / case.file.with_suffix(".mat")
-                self.written.append(write_ranking(path, np.stack(slices, axis=1)))
                 del self._slices[place]
+                path = self._root / method / folder / case.file.with_suffix(".mat")
+                if path in self.written:
+                    raise ValueError(f"{path} holds another file of that name")
+                self.written.append(write_ranking(path, np.stack(slices, axis=1)))
 
     @property
     def incomplete(self) -> dict[str, str]:

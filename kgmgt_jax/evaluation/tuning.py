@@ -12,7 +12,7 @@ from kgmgt_jax.classical import METHODS, Tuning, tune
 from kgmgt_jax.classical.registry import Case
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.simulation import Simulation
-from kgmgt_jax.data.slices import SliceInfo, SliceSource
+from kgmgt_jax.data.slices import SliceInfo, SliceSource, spread
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import RetrospectiveCase, retrospective_cases
 from kgmgt_jax.evaluation.cases import Condition
@@ -61,8 +61,7 @@ def tune_methods(
     reading: Any = {"sens": sens, "cache_gib": 0, "simulation": simulation}
     for path in paths:
         source = open_slices(path, split="train", acs=conditions[0].acs, **reading)
-        chosen = np.linspace(0, len(source.slices) - 1, min(n_slices, len(source.slices)))
-        for number in np.unique(chosen.round().astype(int)).tolist():
+        for number in spread(len(source.slices), n_slices):
             _refuse_test_data(source.slices[number], test)
             cases += _cases(source, number, conditions, seed)
     tunable = [name for name in dict.fromkeys(names) if METHODS[name].grid]

@@ -1,6 +1,6 @@
 """The VGG-shaped encoder: one pass gives query, key and multi-scale value features of a frame."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ __all__ = [
     "VGG19_LAYERS",
     "Features",
     "FrameEncoder",
+    "deepest",
     "imagenet_input",
     "max_pool",
     "vgg19_features",
@@ -139,6 +140,11 @@ def imagenet_input(magnitude: Float[Array, "b h w"]) -> Float[Array, "b h w 3"]:
     return (magnitude[..., None] - mean) / std
 
 
+def deepest(layers: Sequence[str]) -> str:
+    """The convolution before the last of some activations, such as ``"conv5_1"``."""
+    return max((name.replace("relu", "conv") for name in layers), key=VGG19_LAYERS.index)
+
+
 def vgg19_features(
     variables: Mapping, image: ComplexImage, layers: tuple[str, ...] = ("relu5_1",)
 ) -> dict[str, Float[Array, "..."]]:
@@ -147,10 +153,10 @@ def vgg19_features(
     Args:
         variables: of ``VGG`` with three input channels and slope 0 (of VGG16, if some lack).
         image: complex images.
-        layers: names such as ``"relu5_1"``, in order.
+        layers: names such as ``"relu5_1"``.
     """
     names = [layer.replace("relu", "conv") for layer in layers]
     convs = tuple(name for name in VGG19_LAYERS if name in variables["params"])
-    vgg = VGG(last=names[-1], slope=0.0, convs=convs)
+    vgg = VGG(last=deepest(layers), slope=0.0, convs=convs)
     maps: Any = vgg.apply(variables, imagenet_input(jnp.abs(image)))
     return {layer: nn.relu(maps[name]) for layer, name in zip(layers, names, strict=True)}

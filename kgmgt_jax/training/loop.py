@@ -1,7 +1,6 @@
 """The training run, from a configuration to checkpoints; reads from top to bottom."""
 
 import contextlib
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MaskSampler
 from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
-from kgmgt_jax.data.validation import validation_batches
+from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training import parallel
@@ -192,17 +191,16 @@ def _reading(data: Any) -> dict[str, Any]:
 
 
 def _validation(data: Any) -> list[dict[str, np.ndarray]]:
-    """The first frames of each validation slice, a mask fixed by its name."""
+    """The first frames of slices spread over the validation set, a mask fixed by their names."""
     if not data.validation:
         return []
     source = open_slices(data.validation, split="validation", **_reading(data))
-    batches = validation_batches(
+    cases = validation_cases(
         source,
         mask_kind=data.mask_kinds[0],
         acceleration=data.accelerations[0],
         acs=data.acs,
-        batch_size=data.validation_frames,
-        circular=data.circular,
-        input_fill=data.input_fill,
+        n_slices=data.validation_slices,
     )
-    return list(itertools.islice(batches, data.validation_batches))
+    options = {"circular": data.circular, "input_fill": data.input_fill}
+    return [case.frames(data.validation_frames, **options) for case in cases]

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from kgmgt_jax.interop.vgg import load_vgg19
 from kgmgt_jax.models.critic import Critic
-from kgmgt_jax.models.encoder import vgg19_features
+from kgmgt_jax.models.encoder import deepest, vgg19_features
 from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.optimizer import Optimizers
@@ -97,5 +97,5 @@ def _perceptual_features(loss: Any) -> PerceptualFeatures | None:
         )
         return None
     layers = tuple(loss.perceptual_layers)
-    params = load_vgg19(loss.vgg19, last=layers[-1].replace("relu", "conv"))
+    params = load_vgg19(loss.vgg19, last=deepest(layers))
     return lambda image: vgg19_features(params, image, layers)

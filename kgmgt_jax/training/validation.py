@@ -40,7 +40,8 @@ def make_validator(
 
     Args:
         model: the network.
-        batches: as ``validation_batches`` makes them; without any the function gives ``None``.
+        batches: frames of slices, as ``triplets`` makes them; without any the function gives
+            ``None``.
     """
 
     @jax.jit

@@ -25,3 +25,10 @@ def test_a_missing_one_of_several_is_named(tmp_path):
     stacks = writers.write_stacks(tmp_path)
     with pytest.raises(DataError, match=r"other\.mat"):
         open_slices(f"{stacks},{tmp_path / 'other.mat'}", split="train", acs=4)
+
+
+@pytest.mark.parametrize("around", ["{},", ",{}", "{},,{}", ""])
+def test_an_empty_path_is_not_the_current_folder(tmp_path, around):
+    stacks = writers.write_stacks(tmp_path)
+    with pytest.raises(DataError, match="an empty path"):
+        open_slices(around.format(stacks, stacks), split="train", acs=4)

@@ -8,7 +8,7 @@ import pytest
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.transforms import ifft2c
-from kgmgt_jax.data.validation import validation_batches, validation_cases
+from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.mri.coils import estimate_sens
 from tests.data.formats import writers
 from tests.data.small_files import same, take, write_file
@@ -22,8 +22,12 @@ def files(tmp_path) -> list[Path]:
     return [write_file(tmp_path, subject) for subject in ("P001", "P002")]
 
 
-def _batches(files: list[Path], **options):
-    return validation_batches(FileSlices(files, acs=4), **SETTINGS | options)
+def _cases(files: list[Path], **options):
+    return validation_cases(FileSlices(files, acs=4), **SETTINGS | options)
+
+
+def _batches(files: list[Path]):
+    return (case.frames() for case in _cases(files))
 
 
 def test_batches_are_whole_slices_in_order(files):
@@ -34,11 +38,15 @@ def test_batches_are_whole_slices_in_order(files):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_slice_can_be_split(files):
-    whole = next(_batches(files))
-    parts = take(_batches(files, batch_size=3), 2)
-    assert [part["mask"].shape[0] for part in parts] == [3, 1]
-    assert same(whole, {k: np.concatenate([part[k] for part in parts]) for k in whole})
+def test_a_batch_can_be_the_first_frames(files):
+    case = next(_cases(files))
+    assert same(case.frames(3), {k: v[:3] for k, v in case.frames().items()})
+
+
+def test_a_choice_of_slices_is_spread_over_the_files(files):
+    names = [case.name for case in _cases(files, n_slices=2)]
+    assert names == ["P001/cine_sax/slice0", "P002/cine_sax/slice1"]
+    assert len(list(_cases(files, n_slices=9))) == 4
 
 
 def test_batches_repeat_exactly(files):
@@ -55,7 +63,7 @@ def test_slices_have_masks_of_their_own(files):
 
 
 def test_filled_inputs_keep_mask_and_reference(files):
-    plain, filled = next(_batches(files)), next(_batches(files, input_fill="average"))
+    plain, filled = next(_batches(files)), next(_cases(files)).frames(input_fill="average")
     np.testing.assert_array_equal(filled["mask"], plain["mask"])
     references = [b["reference"] * b["scale"][:, None, None] for b in (plain, filled)]
     np.testing.assert_allclose(*references, rtol=1e-5)
@@ -63,7 +71,7 @@ def test_filled_inputs_keep_mask_and_reference(files):
 
 
 def test_cases_carry_everything_measured(files):
-    case = next(validation_cases(FileSlices(files, acs=4), **SETTINGS))
+    case = next(_cases(files))
     np.testing.assert_allclose(case.kspace, read_file(files[0])[0].kspace, atol=1e-5)
     assert case.name == "P001/cine_sax/slice0" and case.sens is None
 
@@ -85,8 +93,8 @@ def test_maps_of_the_file_are_kept(tmp_path):
     np.testing.assert_array_equal(case.sens, writers.maps((3, 16, 12)))
 
 
-def test_bad_settings_are_refused_at_once_and_not_at_the_first_batch(files):
-    with pytest.raises(ValueError, match="batch_size=0"):
-        _batches(files, batch_size=0)
+def test_bad_settings_are_refused_at_once_and_not_at_the_first_case(files):
+    with pytest.raises(ValueError, match="n_slices=0"):
+        _cases(files, n_slices=0)
     with pytest.raises(ValueError, match="kind='spiral'"):
-        _batches(files, mask_kind="spiral")
+        _cases(files, mask_kind="spiral")

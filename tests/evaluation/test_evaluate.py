@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import scipy.io
 
-from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.data.formats import ReadOptions, read_file
+from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
+from tests.data.formats import writers
 from tests.evaluation.small_set import FULL, SHAPE, Scaled, write_phantoms
 
 CONDITIONS = [Condition("uniform", 4.0, 8), Condition("kt_gaussian", 4.0, 8)]
@@ -83,6 +88,42 @@ def test_ranking_files_lie_where_their_data_lie(done):
     assert "kgmgt/SingleCoil/Cine/TrainingSet/AccFactor04/P002/cine_sax.mat" in found
     stored = scipy.io.loadmat(out / "ranking" / "kgmgt" / "uniform_4x" / scored)["img4ranking"]
     assert stored.shape == (11, 20, 1, 3)  # round(32 / 3), 40 / 2, one slice, three frames
+
+
+def test_files_of_one_name_in_a_prepared_set_have_a_ranking_each(tmp_path):
+    for subject in ("sub-01", "sub-02"):
+        path = tmp_path / "data" / subject / "cine.npy"
+        path.parent.mkdir(parents=True)
+        np.save(path, np.random.default_rng(0).random((4, 24, 16), np.float32))
+    simulated = ReadOptions(simulation=Simulation(n_coils=1))
+    options = PrepareOptions(split=(0.0, 0.0, 1.0), read=simulated)
+    prepare(tmp_path / "data", tmp_path / "set", options)
+    data, out = open_evaluation(tmp_path / "set", acs=8), tmp_path / "ranking"
+    outcome = evaluate_set(data, [], tmp_path / "out", Options(CONDITIONS[:1], ranking=out))
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.mat"))
+    assert [name.split("/")[2] for name in found] == ["sub-01", "sub-02"] and not outcome.failed
+
+
+def test_files_whose_rankings_would_be_one_file_are_told(tmp_path):
+    root = tmp_path / "data"
+    kspace = writers.kspace((4, 1, 24, 16))
+    write_mat(root / "cine.mat", "kspace_full", kspace[:, None])
+    np.save(root / "cine.npy", kspace)
+    data = open_evaluation(root, acs=8)
+    options = Options(CONDITIONS[:1], ranking=tmp_path / "ranking", efficiency=False)
+    outcome = evaluate_set(data, [], tmp_path / "out", options)
+    (why,) = outcome.failed.values()
+    assert "holds another file of that name" in why
+
+
+def test_images_of_a_file_with_brackets_in_its_name_are_written(tmp_path):
+    kspace = writers.kspace((4, 1, 24, 16))
+    kspace[:, :, ::2] = 0
+    np.save(tmp_path / "scan (1).npy", kspace)
+    data = open_evaluation(tmp_path, acs=8)
+    outcome = evaluate_set(data, [], tmp_path / "out", Options(CONDITIONS))
+    assert not outcome.failed
+    assert len(list(tmp_path.glob("out/unscored/zero_filled/scan (1)_slice0_*.mat"))) == 2
 
 
 def test_report_names_failures_costs_and_simulation(done):

@@ -97,8 +97,9 @@ def test_vgg16_gives_features_without_the_convolutions_it_lacks(tmp_path):
     params = load_vgg19(file, last="conv4_1")
     assert "conv3_4" not in params["params"]
     image = jax.random.normal(jax.random.key(0), (1, 32, 32)) + 0j
-    maps = jax.jit(lambda image: vgg19_features(params, image, ("relu4_1",)))(image)
-    assert maps["relu4_1"].shape == (1, 4, 4, 512)
+    layers = ("relu4_1", "relu1_1")  # in any order
+    maps = jax.jit(lambda image: vgg19_features(params, image, layers))(image)
+    assert maps["relu4_1"].shape == (1, 4, 4, 512) and maps["relu1_1"].shape == (1, 32, 32, 64)
 
 
 def test_vgg16_has_no_fourth_convolution(tmp_path):

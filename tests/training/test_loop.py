@@ -151,6 +151,14 @@ def test_whole_network_resumes_as_if_not_stopped(data, tmp_path):
     assert equal(runs.whole, runs.pieces)
 
 
+def test_validation_sees_several_slices(data):
+    settings = make_config(data).data
+    settings.update(validation_slices=2, validation_frames=3)
+    one, other = loop._validation(settings)
+    assert len(one["target"]) == len(other["target"]) == 3
+    assert not np.allclose(one["reference"], other["reference"], atol=0.1)
+
+
 def test_log_has_every_step_and_the_validation(runs):
     rows = _log(runs.folder)
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]

@@ -24,7 +24,9 @@ IMAGES = ("nifti", "dicom", "images")
 _ARRAYS = (".mat", ".h5", ".hdf5", ".npy")
 _SUFFIXES = (*_ARRAYS, ".cfl", ".hdr", ".nii", ".gz", ".dcm", ".ima", "")
 _PREVIEWS = ("ImgSnapshot", "ImageShow")  # the organisers' pictures of their own k-space
-_NO_CINE = re.compile(r"t[12]|tagging|aorta|flow|black|lge|perfusion|mapping", re.IGNORECASE)
+_NO_CINE = re.compile(
+    r"(?<![a-z])(?:t[12](?!\d)|tagging|aorta|flow|black|lge|perfusion|mapping)", re.IGNORECASE
+)
 
 
 class Unit(NamedTuple):

@@ -69,6 +69,7 @@ class PrepareOptions:
     def settings(self) -> dict[str, Any]:
         """All of it in values that JSON knows."""
         simulation = self.read.simulation
+        n_coils = simulation.n_coils
         return {
             "readout": self.readout,
             "sens": self.sens,
@@ -79,7 +80,7 @@ class PrepareOptions:
             "subject": self.subject,
             "key": self.read.key,
             "axes": self.read.axes,
-            "coils": simulation.n_coils,
+            "coils": n_coils if isinstance(n_coils, int) else list(n_coils),
             "noise": simulation.noise,
             "simulation_seed": simulation.seed,
             "single_coil_share": simulation.single_coil_share,

@@ -52,6 +52,19 @@ def test_files_that_hold_no_cine_are_left_out_with_a_warning(tmp_path):
         assert find_files(tmp_path) == [full]
 
 
+@pytest.mark.parametrize("name", ["patient1", "subject2", "dataset1", "workflow", "bright12"])
+def test_names_that_only_resemble_other_scans_are_kept(tmp_path, name):
+    path = write_mat(tmp_path / f"{name}.mat", "kspace_full", writers.kspace())
+    assert find_files(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("name", ["T1map", "sub01_T2w", "flow2d", "aorta_sag", "P1-tagging"])
+def test_other_scans_are_told_by_their_names(tmp_path, name):
+    write_mat(tmp_path / f"{name}.mat", "kspace_full", writers.kspace())
+    (unit,) = find_units(tmp_path)
+    assert unit.format == "no cine"
+
+
 def test_a_damaged_file_in_a_tree_is_refused_by_name(tmp_path):
     write_mat(tmp_path / "P001/cine_sax.mat", "kspace_full", writers.kspace())
     (tmp_path / "P001/cine_lax.mat").write_bytes(b"nothing")

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from kgmgt_jax.data.formats import ReadOptions
 from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.simulation import Simulation
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,8 @@ def test_impossible_values_are_named(options, told):
         PrepareOptions(**options)
 
 
-def test_settings_survive_json():
-    settings = PrepareOptions(views=("sax",), split=(1.0,)).settings()
+@pytest.mark.parametrize("n_coils", [1, (1, 8)])
+def test_settings_survive_json(n_coils):
+    read = ReadOptions(simulation=Simulation(n_coils))
+    settings = PrepareOptions(views=("sax",), split=(1.0,), read=read).settings()
     assert json.loads(json.dumps(settings)) == settings
