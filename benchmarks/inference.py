@@ -130,7 +130,7 @@ def _jax_side(options: argparse.Namespace) -> dict[str, Any]:
 
     from configs.kgmgt import get_config
     from kgmgt_jax.interop.torch_names import extractor_entries, from_state_dict, generator_entries
-    from kgmgt_jax.training.checkpoint import build_model
+    from kgmgt_jax.training.weights import build_model
 
     with np.load(options.exchange / "weights.npz") as file:
         weights = dict(file)
@@ -157,7 +157,7 @@ def _cine_side(options: argparse.Namespace) -> dict[str, Any]:
     from configs.kgmgt import get_config
     from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
     from kgmgt_jax.models.initialisation import initialise
-    from kgmgt_jax.training.checkpoint import build_model
+    from kgmgt_jax.training.weights import build_model
     from kgmgt_jax.types import Measurement
     from tests.training.small import random_batch
 

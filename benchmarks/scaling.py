@@ -106,8 +106,8 @@ def _line(options: argparse.Namespace) -> dict[str, Any]:
     from configs.kgmgt import get_config
     from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
     from kgmgt_jax.models.initialisation import initialise
-    from kgmgt_jax.training.checkpoint import build_model
     from kgmgt_jax.training.state import example_inputs
+    from kgmgt_jax.training.weights import build_model
     from tests.training.small import random_batch
 
     config: Any = get_config(options.variant)

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.training.loop import train
+from kgmgt_jax.training.weights import load_weights, save_weights
 from tests.scripts_environment import scripts_environment
 from tests.training.small import small_config
 
@@ -90,11 +92,15 @@ def test_another_run_leaves_no_scores_of_an_earlier_one(work, files, tmp_path):
         assert file.attrs["mask"] == str(files["mask"])
 
 
-def test_eval_scores_and_compares(work, files, tmp_path):
+def test_eval_scores_and_compares(work, tmp_path):
+    config, variables = load_weights(work / "run")
+    changed = jax.tree.map(lambda x: 1.5 * x, variables)
+    other = save_weights(tmp_path / "other", config.to_dict(), changed)
     done = _script(
         "eval.py",
         f"--checkpoint={work / 'run'}",
-        f"--compare=untrained={work / 'run' / 'checkpoints' / '0'}",
+        f"--compare=other={other}",
+        f"--compare=same={work / 'run' / 'checkpoints' / '0'}",
         f"--data={work / 'data'}",
         f"--out={tmp_path}",
         "--acceleration=4",
@@ -102,10 +108,12 @@ def test_eval_scores_and_compares(work, files, tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     (scores,) = metrics["sets"]
-    assert set(scores["methods"]) == {"zero_filled", "kgmgt", "untrained"}
+    assert set(scores["methods"]) == {"zero_filled", "kgmgt", "other", "same"}
     assert scores["preset"] == "frame" and 2 < scores["acceleration"] < 4
-    assert scores["methods"]["kgmgt"] == scores["methods"]["untrained"]
-    assert {"mean", "std"} == scores["methods"]["kgmgt"]["ssim"].keys()
+    ours = scores["methods"]["kgmgt"]
+    assert ours == scores["methods"]["same"]
+    assert abs(ours["psnr"]["mean"] - scores["methods"]["other"]["psnr"]["mean"]) > 0.01
+    assert {"mean", "std"} == ours["ssim"].keys()
     assert metrics["efficiency"]["kgmgt"]["gflops"] > 0
     for name in ("figure.png", "cine.gif", "report.html", "scores_mean.csv"):
         assert (tmp_path / name).stat().st_size > 0

@@ -19,7 +19,7 @@ from kgmgt_jax.evaluation.methods import ZERO_FILLED, ClassicalMethod, Reconstru
 from kgmgt_jax.evaluation.report import Efficiency
 from kgmgt_jax.evaluation.summary import Outcome, write_summary
 from kgmgt_jax.metrics import PRESETS
-from kgmgt_jax.training.checkpoint import CheckpointError
+from kgmgt_jax.training.weights import CheckpointError
 
 __all__ = ["Options", "evaluate_set"]
 

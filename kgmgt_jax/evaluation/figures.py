@@ -1,4 +1,4 @@
-"""Pictures of reconstructed cines: the comparison figure of a paper, and a looping GIF.
+"""Pictures of reconstructed cines: the comparison figure of a paper.
 
 A comparison of images is fair only if nothing is rescaled in between: all panels share one grey
 window, all error maps one gain, and the profiles run along one line through the heart.
@@ -9,22 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import imageio.v3 as iio
 import numpy as np
-from jaxtyping import Num, UInt8
-from matplotlib import font_manager
+from jaxtyping import Num
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.types import Array, Float
 
-__all__ = ["HeartLine", "cine_gif", "comparison_figure", "grey_window", "heart_line"]
+__all__ = [
+    "FONT",
+    "Cine",
+    "HeartLine",
+    "check_suffix",
+    "cine_magnitudes",
+    "comparison_figure",
+    "grey_window",
+    "heart_line",
+]
 
 Cine = Num[Array | np.ndarray, "t h w"]
 
@@ -39,9 +45,6 @@ TITLE, HEADING, CAPTION, BAR_WIDTH, BAR_SPACE = 0.17, 0.20, 0.22, 0.07, 0.45
 LETTER = 0.068  # width of an average letter of the title, generously
 SLIMMEST, TALLEST = 0.3, 1.8  # bounds on height / width of an image's box
 DPI = 250
-
-GIF_HEIGHT, GIF_GAP, GIF_LABEL = 192, 4, 22  # pixels; the height is the least
-GIF_MAX_FPS = 50  # viewers slow a GIF down that asks for more
 
 
 class HeartLine(NamedTuple):
@@ -112,8 +115,8 @@ def comparison_figure(
             has an empty frame or fewer than 7x7 pixels.
     """
     cines = {"reconstruction": reconstruction, "zero_filled": zero_filled}
-    cines = _magnitudes(cines if reference is None else {"reference": reference, **cines})
-    _check_suffix(path, ".png")
+    cines = cine_magnitudes(cines if reference is None else {"reference": reference, **cines})
+    check_suffix(path, ".png")
     n_frames = len(cines["reconstruction"])
     frame = n_frames // 3 if frame is None else frame
     if not 0 <= frame < n_frames:
@@ -128,47 +131,6 @@ def comparison_figure(
         _View(heart_line(truth), grey_window(truth), frame, aspect, error_gain, title, note),
     )
     return write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
-
-
-def cine_gif(
-    path: str | Path, panels: Mapping[str, Cine], *, fps: float = 12, scale: float | None = None
-) -> Path:
-    """Write cines side by side as a GIF that loops, each with its label above.
-
-    All share one grey window, black at 0 and white at the 99.5th percentile of the first cine's
-    magnitude. GIF counts time in 1/100 s, so the rate is the nearest to ``fps`` it can express.
-
-    Args:
-        path: GIF file to write, whole or not at all; its folder is made if need be.
-        panels: ``{label: frames}``, complex or real, of one shape and scale.
-        fps: frames a second, above 0 and at most 50.
-        scale: bicubic magnification, > 0; the least whole one with 192 or more rows if left out.
-
-    Returns:
-        ``path`` as a Path.
-
-    Raises:
-        ValueError: if there are no panels, shapes differ or are not ``(t, h, w)``, a value is not
-            finite, the file is no GIF, or the rate or scale is out of range.
-    """
-    cines = _magnitudes(panels)
-    _check_suffix(path, ".gif")
-    if not 0 < fps <= GIF_MAX_FPS:
-        raise ValueError(f"expected fps above 0 and at most {GIF_MAX_FPS}, got {fps=}")
-    first = next(iter(cines.values()))
-    if scale is None:
-        scale = math.ceil(GIF_HEIGHT / first.shape[1])
-    if not scale > 0:
-        raise ValueError(f"expected a positive scale, got {scale=}")
-    window = grey_window(first)
-    columns = [_gif_column(label, cine / window, scale) for label, cine in cines.items()]
-    gap = np.zeros((*columns[0].shape[:2], GIF_GAP), np.uint8)
-    movie = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=-1)
-    form = {"plugin": "pillow", "extension": ".gif", "is_batch": True, "mode": "L", "loop": 0}
-    milliseconds = 10 * round(100 / fps)
-    return write_atomically(
-        path, lambda file: iio.imwrite(file, movie, duration=milliseconds, **form)
-    )
 
 
 def grey_window(magnitude: Float[np.ndarray, "t h w"]) -> float:
@@ -206,7 +168,7 @@ def heart_line(magnitude: Float[np.ndarray, "t h w"]) -> HeartLine:
     return HeartLine(round(float(x0)), start, stop)
 
 
-def _magnitudes(cines: Mapping[str, Cine]) -> dict[str, Float[np.ndarray, "t h w"]]:
+def cine_magnitudes(cines: Mapping[str, Cine]) -> dict[str, Float[np.ndarray, "t h w"]]:
     """Absolute values in float32, checked: one shape (t, h, w), finite."""
     if not cines:
         raise ValueError("expected at least one cine, got none")
@@ -221,7 +183,8 @@ def _magnitudes(cines: Mapping[str, Cine]) -> dict[str, Float[np.ndarray, "t h w
     return magnitudes
 
 
-def _check_suffix(path: str | Path, suffix: str) -> None:
+def check_suffix(path: str | Path, suffix: str) -> None:
+    """Raises ``ValueError`` for a name that ends otherwise."""
     if Path(path).suffix.lower() != suffix:
         raise ValueError(f"expected a file name that ends in {suffix}, got {str(path)!r}")
 
@@ -298,24 +261,3 @@ def _draw_bar(axes: Axes, largest: float) -> None:
     bar = axes.figure.colorbar(colours, axes, ticks=np.linspace(0, largest, 5), format="%.3g %%")
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=6, labelcolor=MUTED, length=0, pad=2)
-
-
-def _gif_column(
-    label: str, frames: Float[np.ndarray, "t h w"], scale: float
-) -> UInt8[np.ndarray, "t h2 w2"]:
-    """Magnified frames in grey levels, where 1 is white, below a strip with the label."""
-    size = (max(round(scale * frames.shape[2]), 1), max(round(scale * frames.shape[1]), 1))
-    grown = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
-    levels = np.stack([np.asarray(frame) for frame in grown]).clip(0, 1)
-    strip = np.broadcast_to(_label_strip(label, size[0]), (len(frames), GIF_LABEL, size[0]))
-    return np.concatenate([strip, np.round(255 * levels).astype(np.uint8)], axis=1)
-
-
-def _label_strip(label: str, width: int) -> UInt8[np.ndarray, "h w"]:
-    """The label, centred, in the largest type from 13 down to 7 pixels that fits the width."""
-    strip = Image.new("L", (width, GIF_LABEL))
-    pen, file = ImageDraw.Draw(strip), font_manager.findfont(FONT)
-    fonts = [ImageFont.truetype(file, size) for size in range(13, 6, -1)]
-    font = next((f for f in fonts if pen.textlength(label, font=f) <= width - 4), fonts[-1])
-    pen.text((width / 2, GIF_LABEL / 2), label, fill=230, font=font, anchor="mm")
-    return np.asarray(strip)

@@ -14,7 +14,8 @@ from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.cases import missing_sens
-from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
+from kgmgt_jax.evaluation.figures import comparison_figure
+from kgmgt_jax.evaluation.gif import cine_gif
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.outputs import (
     ImageVolume,

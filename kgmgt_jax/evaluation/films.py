@@ -5,19 +5,18 @@ import math
 import subprocess
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.evaluation.figures import grey_window
+from kgmgt_jax.evaluation.gif import check_rate, write_gif
 
 __all__ = ["slice_mosaic", "write_film"]
 
 GAP = 4  # pixels
 MIN_HEIGHT, MAX_SIDE = 256, 1920  # of a film
-MAX_GIF_FPS = 50  # viewers slow a GIF down that asks for more
 MIN_SECONDS = 5.0
 QUALITY = "16"  # constant rate factor of H.264: 18 looks lossless, less is better
 
@@ -77,16 +76,11 @@ def write_film(
     path = Path(path)
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"expected a file name that ends in .gif or .mp4, got {str(path)!r}")
-    if not 0 < fps <= MAX_GIF_FPS:
-        raise ValueError(f"expected fps above 0 and at most {MAX_GIF_FPS}, got {fps=}")
+    check_rate(fps)
     frames = slice_mosaic(magnitude)
     if path.suffix == ".mp4":
         return _write_mp4(path, frames, fps)
-    form = {"plugin": "pillow", "extension": ".gif", "is_batch": True, "mode": "L", "loop": 0}
-    milliseconds = 10 * round(100 / fps)
-    return write_atomically(
-        path, lambda file: iio.imwrite(file, frames, duration=milliseconds, **form)
-    )
+    return write_gif(path, frames, fps)
 
 
 def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t y x"], fps: float) -> Path:

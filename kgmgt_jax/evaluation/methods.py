@@ -122,7 +122,7 @@ class Method:
 
     @classmethod
     def load(cls, name: str, path: str | Path) -> "Method":
-        """Loads a checkpoint; see ``training.checkpoint.load_weights``.
+        """Loads a checkpoint; see ``training.weights.load_weights``.
 
         Args:
             name: what tables call it; empty for the network's own name.

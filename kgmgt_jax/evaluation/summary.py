@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kgmgt_jax.evaluation.collecting import Findings
-from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure
+from kgmgt_jax.evaluation.figures import comparison_figure
+from kgmgt_jax.evaluation.gif import cine_gif
 from kgmgt_jax.evaluation.methods import ZERO_FILLED
 from kgmgt_jax.evaluation.regions import WHOLE
 from kgmgt_jax.evaluation.report import (

@@ -26,7 +26,7 @@ from kgmgt_jax.interop.released import PARTS, RELEASED, default_buffers, templat
 from kgmgt_jax.interop.state_files import check_suffix, read_state_dict, write_state_dict
 from kgmgt_jax.interop.torch_names import Entry, from_state_dict, to_state_dict
 from kgmgt_jax.interop.vgg import two_channel_kernel, vgg_names
-from kgmgt_jax.training.checkpoint import CheckpointError, load_item, load_weights, save_weights
+from kgmgt_jax.training.weights import CheckpointError, load_item, load_weights, save_weights
 
 __all__ = ["from_torch", "main", "to_torch"]
 

@@ -21,26 +21,14 @@ from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.weights import (
     METRIC,
     CheckpointError,
-    build_model,
     complete_checkpoints,
     first_line,
     freeze,
-    load_item,
-    load_weights,
-    save_weights,
     score,
 )
 from kgmgt_jax.training.workdir import CHECKPOINTS
 
-__all__ = [
-    "CheckpointError",
-    "Checkpoints",
-    "build_model",
-    "freeze",
-    "load_item",
-    "load_weights",
-    "save_weights",
-]
+__all__ = ["Checkpoints"]
 
 
 class Checkpoints:

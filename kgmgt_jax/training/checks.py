@@ -11,9 +11,9 @@ from kgmgt_jax.models.enforcement import check_consistency
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.transformer import BlockOptions
-from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
 from kgmgt_jax.training.parallel import PLATFORMS
+from kgmgt_jax.training.weights import build_model
 
 __all__ = ["check_config"]
 

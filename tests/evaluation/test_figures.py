@@ -5,10 +5,9 @@ import os
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from PIL import Image
 
 from kgmgt_jax.evaluation import figures
-from kgmgt_jax.evaluation.figures import cine_gif, comparison_figure, grey_window, heart_line
+from kgmgt_jax.evaluation.figures import comparison_figure, grey_window, heart_line
 
 IMAGES = ["zero-filled", "reconstruction"]
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -191,65 +190,4 @@ def test_figure_refuses_what_it_cannot_draw(tmp_path, changed, message):
     options = {"path": "figure.png", "zero_filled": _cine()} | changed
     with pytest.raises(ValueError, match=message):
         comparison_figure(tmp_path / options.pop("path"), _cine(), **options)
-    assert not list(tmp_path.iterdir())
-
-
-def _frames(path) -> np.ndarray:
-    return iio.imread(path, plugin="pillow", mode="L")
-
-
-def test_gif_shows_the_panels_side_by_side_in_one_window(tmp_path):
-    cine = _cine(h=200, w=100, centre=(100, 50))
-    panels = {"one": cine * 1j, "half": 0.5 * cine}
-    frames = _frames(cine_gif(tmp_path / "c.gif", panels, scale=1))
-    assert frames.shape == (6, 200 + 22, 100 + 4 + 100)
-    white = grey_window(cine)
-    levels = np.round(255 * np.minimum(cine / white, 1))
-    np.testing.assert_array_equal(frames[:, 22:, :100], levels)
-    np.testing.assert_array_equal(frames[:, 22:, 104:], np.round(255 * 0.5 * cine / white))
-
-
-def test_gif_loops_for_ever_at_the_rate_asked_for(tmp_path):
-    with Image.open(cine_gif(tmp_path / "c.gif", {"a": _cine()}, fps=20)) as movie:
-        assert (movie.n_frames, movie.info["loop"], movie.info["duration"]) == (6, 0, 50)
-
-
-def test_gif_is_magnified_to_192_rows(tmp_path):
-    frames = _frames(cine_gif(tmp_path / "c.gif", {"a": _cine(h=41, w=20)}))
-    assert frames.shape[1:] == (5 * 41 + 22, 100)
-
-
-def test_gif_labels_its_panels(tmp_path):
-    frames = _frames(cine_gif(tmp_path / "c.gif", {"": _cine(), "name": _cine()}))
-    left, right = frames[0, :22, :160], frames[0, :22, 164:]
-    assert left.max() == 0
-    assert right.max() > 200
-
-
-def test_long_label_is_set_smaller_to_fit():
-    strips = [figures._label_strip("a longer label", width) for width in (300, 80)]
-    (rows, _), (small_rows, small_columns) = (np.nonzero(strip) for strip in strips)
-    assert np.ptp(small_rows) < np.ptp(rows)
-    assert np.ptp(small_columns) < 80 - 2
-
-
-def test_gif_of_one_frame_is_written(tmp_path):
-    assert _frames(cine_gif(tmp_path / "c.gif", {"a": _cine(t=1)})).shape[-2:] == (222, 160)
-    assert os.listdir(tmp_path) == ["c.gif"]
-
-
-@pytest.mark.parametrize(
-    ("panels", "options", "message"),
-    [
-        ({}, {}, "at least one"),
-        ({"a": _cine(), "b": _cine(t=5)}, {}, "one shape"),
-        ({"a": _cine()[0]}, {}, "one shape"),
-        ({"a": _cine()}, {"fps": 0}, "fps=0"),
-        ({"a": _cine()}, {"fps": 60}, "at most 50"),
-        ({"a": _cine()}, {"scale": 0}, "scale=0"),
-    ],
-)
-def test_gif_refuses_what_it_cannot_show(tmp_path, panels, options, message):
-    with pytest.raises(ValueError, match=message):
-        cine_gif(tmp_path / "c.gif", panels, **options)
     assert not list(tmp_path.iterdir())

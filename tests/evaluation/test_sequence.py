@@ -11,7 +11,7 @@ from kgmgt_jax.evaluation import sequence
 from kgmgt_jax.evaluation.sequence import CineInput, OnlineReconstructor, reconstruct_cine
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.training.checkpoint import build_model
+from kgmgt_jax.training.weights import build_model
 from kgmgt_jax.types import Measurement
 from tests.training.small import random_batch, small_config
 

@@ -9,9 +9,8 @@ from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.interop.export import export_reconstruction, main
 from kgmgt_jax.models.initialisation import initialise
-from kgmgt_jax.training.checkpoint import build_model, save_weights
 from kgmgt_jax.training.state import example_inputs
-from kgmgt_jax.training.weights import FIXED_WEIGHTS
+from kgmgt_jax.training.weights import FIXED_WEIGHTS, build_model, save_weights
 from tests.training.small import small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore

@@ -24,7 +24,7 @@ from kgmgt_jax.interop.torch_names import (
 )
 from kgmgt_jax.models.aggregation import GuidedUNet
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.training.checkpoint import build_model
+from kgmgt_jax.training.weights import build_model
 
 SEEDS = {"net_g": 101, "net_extractor": 102, "net_map": 103, "net_d": 104, "perceptual": 105}
 ENTRIES = [*generator_entries(), *extractor_entries()]

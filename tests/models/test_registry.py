@@ -8,9 +8,9 @@ import pytest
 
 from configs import ablations
 from kgmgt_jax.models.registry import NETWORKS
-from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.state import example_inputs
+from kgmgt_jax.training.weights import build_model
 
 COMPARATORS = [name for name in NETWORKS if name != "kgmgt"]
 

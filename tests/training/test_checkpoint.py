@@ -13,8 +13,9 @@ import pytest
 
 from configs.kgmgt import get_config
 from kgmgt_jax.training import parallel
-from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights
+from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.state import NetworkState, TrainState
+from kgmgt_jax.training.weights import CheckpointError, load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
 

@@ -3,8 +3,8 @@
 import pytest
 
 from configs.kgmgt import get_config
-from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.training.checks import check_config
+from kgmgt_jax.training.weights import build_model
 
 
 @pytest.mark.parametrize("variant", ["base", "released", "tiny"])

@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 
 from configs.kgmgt import get_config
-from kgmgt_jax.training.checkpoint import CheckpointError, load_item, load_weights, save_weights
 from kgmgt_jax.training.export import export_weights, main
-from kgmgt_jax.training.weights import FIXED_WEIGHTS
+from kgmgt_jax.training.weights import (
+    FIXED_WEIGHTS,
+    CheckpointError,
+    load_item,
+    load_weights,
+    save_weights,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
 

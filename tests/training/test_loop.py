@@ -19,10 +19,10 @@ from kgmgt_jax.data.formats import open_files
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.training import loop
-from kgmgt_jax.training.checkpoint import CheckpointError, Checkpoints, load_weights, save_weights
+from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.loop import train
 from kgmgt_jax.training.watch import load_batch
-from kgmgt_jax.training.weights import FIXED_WEIGHTS
+from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_weights, save_weights
 from kgmgt_jax.training.writer import Writer
 from tests.training.stub import TwoConvolutions, compiled_once, loop_config, stub
 

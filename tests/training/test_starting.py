@@ -5,10 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from kgmgt_jax.training.checkpoint import CheckpointError, save_weights
 from kgmgt_jax.training.starting import started_from
 from kgmgt_jax.training.state import create_state
-from kgmgt_jax.training.weights import FIXED_WEIGHTS
+from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, save_weights
 from tests.training.stub import TwoConvolutions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore

@@ -22,9 +22,9 @@ from kgmgt_jax.models.transformer import BlockOptions
 from kgmgt_jax.mri.consistency import hard_consistency
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.training import parallel
-from kgmgt_jax.training.checkpoint import build_model
 from kgmgt_jax.training.state import NetworkState, create_state
 from kgmgt_jax.training.update import make_update
+from kgmgt_jax.training.weights import build_model
 from tests.training.small import small_config
 
 

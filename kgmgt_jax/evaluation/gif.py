@@ -1,0 +1,98 @@
+"""Cines as GIFs that loop, and methods side by side in one."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+
+from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.evaluation.figures import (
+    FONT,
+    Cine,
+    check_suffix,
+    cine_magnitudes,
+    grey_window,
+)
+from kgmgt_jax.types import Float
+
+__all__ = ["check_rate", "cine_gif", "write_gif"]
+
+MIN_HEIGHT, GAP, LABEL = 192, 4, 22  # pixels
+MAX_FPS = 50  # viewers slow a GIF down that asks for more
+
+
+def cine_gif(
+    path: str | Path, panels: Mapping[str, Cine], *, fps: float = 12, scale: float | None = None
+) -> Path:
+    """Write cines side by side as a GIF that loops, each with its label above.
+
+    All share one grey window, black at 0 and white at the 99.5th percentile of the first cine's
+    magnitude. GIF counts time in 1/100 s, so the rate is the nearest to ``fps`` it can express.
+
+    Args:
+        path: GIF file to write, whole or not at all; its folder is made if need be.
+        panels: ``{label: frames}``, complex or real, of one shape and scale.
+        fps: frames a second, above 0 and at most 50.
+        scale: bicubic magnification, > 0; the least whole one with 192 or more rows if left out.
+
+    Returns:
+        ``path`` as a Path.
+
+    Raises:
+        ValueError: if there are no panels, shapes differ or are not ``(t, h, w)``, a value is not
+            finite, the file is no GIF, or the rate or scale is out of range.
+    """
+    cines = cine_magnitudes(panels)
+    check_suffix(path, ".gif")
+    check_rate(fps)
+    first = next(iter(cines.values()))
+    if scale is None:
+        scale = math.ceil(MIN_HEIGHT / first.shape[1])
+    if not scale > 0:
+        raise ValueError(f"expected a positive scale, got {scale=}")
+    window = grey_window(first)
+    columns = [_gif_column(label, cine / window, scale) for label, cine in cines.items()]
+    gap = np.zeros((*columns[0].shape[:2], GAP), np.uint8)
+    movie = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=-1)
+    return write_gif(path, movie, fps)
+
+
+def write_gif(path: str | Path, frames: UInt8[np.ndarray, "t h w"], fps: float) -> Path:
+    """Writes grey levels as a GIF that loops, whole or not at all; see `check_rate`."""
+    form = {"plugin": "pillow", "extension": ".gif", "is_batch": True, "mode": "L", "loop": 0}
+    milliseconds = 10 * round(100 / fps)
+    return write_atomically(
+        path, lambda file: iio.imwrite(file, frames, duration=milliseconds, **form)
+    )
+
+
+def check_rate(fps: float) -> None:
+    """Raises ``ValueError`` for frames a second that no viewer shows."""
+    if not 0 < fps <= MAX_FPS:
+        raise ValueError(f"expected fps above 0 and at most {MAX_FPS}, got {fps=}")
+
+
+def _gif_column(
+    label: str, frames: Float[np.ndarray, "t h w"], scale: float
+) -> UInt8[np.ndarray, "t h2 w2"]:
+    """Magnified frames in grey levels, where 1 is white, below a strip with the label."""
+    size = (max(round(scale * frames.shape[2]), 1), max(round(scale * frames.shape[1]), 1))
+    grown = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
+    levels = np.stack([np.asarray(frame) for frame in grown]).clip(0, 1)
+    strip = np.broadcast_to(_label_strip(label, size[0]), (len(frames), LABEL, size[0]))
+    return np.concatenate([strip, np.round(255 * levels).astype(np.uint8)], axis=1)
+
+
+def _label_strip(label: str, width: int) -> UInt8[np.ndarray, "h w"]:
+    """The label, centred, in the largest type from 13 down to 7 pixels that fits the width."""
+    strip = Image.new("L", (width, LABEL))
+    pen, file = ImageDraw.Draw(strip), font_manager.findfont(FONT)
+    fonts = [ImageFont.truetype(file, size) for size in range(13, 6, -1)]
+    font = next((f for f in fonts if pen.textlength(label, font=f) <= width - 4), fonts[-1])
+    pen.text((width / 2, LABEL / 2), label, fill=230, font=font, anchor="mm")
+    return np.asarray(strip)
