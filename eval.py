@@ -4,6 +4,7 @@ Exit code 0; 1 if a case or a method failed, which the report and the last lines
 input, with one line that says what was expected.
 """
 
+import functools
 import itertools
 import sys
 
@@ -54,6 +55,7 @@ _RANKING = flags.DEFINE_string("ranking", None, "Folder for CMRxRecon's img4rank
 _EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method costs.")
 _READERS = flags.DEFINE_boolean("reader_study", False, "Write a blinded reading kit.")
 flags.DEFINE_alias("reader-study", "reader_study")
+_FRAMES = cli.define_frames_at_once()
 
 
 def main(argv: list[str]) -> int:
@@ -85,12 +87,13 @@ def main(argv: list[str]) -> int:
 
 
 def _networks() -> list[Method]:
-    networks = [Method.load("", _CHECKPOINT.value)] if _CHECKPOINT.value else []
+    load = functools.partial(Method.load, frames_at_once=_FRAMES.value)
+    networks = [load("", _CHECKPOINT.value)] if _CHECKPOINT.value else []
     for item in _COMPARE.value:
         name, _, path = item.partition("=")
         if not path:
             raise ValueError(f"--compare: expected NAME=PATH, got {item!r}")
-        networks.append(Method.load(name, path))
+        networks.append(load(name, path))
     return networks
 
 

@@ -21,13 +21,14 @@ _FORMATS = flags.DEFINE_list(
 _TEMPLATE = flags.DEFINE_string(
     "template", None, "DICOM series or NIfTI file whose geometry the images take over."
 )
+_FRAMES = cli.define_frames_at_once()
 
 
 def main(argv: list[str]) -> None:
     """Reconstructs one file and prints what it wrote."""
     if len(argv) != 2:
         raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
-    method = Method.load("kgmgt", _CHECKPOINT.value)
+    method = Method.load("kgmgt", _CHECKPOINT.value, _FRAMES.value)
     report = reconstruct_file(
         argv[1],
         method,

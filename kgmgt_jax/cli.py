@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from kgmgt_jax.commands import DEBUG, fail, guarded
 
-__all__ = ["define_config", "run"]
+__all__ = ["define_config", "define_frames_at_once", "run"]
 
 
 def run(
@@ -51,6 +51,12 @@ def define_config(default: str) -> flags.FlagHolder:
     """
     with _exit_on_wrong_flags():  # ml_collections looks at the fields as it defines the flag
         return config_flags.DEFINE_config_file("config", default, "Configuration[:variant].")
+
+
+def define_frames_at_once() -> flags.FlagHolder[int]:
+    """Defines ``--frames_at_once``."""
+    told = "Frames that the network reconstructs together: more fill a GPU, and take more memory."
+    return flags.DEFINE_integer("frames_at_once", 1, told, lower_bound=1)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

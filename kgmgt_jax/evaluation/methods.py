@@ -104,6 +104,7 @@ class Method:
         sens: how coil maps are estimated, for files without.
         fixed_variables: variables for masks that are the same in all frames, if others are better
             there.
+        frames_at_once: frames that are reconstructed together; see `reconstruct_cine`.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Method:
     input_fill: str = "zero"
     sens: str = "espirit"
     fixed_variables: Any = None
+    frames_at_once: int = 1
 
     @property
     def n_parameters(self) -> int:
@@ -121,12 +123,13 @@ class Method:
         return sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
 
     @classmethod
-    def load(cls, name: str, path: str | Path) -> "Method":
+    def load(cls, name: str, path: str | Path, frames_at_once: int = 1) -> "Method":
         """Loads a checkpoint; see ``training.weights.load_weights``.
 
         Args:
             name: what tables call it; empty for the network's own name.
             path: a training workdir or one checkpoint.
+            frames_at_once: frames that are reconstructed together.
 
         Raises:
             CheckpointError: if there is none, or it is not of this project.
@@ -140,8 +143,17 @@ class Method:
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
         name = name or type(model).__name__.lower()
-        fixed = load_item(path, FIXED_WEIGHTS)
-        return cls(name, str(path), model, variables, circular, input_fill, sens, fixed)
+        return cls(
+            name,
+            str(path),
+            model,
+            variables,
+            circular,
+            input_fill,
+            sens,
+            fixed_variables=load_item(path, FIXED_WEIGHTS),
+            frames_at_once=frames_at_once,
+        )
 
     def variables_for(self, mask: Mask) -> Any:
         """The variables to reconstruct a cine with that was measured with this mask."""
@@ -163,6 +175,7 @@ class Method:
                 self.variables_for(mask),
                 cine,
                 circular=self.circular,
+                frames_at_once=self.frames_at_once,
                 progress=progress,
             )
             return np.asarray(frames) * scale

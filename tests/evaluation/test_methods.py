@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.classical import METHODS
-from kgmgt_jax.evaluation.methods import ClassicalMethod, classical_methods, parse_weights
+from kgmgt_jax.evaluation.methods import (
+    ClassicalMethod,
+    Method,
+    classical_methods,
+    parse_weights,
+)
+from kgmgt_jax.models.baselines.kigan import KIGAN
+from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.training.state import example_inputs
+from tests.training.small import random_batch
 
 
 def test_all_are_all_but_zero_filling():
@@ -53,3 +62,14 @@ def test_classical_method_reports_its_frames_and_ignores_what_was_not_measured()
     image = method.reconstruct(kspace, mask, None, done.append)
     np.testing.assert_allclose(image, method.reconstruct(kspace * mask[:, None], mask, None))
     assert image.shape == (3, 9, 8) and sum(done) == 3
+
+
+def test_frames_at_once_change_nothing_but_the_steps():
+    model, batch = KIGAN(n_cascades=1, channels=2, n_blocks=1), random_batch(5, 16)
+    variables, images = initialise(model, 0, *example_inputs()), []
+    for frames_at_once, steps in ((1, [1] * 5), (2, [2, 2, 1])):
+        method = Method("kigan", "made up", model, variables, frames_at_once=frames_at_once)
+        done: list[int] = []
+        images.append(method.reconstruct(batch["kspace"], batch["mask"], None, done.append))
+        assert done == steps
+    np.testing.assert_allclose(*images, atol=1e-5)
