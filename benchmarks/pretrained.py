@@ -34,8 +34,8 @@ from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, triplets
 from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
-from kgmgt_jax.evaluation.figures import comparison_figure
 from kgmgt_jax.evaluation.methods import Method
+from kgmgt_jax.figures import comparison_figure
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training.steps import apply_model

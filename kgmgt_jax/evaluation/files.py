@@ -14,7 +14,6 @@ from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.cases import missing_sens
-from kgmgt_jax.evaluation.figures import comparison_figure
 from kgmgt_jax.evaluation.gif import cine_gif
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.outputs import (
@@ -24,6 +23,7 @@ from kgmgt_jax.evaluation.outputs import (
     write_outputs,
 )
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
+from kgmgt_jax.figures import comparison_figure
 from kgmgt_jax.metrics import evaluate
 
 __all__ = ["Reconstructed", "reconstruct_case", "reconstruct_file"]

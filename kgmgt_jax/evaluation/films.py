@@ -10,8 +10,8 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.evaluation.figures import grey_window
 from kgmgt_jax.evaluation.gif import check_rate, write_gif
+from kgmgt_jax.figures import grey_window
 
 __all__ = ["slice_mosaic", "write_film"]
 

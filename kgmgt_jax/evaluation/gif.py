@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.evaluation.figures import (
+from kgmgt_jax.figures import (
     FONT,
     Cine,
     check_suffix,

@@ -23,11 +23,11 @@ import numpy as np
 from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.evaluation.figures import grey_window
 from kgmgt_jax.evaluation.report.page import fill_page, json_block
 from kgmgt_jax.evaluation.report.players import HEADROOM
 from kgmgt_jax.evaluation.report.sprites import sprite
 from kgmgt_jax.evaluation.statistics import Comparison, compare, mean_rows, smallest_p, write_csv
+from kgmgt_jax.figures import grey_window
 from kgmgt_jax.types import Float
 
 __all__ = ["CRITERIA", "format_readings", "main", "pool_readings", "write_reading_kit"]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from kgmgt_jax.evaluation.collecting import Findings
-from kgmgt_jax.evaluation.figures import comparison_figure
 from kgmgt_jax.evaluation.gif import cine_gif
 from kgmgt_jax.evaluation.methods import ZERO_FILLED
 from kgmgt_jax.evaluation.regions import WHOLE
@@ -21,6 +20,7 @@ from kgmgt_jax.evaluation.report import (
 )
 from kgmgt_jax.evaluation.statistics import compare
 from kgmgt_jax.evaluation.tables import format_table, metrics_record, write_json
+from kgmgt_jax.figures import comparison_figure
 
 __all__ = ["LABELS", "Outcome", "write_summary"]
 

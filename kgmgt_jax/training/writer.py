@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.evaluation.figures import comparison_figure
+from kgmgt_jax.figures import comparison_figure
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.summary import parameter_list, parameter_table
 from kgmgt_jax.training.validation import Validation

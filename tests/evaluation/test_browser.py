@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from kgmgt_jax.evaluation.figures import grey_window
 from kgmgt_jax.evaluation.reading_kit import CRITERIA, pool_readings, write_reading_kit
 from kgmgt_jax.evaluation.report import write_report
+from kgmgt_jax.figures import grey_window
 from tests.evaluation.cines import beating_disc, reconstructions
 from tests.evaluation.report.example import small_report
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from kgmgt_jax.evaluation import gif
-from kgmgt_jax.evaluation.figures import grey_window
 from kgmgt_jax.evaluation.gif import cine_gif
+from kgmgt_jax.figures import grey_window
 from tests.evaluation.cines import beating_disc
 
 

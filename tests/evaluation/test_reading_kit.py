@@ -70,8 +70,8 @@ def test_every_cine_is_on_the_page_once_in_mixed_order(kit):
 
 
 def test_pictures_belong_to_their_names(kit):
-    from kgmgt_jax.evaluation.figures import grey_window
     from kgmgt_jax.evaluation.report.sprites import sprite
+    from kgmgt_jax.figures import grey_window
 
     text = kit[0].read_text(encoding="utf-8")
     window = 1.25 * grey_window(np.concatenate(list(CASES["P001"].values())))

@@ -6,8 +6,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from kgmgt_jax.evaluation import figures
-from kgmgt_jax.evaluation.figures import comparison_figure, grey_window, heart_line
+from kgmgt_jax import figures
+from kgmgt_jax.figures import comparison_figure, grey_window, heart_line
 
 IMAGES = ["zero-filled", "reconstruction"]
 TIMES = "\N{MULTIPLICATION SIGN}"
