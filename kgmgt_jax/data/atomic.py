@@ -1,12 +1,15 @@
 """Files that are there whole or not at all."""
 
+import io
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_atomically"]
+import h5py
+
+__all__ = ["write_atomically", "write_hdf5"]
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
@@ -30,3 +33,30 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_hdf5(
+    path: str | Path, fill: Callable[[h5py.File], Any], *, header: bytes = b"", **options: Any
+) -> Path:
+    """Writes an HDF5 file, whole or not at all.
+
+    It is made in memory: HDF5 itself may end the process where the disk is full.
+
+    Args:
+        path: where the file shall be; its folder is made if need be.
+        fill: puts everything into the open file.
+        header: takes the place of the first bytes.
+        **options: of ``h5py.File``, such as ``userblock_size``.
+
+    Returns:
+        ``path`` as a Path.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    memory = io.BytesIO()
+    with h5py.File(memory, "w", **options) as file:
+        fill(file)
+    memory.seek(0)
+    memory.write(header)
+    return write_atomically(path, lambda temporary: temporary.write_bytes(memory.getbuffer()))

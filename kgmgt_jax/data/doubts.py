@@ -8,7 +8,7 @@ from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES
 __all__ = ["doubts"]
 
 _BOX = 16  # this part of the matrix to either side counts as around a point
-_MUCH = 10
+_MUCH = 5
 
 
 def doubts(case: CineCase) -> list[str]:
@@ -32,14 +32,18 @@ def _zeros(case: CineCase) -> str:
 
 def _off_centre(case: CineCase) -> str:
     energy = (np.abs(case.kspace) ** 2).sum(axis=(0, 1))
-    height, width = energy.shape
-    rows, columns = (
-        slice(n // 2 - max(n // _BOX, 1), n // 2 + max(n // _BOX, 1) + 1) for n in (height, width)
-    )
-    corner = np.roll(energy, (height // 2, width // 2), axis=(0, 1))[rows, columns].sum()
-    if corner <= _MUCH * energy[rows, columns].sum():
+    axes = {"ky": energy.sum(axis=1), "kx": energy.sum(axis=0)}
+    found = " and ".join(name for name, profile in axes.items() if _is_at_the_ends(profile))
+    if not found:
         return ""
-    return "the corners of k-space hold its energy; centre it (numpy.fft.fftshift)"
+    return f"the ends of {found} hold the energy of k-space; centre it (numpy.fft.fftshift)"
+
+
+def _is_at_the_ends(profile: np.ndarray) -> bool:
+    """Whether the energy along an axis is where it would be centred by a shift of half of it."""
+    n = len(profile)
+    box = slice(n // 2 - max(n // _BOX, 1), n // 2 + max(n // _BOX, 1) + 1)
+    return bool(np.roll(profile, n // 2)[box].sum() > _MUCH * profile[box].sum())
 
 
 def _columns(case: CineCase) -> str:

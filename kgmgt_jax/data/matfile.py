@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.atomic import write_hdf5
 
 __all__ = ["write_mat"]
 
@@ -26,15 +26,12 @@ def write_mat(path: Path, name: str, array: np.ndarray, simulation: str = "") ->
         array = np.ascontiguousarray(array, np.complex64).view(_COMPLEX)
     chunks = (1, 1, *array.shape[2:]) if array.ndim > 2 else array.shape
 
-    def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w", userblock_size=512) as file:
-            options = {"chunks": chunks, "compression": "gzip", "compression_opts": 1}
-            dataset = file.create_dataset(name, data=array, **options)
-            kind = "double" if array.dtype == np.float64 else "single"
-            dataset.attrs["MATLAB_class"] = np.bytes_(kind)
-            if simulation:
-                dataset.attrs["simulation"] = np.bytes_(simulation)
-        with open(temporary, "r+b") as file:
-            file.write(_HEADER)
+    def fill(file: h5py.File) -> None:
+        options = {"chunks": chunks, "compression": "gzip", "compression_opts": 1}
+        dataset = file.create_dataset(name, data=array, **options)
+        kind = "double" if array.dtype == np.float64 else "single"
+        dataset.attrs["MATLAB_class"] = np.bytes_(kind)
+        if simulation:
+            dataset.attrs["simulation"] = np.bytes_(simulation)
 
-    return write_atomically(path, write)
+    return write_hdf5(path, fill, header=_HEADER, userblock_size=512)

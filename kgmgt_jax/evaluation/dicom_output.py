@@ -39,6 +39,7 @@ DROPPED = (
     "RealWorldValueMappingSequence",
     "SmallestImagePixelValue",
     "VOILUTSequence",
+    "WindowCenterWidthExplanation",
 )
 """What speaks of the template's pixels and would be wrong of ours."""
 
@@ -180,6 +181,7 @@ def _set_pixels(image: Any, stored: UInt16[np.ndarray, "h w"], slope: float, whi
     image.HighBit, image.PixelRepresentation = 15, 0
     image.RescaleSlope, image.RescaleIntercept, image.RescaleType = f"{slope:.9e}", "0", "US"
     image.WindowCenter, image.WindowWidth = f"{white / 2:.6g}", f"{white:.6g}"
+    image.VOILUTFunction = "LINEAR_EXACT"  # the default wants a width of 1 or more
     image.add_new("PixelData", "OW", stored.astype("<u2").tobytes())
 
 

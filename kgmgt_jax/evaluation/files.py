@@ -119,8 +119,14 @@ def reconstruct_file(
     name, out = Path(path).stem, Path(out)
     lines = [f"{path}: {len(file)} slices, true acceleration {acceleration:.2f}"]
     lines += [f"note: {note}" for note in notes]
+    if meta.simulated:
+        lines.append(f"note: {meta.simulation}")
     if template is None and {"nii", "dicom"} & set(formats):
-        lines.append("note: pixel size and position are unknown and made up; --template has them")
+        lines.append(
+            "note: pixel size, position and time between frames are unknown and made up; "
+            "--template has them"
+        )
+    simulated = " of simulated k-space" if meta.simulated else ""
     origin = {
         "source": str(path),
         "key": meta.key,
@@ -131,7 +137,7 @@ def reconstruct_file(
     volume = ImageVolume(
         np.stack([each.image for each in slices], axis=1),
         np.stack([each.magnitude for each in slices], axis=1),
-        f"{method.name} reconstruction, true acceleration {acceleration:.2f}",
+        f"{method.name} reconstruction{simulated}, true acceleration {acceleration:.2f}",
         attributes={"true_acceleration": acceleration, "simulation": meta.simulation} | origin,
     )
     written = write_outputs(out, name, volume, formats, template=template)
@@ -157,7 +163,7 @@ def reconstruct_file(
         (out / f"{name}_metrics.json").unlink(missing_ok=True)  # of another run
     z = len(file) // 2
     shown = None if references is None else references[z]
-    title = f"{name}, slice {z}, {acceleration:.2f}x"
+    title = f"{name}, slice {z}{simulated}, {acceleration:.2f}x"
     written.append(
         comparison_figure(
             out / f"{name}.png",

@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 from jaxtyping import Complex64, Float32
 
-from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.atomic import write_atomically, write_hdf5
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
 from kgmgt_jax.evaluation.dicom_output import write_dicom
@@ -177,9 +177,10 @@ def write_outputs(
 
 
 def _write_mat(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+    simulation = volume.attributes.get("simulation", "")
     return [
-        write_mat(folder / f"{name}_recon.mat", "reconstruction", volume.images),
-        write_mat(folder / f"{name}_magnitude.mat", "magnitude", volume.magnitude),
+        write_mat(folder / f"{name}_recon.mat", "reconstruction", volume.images, simulation),
+        write_mat(folder / f"{name}_magnitude.mat", "magnitude", volume.magnitude, simulation),
     ]
 
 
@@ -200,14 +201,13 @@ def _write_h5(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) 
     arrays = {"reconstruction": volume.images, "magnitude": volume.magnitude}
     facts = {"axes": "t,z,ky,kx", "description": volume.description, **volume.attributes}
 
-    def write(temporary: Path) -> None:
-        with h5py.File(temporary, "w") as file:
-            for key, array in arrays.items():
-                chunks = (1, 1, *array.shape[2:])
-                file.create_dataset(key, data=array, chunks=chunks, compression="gzip")
-            file.attrs.update({key: value for key, value in facts.items() if value is not None})
+    def fill(file: h5py.File) -> None:
+        for key, array in arrays.items():
+            chunks = (1, 1, *array.shape[2:])
+            file.create_dataset(key, data=array, chunks=chunks, compression="gzip")
+        file.attrs.update({key: value for key, value in facts.items() if value is not None})
 
-    return [write_atomically(folder / f"{name}_recon.h5", write)]
+    return [write_hdf5(folder / f"{name}_recon.h5", fill)]
 
 
 def _write_nii(
@@ -215,13 +215,13 @@ def _write_nii(
 ) -> list[Path]:
     nibabel = _import("nibabel", "formats", "nii")
     height, width = volume.pixel_mm or (1.0, 1.0)
-    affine = None if geometry is None else geometry.affine
+    # without a template as in DICOM: to the left and back, which are negative in NIfTI
+    affine = np.diag([-width, -height, 1, 1]) if geometry is None else geometry.affine
     written = []
     for kind, array in {"recon": volume.images, "magnitude": volume.magnitude}.items():
         image = nibabel.Nifti1Image(array.transpose(3, 2, 1, 0), affine)
         seconds = volume.frame_seconds if geometry is None else geometry.frame_seconds
-        zooms = (width, height, 1.0) if affine is None else image.header.get_zooms()[:3]
-        image.header.set_zooms((*zooms, seconds or 1.0))
+        image.header.set_zooms((*image.header.get_zooms()[:3], seconds or 1.0))
         image.header.set_xyzt_units(*_UNITS.values())
         image.header["descrip"] = volume.description.encode("ascii", "replace")[:79]
         path = folder / f"{name}_{kind}.nii.gz"

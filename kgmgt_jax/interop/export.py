@@ -48,7 +48,8 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         ``f(kspace, mask, sens=None, filled=None)`` to complex images (t h w) in the units of
         ``kspace``, with
 
-        - ``kspace``: complex64 (t n h w), centred, orthonormal; zero where not measured;
+        - ``kspace``: complex64 (t n h w), centred, orthonormal; what lies outside the mask is not
+          looked at;
         - ``mask``: float32 (t h w), 1 where measured;
         - ``sens``: complex64 (n h w), for several coils;
         - ``filled``: for a network whose ``input_fill`` is not ``"zero"``, what it is given:
@@ -62,10 +63,11 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         sens: Complex[Array, "n h w"] | None = None,
         filled: Complex[Array, "t n h w"] | None = None,
     ) -> Complex[Array, "t h w"]:
+        kspace = kspace * mask[:, None]
         coil_images = ifft2c(kspace if filled is None else filled)
         images = coil_images[:, 0] if sens is None else sens_reduce(coil_images, sens[None])
         scale = _intensity_scale(images)
-        cine = CineInput(images / scale, kspace * mask[:, None] / scale, mask, sens)
+        cine = CineInput(images / scale, kspace / scale, mask, sens)
         variables = method.variables
         if method.fixed_variables is not None:
             choose = functools.partial(jnp.where, (mask == mask[:1]).all())

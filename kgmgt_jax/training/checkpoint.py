@@ -7,6 +7,7 @@ the data iterator). The best by validation PSNR, the last two, and step 0 are ke
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from kgmgt_jax.training.weights import (
 from kgmgt_jax.training.workdir import CHECKPOINTS
 
 __all__ = ["Checkpoints"]
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -114,10 +117,11 @@ class Checkpoints:
         return f"that of step {max(steps)}" if steps else "none"
 
     def check(self, config: Any) -> None:
-        """Compares a configuration's networks with the last checkpoint's, if there is one.
+        """Compares a configuration's networks and beginning with the last checkpoint's, if any.
 
         Raises:
-            CheckpointError: if they differ, or the checkpoint cannot be read.
+            CheckpointError: if the networks or the weights that the run began with differ, or the
+                checkpoint cannot be read.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -130,9 +134,15 @@ class Checkpoints:
                 raise CheckpointError(
                     f"{self.folder}: expected a checkpoint of this {section}, got one with {other}"
                 )
+        began, wanted = stored.get("train", {}).get("start_from", ""), config.train.start_from
+        if wanted and began != wanted:
+            raise CheckpointError(
+                f"{self.folder}: expected a run that began from {wanted!r}, got one from "
+                f"{began!r}; take another workdir"
+            )
 
     def restore(self, state: TrainState, *, config: Any) -> tuple[TrainState, dict]:
-        """The last state saved and the data iterator's position.
+        """The last state saved and the data iterator's position; logs what else has changed.
 
         Args:
             state: a state of the same structure; the restored one lies on its devices, however
@@ -147,6 +157,7 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(f"{self.folder}: expected a checkpoint to resume from, got none")
         self.check(config)
+        self._tell_changes(step, config)
         with self._reading(step):
             stored = self._manager.item_metadata(step)["state"].tree
         other = differing_arrays(stored, state.replace(ema_params=None))
@@ -163,6 +174,14 @@ class Checkpoints:
             data=ocp.args.JsonRestore(),
         )
         return restored.state.replace(ema_params=restored.weights["params"]), restored.data
+
+    def _tell_changes(self, step: int, config: Any) -> None:
+        stored = self._restore(step, config=ocp.args.JsonRestore()).config
+        for section in ("loss", "data", "optimizer", "critic_optimizer", "train"):
+            wanted = freeze(config[section].to_dict())
+            other = differing_fields(freeze(stored.get(section, wanted)), wanted)
+            if other:
+                _log.warning("%s goes on with another %s: %s", self.folder, section, other)
 
     def wait(self) -> None:
         """Blocks until everything is on disk; raises as ``save`` does."""

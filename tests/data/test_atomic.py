@@ -1,8 +1,26 @@
 """Files appear whole or not at all."""
 
+import subprocess
+import sys
+
+import h5py
 import pytest
 
-from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.atomic import write_atomically, write_hdf5
+
+# in a process of its own, which HDF5 would end
+_WITHOUT_ROOM = """
+import resource, sys
+import numpy as np
+from kgmgt_jax.data.atomic import write_hdf5
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+data = np.random.default_rng(0).random(100_000)
+try:
+    write_hdf5(sys.argv[1], lambda file: file.create_dataset("a", data=data, compression="gzip"))
+except OSError:
+    sys.exit(7)
+"""
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -16,3 +34,18 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, fail)
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_hdf5_has_its_header_before_it(tmp_path):
+    options = {"header": b"MATLAB", "userblock_size": 512}
+    path = write_hdf5(tmp_path / "new" / "a.mat", lambda file: file.update(a=[1, 2]), **options)
+    assert path.read_bytes().startswith(b"MATLAB")
+    with h5py.File(path) as file:
+        assert list(file["a"]) == [1, 2]
+
+
+def test_hdf5_on_a_full_disk_is_an_error_and_not_the_end(tmp_path):
+    command = [sys.executable, "-c", _WITHOUT_ROOM, tmp_path / "a.h5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 7, done.stderr
+    assert not list(tmp_path.iterdir())

@@ -35,9 +35,10 @@ def test_zeros_that_count_as_measured_in_some_frame():
     assert doubt == "file.mat [case]: 2 of 32 lines are zero though the mask says measured"
 
 
-def test_kspace_that_is_not_centred():
-    (doubt,) = doubts(_case(kspace=np.fft.ifftshift(FULL, axes=(-2, -1))))
-    assert "corners" in doubt and "fftshift" in doubt
+@pytest.mark.parametrize("axes, named", [((-2, -1), "ky and kx"), (-2, "ky"), (-1, "kx")])
+def test_kspace_that_is_not_centred(axes, named):
+    (doubt,) = doubts(_case(kspace=np.fft.ifftshift(FULL, axes=axes)))
+    assert f"the ends of {named} hold" in doubt and "fftshift" in doubt
 
 
 def test_lines_along_the_wrong_axis():

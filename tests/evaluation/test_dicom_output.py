@@ -98,6 +98,13 @@ def test_other_frames_are_spread_over_the_cycle(tmp_path):
     assert times == pytest.approx([0, 20, 40, 60, 80, 100])
 
 
+def test_the_window_shows_small_values(derived):
+    image = derived[0]["slice00_frame000"]
+    values = pydicom.pixels.apply_modality_lut(image.pixel_array, image)
+    shown = pydicom.pixels.apply_voi_lut(values, image)
+    assert len(np.unique(shown)) > 100 and "WindowCenterWidthExplanation" not in image
+
+
 def test_without_a_template_it_is_a_series_of_nobody(tmp_path):
     options = {"description": "x", "pixel_mm": (1.25, 1.5), "frame_seconds": 0.03}
     images = _read(write_dicom(tmp_path / "out", _magnitude(), **options))

@@ -51,3 +51,13 @@ def test_a_reference_is_read_by_the_key_and_axes_of_the_file(tmp_path):
     nothing = _Nothing("nothing", "", None, {})
     told = reconstruct_file(tmp_path / "under.h5", nothing, tmp_path / "out", **named)
     assert "nothing" in told and (tmp_path / "out" / "under_metrics.json").is_file()
+
+
+def test_simulated_kspace_is_told(tmp_path):
+    images = np.random.default_rng(0).random((3, 24, 20), np.float32)
+    np.save(tmp_path / "images.npy", images)
+    method = _Nothing("nothing", "", None, {})
+    report = reconstruct_file(tmp_path / "images.npy", method, tmp_path / "out", formats=["h5"])
+    assert "note: simulated from images: 8 coils" in report
+    with h5py.File(tmp_path / "out" / "images_recon.h5") as file:
+        assert "of simulated k-space" in file.attrs["description"]

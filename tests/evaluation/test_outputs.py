@@ -1,5 +1,7 @@
 """Every format holds the same images, in the same order, and refuses what it cannot write."""
 
+import dataclasses
+
 import h5py
 import imageio.v3 as iio
 import numpy as np
@@ -53,10 +55,26 @@ def test_nifti_is_x_y_z_t_in_mm_and_s(tmp_path, volume):
     np.testing.assert_array_equal(np.asarray(image.dataobj).transpose(3, 2, 1, 0), volume.magnitude)
     assert image.header.get_zooms() == pytest.approx((1.25, 1.5, 1, 0.04))
     assert image.header.get_xyzt_units() == ("mm", "sec")
-    assert image.header["sform_code"] == image.header["qform_code"] == 0  # the place is unknown
     recon = nibabel.load(tmp_path / "case_recon.nii.gz")
     np.testing.assert_array_equal(np.asarray(recon.dataobj).transpose(3, 2, 1, 0), volume.images)
     assert not any(p.name.startswith(".") for p in tmp_path.iterdir())
+
+
+def test_nifti_and_dicom_lie_alike_without_a_template(tmp_path, volume):
+    pydicom = pytest.importorskip("pydicom")
+    write_outputs(tmp_path, "case", volume, ["nii", "dicom"])
+    affine = nibabel.load(tmp_path / "case_magnitude.nii.gz").affine
+    dicom = pydicom.dcmread(tmp_path / "case_dicom" / "slice00_frame000.dcm")
+    along = np.asarray(dicom.ImageOrientationPatient, float).reshape(2, 3)  # L, P, S
+    steps = along * np.asarray(dicom.PixelSpacing, float)[::-1, None]
+    np.testing.assert_allclose(affine[:3, :2].T, steps * [-1, -1, 1], atol=1e-6)
+
+
+def test_matlab_files_say_how_they_were_simulated(tmp_path, volume):
+    told = dataclasses.replace(volume, attributes={"simulation": "made up"})
+    for path in write_outputs(tmp_path, "case", told, ["mat"]):
+        with h5py.File(path) as file:
+            assert [item.attrs["simulation"] for item in file.values()] == [b"made up"]
 
 
 def test_our_own_reader_takes_the_nifti(tmp_path, volume):

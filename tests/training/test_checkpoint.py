@@ -199,6 +199,26 @@ def test_another_network_is_refused_but_not_another_precision(tmp_path):
             checkpoints.check(config)
 
 
+def test_what_else_has_changed_is_told(tmp_path, caplog):
+    _save(tmp_path, 1)
+    config = get_config("tiny")
+    config.optimizer.learning_rate, config.data.acs = 0.5, 12
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.restore(_state(0), config=config)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("kgmgt")]
+    assert ["data: acs=8 not 12" in line for line in told] == [True, False]
+    assert "another optimizer: learning_rate=" in told[1] and told[1].endswith(" not 0.5")
+
+
+def test_a_run_does_not_begin_anew_from_other_weights(tmp_path):
+    _save(tmp_path, 1)
+    config = get_config("tiny")
+    config.train.start_from = "elsewhere"
+    refused = pytest.raises(CheckpointError, match="began from 'elsewhere', got one from ''")
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints, refused:
+        checkpoints.check(config)
+
+
 def test_reader_leaves_a_save_in_progress_alone(tmp_path):
     _save(tmp_path, 1)
     unfinished = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp-17"
