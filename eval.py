@@ -21,7 +21,7 @@ from kgmgt_jax.evaluation.tuning import tune_methods
 from kgmgt_jax.metrics import PRESETS
 
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Training workdir (best, else last) or one checkpoint."
+    "checkpoint", None, "Training workdir (best, else last), one checkpoint, or pretrained."
 )
 _COMPARE = flags.DEFINE_multi_string(
     "compare", [], "A further checkpoint to score, as NAME=PATH; may be repeated."

@@ -8,7 +8,10 @@ from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.outputs import FORMATS
 
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "Training workdir (best, else last) or one checkpoint.", required=True
+    "checkpoint",
+    None,
+    "Training workdir (best, else last), one checkpoint, or pretrained.",
+    required=True,
 )
 _OUT = flags.DEFINE_string("out", None, "Folder for the reconstruction.", required=True)
 _MASK = flags.DEFINE_string("mask", None, "Mask file, where it does not lie beside FILE.")

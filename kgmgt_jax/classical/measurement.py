@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from kgmgt_jax.mri.coils import rss
@@ -42,7 +43,9 @@ class ScaledData(NamedTuple):
     scale: Float[Array, ""]
 
 
-def check_cine(kspace: Array, mask: Array, sens: Array | None) -> None:
+def check_cine(
+    kspace: Array | np.ndarray, mask: Array | np.ndarray, sens: Array | np.ndarray | None
+) -> None:
     """Refuses arrays that are not one cine.
 
     Raises:

@@ -12,6 +12,7 @@ from flax import errors as flax_errors
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.classical import METHODS
+from kgmgt_jax.classical.measurement import check_cine
 from kgmgt_jax.data.filling import same_in_all_frames
 from kgmgt_jax.data.transforms import scaled_inputs
 from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
@@ -167,7 +168,11 @@ class Method:
 
         Raises:
             CheckpointError: if the variables are not those of the model.
+            ValueError: if the arrays are not one cine, or have NaN or infinite values.
         """
+        check_cine(kspace, mask, sens)
+        if not np.isfinite(kspace).all():
+            raise ValueError("expected finite kspace, got NaN or infinite values")
         cine, scale = self._input(kspace, mask, sens)
         try:
             frames = reconstruct_cine(

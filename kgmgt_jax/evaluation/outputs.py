@@ -15,6 +15,7 @@ gif, mp4  NAME_slices.gif, NAME_slices.mp4   all slices side by side, see :mod:`
 """
 
 import importlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,10 +124,16 @@ def check_outputs(
         The template's geometry.
 
     Raises:
-        ValueError: as there, and if ``folder`` is a file.
+        ValueError: as there, and if ``folder`` cannot be written to.
     """
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"{folder}: expected a folder to write to, got a file")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder}: expected a folder to write to, got {error}") from error
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown=}")

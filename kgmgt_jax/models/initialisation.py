@@ -129,7 +129,10 @@ def initialise(model: nn.Module, seed: int, *args, **kwargs) -> dict:
     def fill(path, leaf):
         name = jax.tree_util.keystr(path)
         if not isinstance(leaf, _Recorded):
-            raise TypeError(f"parameter {name} must start from an Initialiser, got {type(leaf)}")
+            raise TypeError(
+                f"parameter {name} must start from an Initialiser, as layers of models/layers.py "
+                f"do (Flax's own do not), got {type(leaf).__name__}"
+            )
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         drawn = leaf.initialiser.draw(rng, leaf.value.shape, leaf.single)
         return drawn.astype(leaf.value.dtype)

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kgmgt_jax.data.filling import INPUT_FILLS
 from kgmgt_jax.models.baselines.swinir import SwinIR
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG19_LAYERS
@@ -11,6 +12,7 @@ from kgmgt_jax.models.enforcement import check_consistency
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.transformer import BlockOptions
+from kgmgt_jax.mri.coils import SENS_OPTIONS
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
 from kgmgt_jax.training.parallel import PLATFORMS
 from kgmgt_jax.training.weights import build_model
@@ -38,6 +40,7 @@ def check_config(config: Any) -> None:
     for name in ("optimizer", "critic_optimizer"):
         _check_optimizer(name, config[name])
     _check_steps(config.train, config.data.batch_size)
+    _check_data(config.data)
     parts = _PARTS if isinstance(model, KGMgT) else ()
     if not set(config.train.frozen) <= set(parts):
         _refuse("train.frozen", f"some of {parts}", config.train.frozen)
@@ -121,6 +124,16 @@ def _check_loss(loss: Any) -> None:
     known = [name.replace("conv", "relu") for name in VGG19_LAYERS]
     if loss.perceptual and not set(loss.perceptual_layers) <= set(known):
         _refuse("loss.perceptual_layers", f"some of {known}", loss.perceptual_layers)
+
+
+def _check_data(data: Any) -> None:
+    """What would only be found with the first batch, or with the first validation."""
+    for name, known in (("sens", tuple(SENS_OPTIONS)), ("input_fill", INPUT_FILLS)):
+        if data[name] not in known:
+            _refuse(f"data.{name}", f"one of {known}", data[name])
+    for name in ("validation_frames", "validation_slices"):
+        if data[name] < 1:
+            _refuse(f"data.{name}", "1 or more", data[name])
 
 
 def _check_optimizer(section: str, fields: Any) -> None:

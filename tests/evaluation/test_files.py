@@ -27,7 +27,11 @@ def test_a_method_that_adds_nothing_scores_as_zero_filling(tmp_path):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"template": "none.dcm"}, "none"), ({"out": "taken"}, "a folder to write to, got a file")],
+    [
+        ({"template": "none.dcm"}, "none"),
+        ({"out": "taken"}, "a folder to write to, got a file"),
+        ({"out": "/proc/nowhere"}, "a folder to write to, got"),
+    ],
 )
 def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, more, message):
     sizes = {"shape": (24, 20), "n_frames": 3, "n_slices": 1, "acs": 8}

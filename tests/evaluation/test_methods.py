@@ -73,3 +73,14 @@ def test_frames_at_once_change_nothing_but_the_steps():
         images.append(method.reconstruct(batch["kspace"], batch["mask"], None, done.append))
         assert done == steps
     np.testing.assert_allclose(*images, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_coils", "value", "message"),
+    [(1, np.nan, "expected finite kspace"), (2, 1.0, "n = 1 coils without sens")],
+)
+def test_arrays_that_are_no_cine_are_refused(n_coils, value, message):
+    kspace = np.full((3, n_coils, 16, 16), value, np.complex64)
+    method = Method("any", "made up", None, {})
+    with pytest.raises(ValueError, match=message):
+        method.reconstruct(kspace, np.ones((3, 16, 16), np.float32), None)

@@ -14,8 +14,6 @@ from kgmgt_jax.data.filling.variation import little_variation
 
 __all__ = ["INPUT_FILLS", "check_fill", "fill_gaps", "same_in_all_frames"]
 
-INPUT_FILLS = ("zero", "neighbours", "average", "sparse", "low_rank", "blended")
-
 
 def check_fill(input_fill: str) -> None:
     """Raises ``ValueError`` unless there is a way of filling by that name."""
@@ -57,15 +55,8 @@ def fill_gaps(
     check_fill(input_fill)
     if sens is not None and sens.shape[-3:] != kspace.shape[1:]:
         raise ValueError(f"expected maps of the coils of kspace, got {kspace.shape=} {sens.shape=}")
-    if input_fill == "zero":
-        return kspace
-    if input_fill == "average":
-        return average(kspace, mask)
-    if input_fill == "neighbours":
-        return nearest_in_time(kspace, mask, circular)
-    if input_fill == "sparse":
-        # time says nothing of samples that no frame measured
-        return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
+    if input_fill in _OF_EACH_COIL:
+        return _OF_EACH_COIL[input_fill](kspace, mask, circular, axes)
     if sens is not None and centred:
         sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
     if tuple(axes) == (-2, -1) and _are_lines(mask):
@@ -75,10 +66,10 @@ def fill_gaps(
         filled = fill_gaps(lines, mask[..., :1], input_fill, **options, axes=(-2,))
         estimate = np.asarray(scipy.fft.fft(filled, axis=-1, norm="ortho"))
     elif sens is not None:
-        estimate = _estimate(kspace, mask, input_fill, Encoding(axes, sens), circular)
+        estimate = _OF_ALL_COILS[input_fill](kspace, mask, Encoding(axes, sens), circular)
     else:
         alone = [
-            _estimate(kspace[:, n : n + 1], mask, input_fill, Encoding(axes), circular)
+            _OF_ALL_COILS[input_fill](kspace[:, n : n + 1], mask, Encoding(axes), circular)
             for n in range(kspace.shape[1])
         ]
         estimate = np.concatenate(alone, axis=1)
@@ -90,22 +81,49 @@ def _are_lines(mask: Float32[np.ndarray, "t #h #w"]) -> bool:
     return bool((mask == mask[..., :1]).all())
 
 
-def _estimate(
+def _sparse(
     kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t #h #w"],
-    input_fill: str,
+    axes: Sequence[int],
+) -> Complex64[np.ndarray, "t n h w"]:
+    """Time says nothing of samples that no frame measured."""
+    return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
+
+
+def _low_rank(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
     encoding: Encoding,
     circular: bool,
 ) -> Complex64[np.ndarray, "t n h w"]:
-    """All of k-space, as ``low_rank`` and ``blended`` guess it.
-
-    A sample that c frames measured is ``(a + c b) / (1 + c)`` for ``blended``, with a of L+S and b
-    of little variation: about what leaves the least error (benchmarks/pretraining.md).
-    """
     start = encoding.to_image(average(kspace, mask))
-    estimate = encoding.to_kspace(low_rank_plus_sparse(kspace, mask, start, encoding))
-    if input_fill == "low_rank" or same_in_all_frames(mask):
+    return encoding.to_kspace(low_rank_plus_sparse(kspace, mask, start, encoding))
+
+
+def _blended(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
+    encoding: Encoding,
+    circular: bool,
+) -> Complex64[np.ndarray, "t n h w"]:
+    """A sample that c frames measured is ``(a + c b) / (1 + c)``, a of L+S, b of little variation.
+
+    That leaves about the least error (benchmarks/pretraining.md).
+    """
+    estimate = _low_rank(kspace, mask, encoding, circular)
+    if same_in_all_frames(mask):
         return estimate
+    start = encoding.to_image(average(kspace, mask))
     other = encoding.to_kspace(little_variation(kspace, mask, start, encoding, circular))
     count = mask.sum(axis=0)
     return estimate + count / (1 + count) * (other - estimate)
+
+
+_OF_EACH_COIL = {
+    "zero": lambda kspace, mask, circular, axes: kspace,
+    "neighbours": lambda kspace, mask, circular, axes: nearest_in_time(kspace, mask, circular),
+    "average": lambda kspace, mask, circular, axes: average(kspace, mask),
+    "sparse": lambda kspace, mask, circular, axes: _sparse(kspace, mask, axes),
+}
+_OF_ALL_COILS = {"low_rank": _low_rank, "blended": _blended}  # through their maps, where given
+INPUT_FILLS = (*_OF_EACH_COIL, *_OF_ALL_COILS)

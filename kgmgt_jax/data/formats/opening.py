@@ -141,7 +141,8 @@ def read_file(
     files = open_files(path, ReadOptions(mask, key, axes))
     if len(files) != 1:
         got = f"{len(files)}: {', '.join(repr(file.key or file.name) for file in files[:4])}, ..."
-        raise DataError(path, "one cine", got, "name one with --key (key= in Python)")
+        one = "one of its files" if Path(path).is_dir() else "one with --key (key= in Python)"
+        raise DataError(path, "one cine", got, f"name {one}")
     return files[0]
 
 
