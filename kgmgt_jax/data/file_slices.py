@@ -56,7 +56,7 @@ class FileSlices:
     (A radial mask contains only a square of them.)
 
     Args:
-        files: Fully sampled cine files.
+        files: Fully sampled cine files, opened or by path.
         acs: Calibration lines of the masks to come, at the size of the crop.
         crop_rows: Rows of the crops to come, ``None`` for all. A crop has fewer and wider-spaced
             lines, so a slice of ``h`` rows to be cut to ``h'`` is calibrated from ``acs * h / h'``
@@ -65,7 +65,7 @@ class FileSlices:
         sens_cache: Folder that keeps sensitivities for the next run; ``None`` keeps none.
         cache_gib: Memory for decoded slices in GiB, in each worker process; at least one slice
             is kept.
-        simulation: How k-space is made of files of magnitude images.
+        simulation: How k-space is made of magnitude images, where their path is given.
         root: Folder that the files were searched in, which may tell who was scanned (see
             `identify`); by default the folder of each.
 
@@ -79,7 +79,7 @@ class FileSlices:
 
     def __init__(
         self,
-        files: Sequence[str | Path],
+        files: Sequence[CineFile | str | Path],
         *,
         acs: int,
         crop_rows: int | None = None,
@@ -137,12 +137,12 @@ class FileSlices:
 
 
 def reference_slices(
-    files: Sequence[str | Path], acs: int, simulation: Simulation | None = None
+    files: Sequence[CineFile | str | Path], acs: int, simulation: Simulation | None = None
 ) -> list[tuple[CineFile, int]]:
     """All slices of all files in order, refusing files that cannot serve as reference.
 
     Args:
-        files: Fully sampled cine files.
+        files: Fully sampled cine files, opened or by path.
         acs: Calibration lines that the masks will have.
         simulation: How k-space is made of magnitude images; `Simulation`'s defaults if left out.
 
@@ -152,7 +152,8 @@ def reference_slices(
     """
     slices = []
     options = ReadOptions() if simulation is None else ReadOptions(simulation=simulation)
-    for file in (file for path in files for file in open_files(path, options)):
+    opened = ([f] if isinstance(f, CineFile) else open_files(f, options) for f in files)
+    for file in itertools.chain.from_iterable(opened):
         path = file.path
         if not file.fully_sampled:
             fix = "leave it out, e.g. with find_files(root, fully_sampled=True)"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
-from kgmgt_jax.data.formats import find_files
+from kgmgt_jax.data.formats import ReadOptions, find_full
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceSource
@@ -47,7 +47,8 @@ def open_slices(
         raise DataError(prepared[0], "files to take together", "a prepared set")
     if prepared:
         return PreparedSet(prepared[0], split=split)
-    files = [file for each in paths for file in find_files(each, fully_sampled=True)]
+    options = ReadOptions(simulation=simulation or Simulation())
+    files = [file for each in paths for file in find_full(each, options)]
     return FileSlices(
         files,
         acs=acs,
@@ -55,6 +56,5 @@ def open_slices(
         sens=sens,
         sens_cache=sens_cache,
         cache_gib=cache_gib,
-        simulation=simulation,
         root=paths[0] if len(paths) == 1 else None,
     )

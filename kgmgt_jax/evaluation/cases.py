@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -23,9 +23,10 @@ from kgmgt_jax.data.formats import (
     IMAGES,
     CineFile,
     DataWarning,
+    ReadOptions,
     Unit,
     find_units,
-    is_full,
+    open_full,
     open_unit,
     without_images,
 )
@@ -236,21 +237,23 @@ def open_evaluation(
     if is_prepared(root):
         return EvaluationSet(root, PreparedSet(root, split="test"), (), {}, sens)
     failed: dict[str, str] = {}
-    full: list[Path] = []
+    options = ReadOptions(simulation=simulation or Simulation())
+    full: list[CineFile] = []
+    scanned: set[tuple[str, ...]] = set()
     undersampled: list[Unit] = []
     errors: list[DataError] = []
     for unit in _units(root):
         try:
-            if is_full(unit):
-                open_unit(unit)
-                full.append(unit.path)
-            else:
+            files = open_full(unit, options)
+            if files is None:
                 undersampled.append(unit)
+            else:
+                full += files
+                scanned.add(_scan(unit.path))
         except DataError as error:
             failed[_shown(unit.path, root)] = str(error)
             errors.append(error)
     alone: list[CineFile] = []
-    scanned = {_scan(path) for path in full}
     for unit in undersampled:
         try:
             alone += [] if _scan(unit.path) in scanned else open_unit(unit)
@@ -259,8 +262,7 @@ def open_evaluation(
             errors.append(error)
     if not full and not alone:
         raise errors[0] if errors else DataError(root, "cines, such as cine_*.mat files", "none")
-    reading: Any = {"acs": acs, "sens": sens, "cache_gib": 0, "simulation": simulation}
-    source = FileSlices(full, root=root, **reading) if full else None
+    source = FileSlices(full, root=root, acs=acs, sens=sens, cache_gib=0) if full else None
     return EvaluationSet(root, source, alone, failed, sens)
 
 

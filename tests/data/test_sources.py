@@ -1,10 +1,13 @@
 """Several paths are one set; prepared sets stand alone."""
 
+import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats.npy import NpyFile
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.sources import open_slices
+from kgmgt_jax.evaluation.cases import open_evaluation
 from tests.data.formats import writers
 
 
@@ -32,3 +35,18 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path, around):
     stacks = writers.write_stacks(tmp_path)
     with pytest.raises(DataError, match="an empty path"):
         open_slices(around.format(stacks, stacks), split="train", acs=4)
+
+
+@pytest.mark.parametrize("with_mask, times", [(False, 1), (True, 0)])
+def test_a_file_is_read_once_to_see_whether_it_is_full(tmp_path, monkeypatch, with_mask, times):
+    for name in ("P001", "P002"):
+        np.save(tmp_path / f"{name}_kspace.npy", writers.kspace((4, 1, 16, 12)))
+        if with_mask:
+            np.save(tmp_path / f"{name}_mask.npy", np.ones((16, 12), np.float32))
+    read, calls = NpyFile._read, []
+    monkeypatch.setattr(NpyFile, "_read", lambda file, z: calls.append(z) or read(file, z))
+    assert len(open_slices(tmp_path, split="train", acs=4).slices) == 2
+    assert len(calls) == 2 * times
+    calls.clear()
+    assert len(open_evaluation(tmp_path, acs=4).slices) == 2
+    assert len(calls) == 2 * times

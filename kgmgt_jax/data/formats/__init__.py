@@ -5,7 +5,7 @@ module       content
 ===========  =========================================================================
 base         the file of slices, and what readers share
 arrays       named arrays in HDF5, MATLAB 5 and npy files, read with care
-axes, masks  order of axes; masks in files of their own
+axes, masks  order of axes; masks in files of their own, and k-space that goes with one
 cmrxrecon    CMRxRecon 2023, 2024 and 2025
 fastmri      fastMRI
 ocmr         ISMRMRD, as OCMR has it (package ``ismrmrd``)
@@ -26,8 +26,9 @@ from kgmgt_jax.data.formats.base import CineFile, DataWarning
 from kgmgt_jax.data.formats.opening import (
     ReadOptions,
     find_files,
-    is_full,
+    find_full,
     open_files,
+    open_full,
     open_unit,
     read_file,
     without_images,
@@ -41,9 +42,10 @@ __all__ = [
     "ReadOptions",
     "Unit",
     "find_files",
+    "find_full",
     "find_units",
-    "is_full",
     "open_files",
+    "open_full",
     "open_unit",
     "read_file",
     "without_images",

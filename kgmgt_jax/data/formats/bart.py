@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
-from kgmgt_jax.data.formats.masks import read_mask
+from kgmgt_jax.data.formats.masks import MaskedFile
 
 __all__ = ["BartFile", "bart_base", "is_bart_header"]
 
@@ -31,7 +30,7 @@ def is_bart_header(head: bytes) -> bool:
     return head.startswith(_HEADER)
 
 
-class BartFile(CineFile):
+class BartFile(MaskedFile):
     """One pair of files; see `CineFile`. Samples that are zero in every coil were not measured.
 
     Args:
@@ -56,9 +55,7 @@ class BartFile(CineFile):
             fully_sampled=False,
             name=base.name,
         )
-        self._mask = None if mask is None else read_mask(mask, (t, h, w), self.path.name)
-        self._mask_source = FROM_SAMPLES if mask is None else str(mask)
-        self.fully_sampled = all(bool(case.mask.all()) for case in self)
+        self._use_mask(mask)
 
     def _read(self, z: int) -> CineCase:
         try:
@@ -71,7 +68,7 @@ class BartFile(CineFile):
             for axis in range(len(self._sizes))
         )
         kspace = np.ascontiguousarray(numbers[index].transpose(3, 2, 1, 0))  # t n h w
-        mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
+        mask = self._mask_of(kspace)
         return CineCase(kspace, mask, self._meta(z, mask_source=self._mask_source))
 
 

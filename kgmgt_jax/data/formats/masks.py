@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import list_arrays, read_array
+from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
 
-__all__ = ["MASK_KEY", "number_in", "read_mask"]
+__all__ = ["MASK_KEY", "MaskedFile", "number_in", "read_mask"]
 
 MASK_KEY = re.compile(r"mask(\d*)")
 
@@ -58,3 +59,21 @@ def read_mask(
     mask = read_array(path, key)
     mask = mask[:, None] if mask.ndim == 1 else mask
     return np.broadcast_to(mask, shape).astype(np.float32)
+
+
+class MaskedFile(CineFile):
+    """A file of k-space whose mask is in another file, or is that of its samples that are not zero.
+
+    ``_use_mask`` comes after ``CineFile.__init__``.
+    """
+
+    def _use_mask(self, mask: str | Path | None) -> None:
+        """Takes the mask; without one every slice is read, to see whether all was measured."""
+        t, _, h, w = self.slice_shape
+        self._mask = None if mask is None else read_mask(mask, (t, h, w), self.path.name)
+        self._mask_source = FROM_SAMPLES if mask is None else str(mask)
+        masks = (case.mask for case in self) if self._mask is None else (self._mask,)
+        self.fully_sampled = all(bool(each.all()) for each in masks)
+
+    def _mask_of(self, kspace: Complex64[np.ndarray, "t n h w"]) -> Float32[np.ndarray, "t h w"]:
+        return measured_pattern(kspace) if self._mask is None else self._mask.copy()

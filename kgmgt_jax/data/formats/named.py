@@ -5,15 +5,14 @@ from pathlib import Path
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import check_size, describe, list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
-from kgmgt_jax.data.formats.masks import read_mask
+from kgmgt_jax.data.formats.masks import MaskedFile
 
 __all__ = ["NamedFile", "unnamed"]
 
 _EXAMPLES = {2: "ky,kx", 3: "kx,ky,coil", 4: "t,coil,ky,kx"}
 
 
-class NamedFile(CineFile):
+class NamedFile(MaskedFile):
     """K-space whose key and axes the user names; see `CineFile`.
 
     Without a mask file the samples that are zero in every coil count as not measured.
@@ -52,13 +51,11 @@ class NamedFile(CineFile):
             n_slices=n_slices,
             fully_sampled=False,
         )
-        self._mask = None if mask is None else read_mask(mask, (t, h, w), path.name)
-        self._mask_source = FROM_SAMPLES if mask is None else str(mask)
-        self.fully_sampled = all(bool(case.mask.all()) for case in self)
+        self._use_mask(mask)
 
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "tnhw")
-        mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
+        mask = self._mask_of(kspace)
         return CineCase(kspace, mask, self._meta(z, mask_source=self._mask_source))
 
 

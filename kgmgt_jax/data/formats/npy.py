@@ -18,13 +18,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Complex64
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
-from kgmgt_jax.data.formats.masks import read_mask
+from kgmgt_jax.data.formats.masks import MaskedFile
 
 __all__ = ["ROLES", "NpyFile", "npy_role"]
 
@@ -49,7 +47,7 @@ def npy_role(path: Path) -> tuple[str, str]:
     return (_ROLE[roles[0]] if len(roles) == 1 else ""), rest
 
 
-class NpyFile(CineFile):
+class NpyFile(MaskedFile):
     """One cine slice in npy files; see `CineFile`.
 
     Args:
@@ -79,33 +77,32 @@ class NpyFile(CineFile):
             n_slices=n_slices,
             fully_sampled=False,
         )
-        mask = mask or _companion(path, "mask")
-        self._mask = None if mask is None else read_mask(mask, (t, h, w), path.name)
-        self._mask_source = FROM_SAMPLES if mask is None else str(mask)
-        self._sens = _companion(path, "sens")
-        self.fully_sampled = all(bool(case.mask.all()) for case in self)
+        self._sens = self._maps_of(_companion(path, "sens"))
+        self._use_mask(mask or _companion(path, "mask"))
 
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, "", self._axes.index(z)), "tnhw")
-        mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
-        sens, notes = self._read_sens(), self.notes
-        if sens is not None:
-            norm = np.sqrt((np.abs(sens) ** 2).sum(axis=-3, keepdims=True))
+        mask = self._mask_of(kspace)
+        sens, notes = None, self.notes
+        if self._sens is not None:
+            sens = np.ascontiguousarray(read_array(self._sens, ""))
+            norm = np.linalg.norm(sens.astype(np.complex128), axis=-3, keepdims=True)
             if np.abs(norm[norm > 0] - 1).max(initial=0) > _ROUNDING:  # CineCase refuses NaN
                 sens = np.divide(sens, norm, out=np.zeros_like(sens), where=norm > 0)
                 notes = (*notes, "coil maps brought to a sum of squares of 1")
         meta = self._meta(z, mask_source=self._mask_source, notes=notes)
         return CineCase(kspace, mask, meta, sens=sens)
 
-    def _read_sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:
-        if self._sens is None:
+    def _maps_of(self, path: Path | None) -> Path | None:
+        """A file of maps, if these are of the coils of the k-space."""
+        if path is None:
             return None
-        info = list_arrays(self._sens)[""]
+        info = list_arrays(path)[""]
         t, n, h, w = self.slice_shape
         if info.kind != "complex" or info.shape not in ((n, h, w), (t, n, h, w)):
             wanted = f"complex maps (coil, ky, kx) = {(n, h, w)} or (t, coil, ky, kx)"
-            raise DataError(self._sens, wanted, f"{info.dtype} {info.shape}")
-        return np.ascontiguousarray(read_array(self._sens, ""))
+            raise DataError(path, wanted, f"{info.dtype} {info.shape}")
+        return path
 
 
 def _companion(path: Path, role: str) -> Path | None:

@@ -23,8 +23,9 @@ from kgmgt_jax.data.simulation import Simulation
 __all__ = [
     "ReadOptions",
     "find_files",
-    "is_full",
+    "find_full",
     "open_files",
+    "open_full",
     "open_unit",
     "read_file",
     "without_images",
@@ -66,6 +67,37 @@ def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[P
     root = Path(root)
     if root.is_file():
         return [root]
+    units = _cines(root)
+    if fully_sampled is not None:
+        units = [unit for unit in units if (open_full(unit) is not None) == fully_sampled]
+    if not units:
+        wanted = "fully sampled" if fully_sampled else "undersampled"
+        raise DataError(root, f"{wanted} cine_*.mat files", "none of that kind")
+    return [unit.path for unit in units]
+
+
+def find_full(root: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
+    """Opens the fully sampled cines that `find_files` lists, or one file, whatever it is.
+
+    Args:
+        root: A directory, searched to any depth, or one file.
+        options: What the user says about them.
+
+    Raises:
+        DataError: As `find_files`.
+    """
+    root = Path(root)
+    if root.is_file():
+        return open_files(root, options)
+    opened = [open_full(unit, options) for unit in _cines(root)]
+    files = [file for each in opened if each is not None for file in each]
+    if not files:
+        raise DataError(root, "fully sampled cine_*.mat files", "none of that kind")
+    return files
+
+
+def _cines(root: Path) -> list[Unit]:
+    """What can be read below a directory."""
     units = find_units(root)
     good = [unit for unit in units if unit.error is None]
     bad = [unit for unit in units if unit.error is not None]
@@ -77,14 +109,7 @@ def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[P
     if bad:
         note = f"{root}: left out {len(bad)} files that hold no cine, such as {bad[0].path}"
         warnings.warn(note, DataWarning, stacklevel=2)
-    good = without_images(good, root)
-    files = [unit.path for unit in good]
-    if fully_sampled is not None:
-        files = [unit.path for unit in good if is_full(unit) == fully_sampled]
-        if not files:
-            wanted = "fully sampled" if fully_sampled else "undersampled"
-            raise DataError(root, f"{wanted} cine_*.mat files", "none of that kind")
-    return files
+    return without_images(good, root)
 
 
 def without_images(units: Sequence[Unit], root: Path) -> list[Unit]:
@@ -197,17 +222,21 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
     return NamedFile(path, key=name, axes=axes, mask=mask)
 
 
-def is_full(unit: Unit) -> bool:
-    """Whether a file is fully sampled; CMRxRecon's keys say so without its mask.
+def open_full(unit: Unit, options: ReadOptions | None = None) -> list[CineFile] | None:
+    """Opens a file that is fully sampled; ``None`` for others.
+
+    CMRxRecon's keys say that one is not without opening it, which would want its mask.
 
     Raises:
         DataError: If it cannot be opened.
     """
     if unit.format == "cmrxrecon":
         key = cmrxrecon.kspace_key(list_arrays(unit.path)) or ""
-        if not cmrxrecon.is_told_by_samples(unit.path, key):
-            return cmrxrecon.is_full_key(key)
-    return all(file.fully_sampled for file in open_unit(unit))
+        told = not cmrxrecon.is_told_by_samples(unit.path, key)
+        if told and not cmrxrecon.is_full_key(key):
+            return None
+    files = open_unit(unit, options)
+    return files if all(file.fully_sampled for file in files) else None
 
 
 def _dicom_files(path: Path) -> list[Path]:
