@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import CineCase
-from kgmgt_jax.data.transforms import coil_combine, ifft2c
+from kgmgt_jax.data.transforms import coil_combine, ifft2c, rss
 from kgmgt_jax.mri.coils import estimate_sens
 
 __all__ = ["case_figure"]
@@ -37,10 +37,8 @@ def case_figure(path: str | Path, case: CineCase) -> Path:
     """
     sens, origin = _sens(case)
     coil_images = ifft2c(case.kspace[:1].copy())
-    if sens is None:
-        combined = np.sqrt(np.sum(np.abs(coil_images) ** 2, axis=1))[0]
-    else:
-        combined = np.abs(coil_combine(coil_images[0], sens))
+    first = coil_images[0]
+    combined = rss(first) if sens is None else np.abs(coil_combine(first, sens))
     maps = () if sens is None else np.abs(sens[:_MOST_COILS])
     figure, panels = _layout(len(maps), *case.mask.shape[1:])
     _draw_masks(panels, case)

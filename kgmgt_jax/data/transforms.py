@@ -18,6 +18,7 @@ __all__ = [
     "ifft2c",
     "intensity_scale",
     "neighbours",
+    "rss",
     "scaled_inputs",
     "triplet_of_images",
     "triplets",
@@ -56,6 +57,11 @@ def coil_combine(
     if n_coils != 1:
         raise ValueError(f"sens is needed to combine several coils, got {n_coils=} and sens=None")
     return coil_images[..., 0, :, :]
+
+
+def rss(coil_images: Complex64[np.ndarray, "*b n h w"]) -> Float32[np.ndarray, "*b h w"]:
+    """Root sum of squares over coils."""
+    return np.sqrt(np.sum(np.abs(coil_images) ** 2, axis=-3))
 
 
 def intensity_scale(images: Shaped[np.ndarray, "*b h w"]) -> float:

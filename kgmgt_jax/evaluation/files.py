@@ -12,7 +12,7 @@ import kgmgt_jax
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
-from kgmgt_jax.data.transforms import ifft2c
+from kgmgt_jax.data.transforms import ifft2c, rss
 from kgmgt_jax.evaluation.cases import missing_sens
 from kgmgt_jax.evaluation.gif import cine_gif
 from kgmgt_jax.evaluation.methods import Method
@@ -61,7 +61,7 @@ def reconstruct_case(
     sens = missing_sens(case, method.sens)
     image = method.reconstruct(case.kspace, case.mask, sens, progress)
     kept = consistent_images(image, case.kspace, case.mask, sens)
-    return Reconstructed(*kept, _root_sum_of_squares(case))
+    return Reconstructed(*kept, rss(ifft2c(case.kspace)))
 
 
 def reconstruct_file(
@@ -113,7 +113,7 @@ def reconstruct_file(
             if case.mask.all():
                 notes.append(f"{case.meta.source} [{case.meta.name}]: every sample is measured")
             slices.append(reconstruct_case(case, method, bar.update))
-    references = None if truth is None else [_root_sum_of_squares(case) for case in truth]
+    references = None if truth is None else [rss(ifft2c(case.kspace)) for case in truth]
 
     meta, acceleration = file[0].meta, file[0].true_acceleration
     name, out = Path(path).stem, Path(out)
@@ -195,7 +195,3 @@ def _open_reference(
     if got != wanted:
         raise DataError(path, f"slices and (t, n, ky, kx) = {wanted} as the input has", f"{got}")
     return truth
-
-
-def _root_sum_of_squares(case: CineCase) -> Float32[np.ndarray, "t h w"]:
-    return np.sqrt(np.sum(np.abs(ifft2c(case.kspace)) ** 2, axis=1))

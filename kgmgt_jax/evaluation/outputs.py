@@ -28,7 +28,7 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.atomic import write_atomically, write_hdf5
 from kgmgt_jax.data.matfile import write_mat
-from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
+from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, rss
 from kgmgt_jax.evaluation.dicom_output import write_dicom
 from kgmgt_jax.evaluation.films import write_film
 from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
@@ -103,7 +103,7 @@ def consistent_images(
         )
     predicted = fft2c(coil_images)
     coil_images = ifft2c(np.where(mask[:, None] > 0, kspace, predicted))
-    magnitude = np.sqrt(np.sum(np.abs(coil_images) ** 2, axis=1))
+    magnitude = rss(coil_images)
     combined = coil_combine(coil_images, sens)
     return combined.astype(np.complex64), magnitude.astype(np.float32)
 
@@ -128,23 +128,21 @@ def check_outputs(
     """
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"{folder}: expected a folder to write to, got a file")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{folder}: expected a folder to write to, got {error}") from error
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown=}")
     for kind in formats:
         for package, extra in _PACKAGES.get(kind, {}).items():
             _import(package, extra, kind)
-    if template is None:
-        return None
-    geometry = read_geometry(template, shape)
-    if "dicom" in formats and not geometry.datasets:
+    geometry = None if template is None else read_geometry(template, shape)
+    if geometry and "dicom" in formats and not geometry.datasets:
         raise ValueError(f"{template}: expected DICOM as template of DICOM, got NIfTI")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder}: expected a folder to write to, got {error}") from error
     return geometry
 
 

@@ -27,6 +27,10 @@ __all__ = ["LABELS", "Outcome", "write_summary"]
 LABELS = {
     "zero_filled": "zero-filled",
     "kgmgt": "KGMgT",
+    "modl": "MoDL",
+    "crnn": "CRNN",
+    "swinir": "SwinIR",
+    "kigan": "KIGAN",
     "temporal_average": "temporal average",
     "temporal_tv": "temporal TV",
     "spatial_tv": "spatial TV",

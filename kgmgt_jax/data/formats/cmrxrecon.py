@@ -52,7 +52,6 @@ from kgmgt_jax.data.formats.masks import MASK_KEY, number_in, read_mask
 
 __all__ = [
     "CmrxreconFile",
-    "is_cine_name",
     "is_full_key",
     "is_told_by_samples",
     "kspace_key",
@@ -61,7 +60,6 @@ __all__ = [
 
 _KEY = re.compile(r"kspace|kus|kspace_(single_)?(full|sub\d+)")
 _KEYS = "kspace_full, kspace_subNN, kspace_single_full, kspace_single_subNN, kspace or kus"
-_CINE = re.compile(r"(cine_.+|[lr]vot)(_kus_[A-Za-z]+\d+)?")
 _YEARS = ("2023", "2024", "2025")
 
 
@@ -75,11 +73,6 @@ class _Bad(NamedTuple):
 _PLAIN = "kspace"  # of the fully sampled files of 2025, and of many others
 _KNOWN_BAD = {"P109": _Bad(3, None), "P100": _Bad(4, 1)}
 """Damaged ``cine_sax.mat`` in the training set of 2024, by subject."""
-
-
-def is_cine_name(path: Path) -> bool:
-    """Whether a file is named like a cine (not a mask, mapping or flow) of CMRxRecon."""
-    return bool(_CINE.fullmatch(path.stem)) and "_mask" not in path.stem
 
 
 def kspace_key(arrays: dict[str, ArrayInfo]) -> str | None:
