@@ -1,10 +1,10 @@
-"""How every command ends: with a number for the shell, and one line on what is wrong."""
+"""How every command prints a table, and ends: a number for the shell, a line on what is wrong."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-__all__ = ["DEBUG", "fail", "guarded"]
+__all__ = ["DEBUG", "aligned", "fail", "guarded"]
 
 DEBUG = "KGMGT_DEBUG"  # environment variable; not empty: tracebacks
 
@@ -37,3 +37,13 @@ def fail(message: str) -> int:
     """Prints one line on what is wrong; returns the exit code for it."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def aligned(rows: Sequence[Sequence[str]], *, n_left: int = 1) -> list[str]:
+    """Lines with the columns below each other: the first ``n_left`` to the left, others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def cell(i: int, text: str) -> str:
+        return text.ljust(widths[i]) if i < n_left else text.rjust(widths[i])
+
+    return ["   ".join(cell(i, text) for i, text in enumerate(row)).rstrip() for row in rows]

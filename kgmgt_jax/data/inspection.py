@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kgmgt_jax.commands import aligned
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, ReadOptions, Unit, find_units, open_files, open_unit
@@ -82,9 +83,8 @@ def open_case(finding: Finding, options: ReadOptions | None = None) -> CineCase:
 def format_findings(findings: Sequence[Finding], root: str | Path) -> str:
     """The findings as a table, then their problems, then the sums."""
     rows = [_COLUMNS, *(_row(finding, Path(root)) for finding in findings)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = aligned(rows, n_left=len(_COLUMNS))
+    lines.insert(1, "-" * max(map(len, lines)))
     problems = [problem for finding in findings for problem in finding.problems]
     if problems:
         lines += ["", "problems", *(f"  {problem}" for problem in problems)]

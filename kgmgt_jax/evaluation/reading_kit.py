@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from kgmgt_jax.commands import guarded
+from kgmgt_jax.commands import aligned, guarded
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.evaluation.report.page import fill_page, json_block
@@ -189,8 +189,7 @@ def format_readings(
         [f"{'*' if method == main else ' '} {method}", *(_cell(scores[name]) for name in CRITERIA)]
         for method, scores in table.items()
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["   ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    lines = aligned(rows, n_left=len(rows[0]))
     n_subjects = next(iter(table[main].values())).n_subjects
     heading = (
         f"{len(readings)} readings (reader and case) of {n_subjects} subjects · 1 to 5, more is "

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kgmgt_jax.commands import aligned
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.metrics import PRESETS
 from kgmgt_jax.types import Array, Float
@@ -164,8 +165,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name in methods:
         cells = (_cell(methods[name][metric], COLUMNS[metric][1]) for metric in COLUMNS)
         rows.append([f"{'*' if name == best else ' '} {name}", *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_row(row, widths) for row in rows]
+    lines = aligned(rows)
     lines.insert(1, "-" * len(lines[0]))
     return "\n".join([_heading(metrics), "", *lines])
 
@@ -291,11 +291,3 @@ def _heading(metrics: Mapping[str, Any]) -> str:
         f"preset {metrics['preset']} · acceleration {metrics['acceleration']:.2f}{note} · "
         "mean ± std · * best PSNR"
     )
-
-
-def _row(cells: list[str], widths: list[int]) -> str:
-    first, *rest = (
-        cell.rjust(width) if index else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "   ".join([first, *rest])

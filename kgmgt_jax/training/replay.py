@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kgmgt_jax.commands import aligned
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.loop import build, open_devices
@@ -78,11 +79,7 @@ def _terms(saved: SavedBatch, again: dict[str, float], start: int) -> list[str]:
         before = saved.metrics.get(name, float("nan"))
         word = "" if np.isfinite(value) else "not finite"
         rows.append((name, f"{before:.6g}", f"{value:.6g}", word))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        f"{a.ljust(widths[0])}  {b.rjust(widths[1])}  {c.rjust(widths[2])}  {d}".rstrip()
-        for a, b, c, d in rows
-    ]
+    lines = aligned(rows)
     if np.isfinite(list(again.values())).all():
         lines.append(f"all terms are finite: look for what the steps after {start} did")
     return lines

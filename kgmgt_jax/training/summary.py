@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from flax import traverse_util
 
+from kgmgt_jax.commands import aligned
 from kgmgt_jax.training.state import TrainState
 
 __all__ = ["parameter_list", "parameter_table"]
@@ -30,12 +31,7 @@ def parameter_table(state: TrainState) -> str:
     rows.append(_row("generator", state.generator.params))
     if state.critic is not None:
         rows.append(_row("critic", state.critic.params))
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = []
-    for name, *numbers in rows:
-        cells = [x.rjust(width) for x, width in zip(numbers, others, strict=True)]
-        lines.append("  ".join([name.ljust(first), *cells]))
-    return "\n".join(lines)
+    return "\n".join(aligned(rows))
 
 
 def _row(name: str, tree: Any) -> tuple[str, str, str, str]:
