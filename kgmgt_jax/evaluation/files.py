@@ -9,7 +9,7 @@ from jaxtyping import Complex64, Float32
 from tqdm import tqdm
 
 import kgmgt_jax
-from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.transforms import ifft2c, rss
@@ -102,8 +102,80 @@ def reconstruct_file(
     truth = None if reference is None else _open_reference(reference, file, key, axes)
     t, _, h, w = file.slice_shape
     check_outputs(out, formats, template, (t, len(file), h, w))
-    slices: list[Reconstructed] = []
-    notes: list[str] = []
+    done = _reconstruct_slices(file, method)
+    references = None if truth is None else [rss(ifft2c(case.kspace)) for case in truth]
+
+    name, out = Path(path).stem, Path(out)
+    lines = [f"{path}: {len(file)} slices, true acceleration {done.accelerations}"]
+    lines += [f"note: {note}" for note in done.notes]
+    if template is None and {"nii", "dicom"} & set(formats):
+        lines.append(
+            "note: pixel size, position and time between frames are unknown and made up; "
+            "--template has them"
+        )
+    origin = {
+        "source": str(path),
+        "key": done.meta.key,
+        "mask": done.meta.mask_source,
+        "checkpoint": method.source,
+        "version": kgmgt_jax.__version__,
+    }
+    volume = ImageVolume(
+        np.stack([each.image for each in done.slices], axis=1),
+        np.stack([each.magnitude for each in done.slices], axis=1),
+        f"{method.name} reconstruction{done.simulated}, true acceleration {done.accelerations}",
+        attributes={
+            "true_acceleration": done.acceleration,
+            "simulation": done.meta.simulation,
+            **origin,
+        },
+    )
+    written = write_outputs(out, name, volume, formats, template=template)
+    scores = out / f"{name}_metrics.json"
+    if references is None:
+        scores.unlink(missing_ok=True)  # of another run
+    else:
+        origin = {"reference": str(reference), **origin}
+        lines.append(_write_scores(scores, done, references, method.name, origin))
+        written.append(scores)
+    written += _draw_middle(out, name, done, references, method.name)
+    return "\n".join([*lines, *map(str, written)])
+
+
+class _Done(NamedTuple):
+    """All slices of a file.
+
+    Attributes:
+        slices: their images.
+        true: true acceleration of each.
+        meta: of the first.
+        notes: what a user should know.
+    """
+
+    slices: list[Reconstructed]
+    true: list[float]
+    meta: CaseMeta
+    notes: list[str]
+
+    @property
+    def acceleration(self) -> float:
+        """Mean true acceleration."""
+        return float(np.mean(self.true))
+
+    @property
+    def accelerations(self) -> str:
+        """Those of all slices, in words."""
+        least, most = f"{min(self.true):.2f}", f"{max(self.true):.2f}"
+        return least if least == most else f"{least} to {most}"
+
+    @property
+    def simulated(self) -> str:
+        """What titles say of simulated k-space."""
+        return " of simulated k-space" if self.meta.simulated else ""
+
+
+def _reconstruct_slices(file: CineFile, method: Method) -> _Done:
+    slices, true, metas, notes = [], [], [], []
     total = len(file) * file.slice_shape[0]
     with tqdm(
         total=total, desc="reconstruct", unit="frame", dynamic_ncols=True, mininterval=1
@@ -113,70 +185,54 @@ def reconstruct_file(
             if case.mask.all():
                 notes.append(f"{case.meta.source} [{case.meta.name}]: every sample is measured")
             slices.append(reconstruct_case(case, method, bar.update))
-    references = None if truth is None else [rss(ifft2c(case.kspace)) for case in truth]
+            true.append(case.true_acceleration)
+            metas.append(case.meta)
+    if metas[0].simulated:
+        notes.append(metas[0].simulation)
+    return _Done(slices, true, metas[0], notes)
 
-    meta, acceleration = file[0].meta, file[0].true_acceleration
-    name, out = Path(path).stem, Path(out)
-    lines = [f"{path}: {len(file)} slices, true acceleration {acceleration:.2f}"]
-    lines += [f"note: {note}" for note in notes]
-    if meta.simulated:
-        lines.append(f"note: {meta.simulation}")
-    if template is None and {"nii", "dicom"} & set(formats):
-        lines.append(
-            "note: pixel size, position and time between frames are unknown and made up; "
-            "--template has them"
-        )
-    simulated = " of simulated k-space" if meta.simulated else ""
-    origin = {
-        "source": str(path),
-        "key": meta.key,
-        "mask": meta.mask_source,
-        "checkpoint": method.source,
-        "version": kgmgt_jax.__version__,
-    }
-    volume = ImageVolume(
-        np.stack([each.image for each in slices], axis=1),
-        np.stack([each.magnitude for each in slices], axis=1),
-        f"{method.name} reconstruction{simulated}, true acceleration {acceleration:.2f}",
-        attributes={"true_acceleration": acceleration, "simulation": meta.simulation} | origin,
-    )
-    written = write_outputs(out, name, volume, formats, template=template)
-    if references is not None:
-        scores = {
-            f"slice{z}": {
-                k: evaluate(references[z], v, _PRESET)
-                for k, v in (("zero_filled", each.zero_filled), (method.name, each.magnitude))
-            }
-            for z, each in enumerate(slices)
+
+def _write_scores(
+    path: Path,
+    done: _Done,
+    references: Sequence[Float32[np.ndarray, "t h w"]],
+    name: str,
+    origin: dict[str, str],
+) -> str:
+    """Writes the scores of every slice; returns their table."""
+    scores = {
+        f"slice{z}": {
+            "zero_filled": evaluate(reference, each.zero_filled, _PRESET),
+            name: evaluate(reference, each.magnitude, _PRESET),
         }
-        metrics = write_metrics_json(
-            out / f"{name}_metrics.json",
-            scores,
-            preset=_PRESET,
-            acceleration={"nominal": meta.nominal_acceleration, "true": acceleration},
-            reference=str(reference),
-            **origin,
-        )
-        lines.append(format_table(metrics))
-        written.append(out / f"{name}_metrics.json")
-    else:
-        (out / f"{name}_metrics.json").unlink(missing_ok=True)  # of another run
-    z = len(file) // 2
-    shown = None if references is None else references[z]
-    title = f"{name}, slice {z}{simulated}, {acceleration:.2f}x"
-    written.append(
-        comparison_figure(
-            out / f"{name}.png",
-            slices[z].magnitude,
-            zero_filled=slices[z].zero_filled,
-            reference=shown,
-            title=title,
-        )
+        for z, (reference, each) in enumerate(zip(references, done.slices, strict=True))
+    }
+    acceleration = {"nominal": done.meta.nominal_acceleration, "true": done.acceleration}
+    return format_table(
+        write_metrics_json(path, scores, preset=_PRESET, acceleration=acceleration, **origin)
     )
-    panels = {} if shown is None else {"reference": shown}
-    panels |= {"zero-filled": slices[z].zero_filled, method.name: slices[z].magnitude}
-    written.append(cine_gif(out / f"{name}.gif", panels))
-    return "\n".join([*lines, *map(str, written)])
+
+
+def _draw_middle(
+    out: Path,
+    name: str,
+    done: _Done,
+    references: Sequence[Float32[np.ndarray, "t h w"]] | None,
+    method: str,
+) -> list[Path]:
+    """A figure and a GIF of the middle slice."""
+    z = len(done.slices) // 2
+    images, reference = done.slices[z], None if references is None else references[z]
+    figure = comparison_figure(
+        out / f"{name}.png",
+        images.magnitude,
+        zero_filled=images.zero_filled,
+        reference=reference,
+        title=f"{name}, slice {z}{done.simulated}, {done.true[z]:.2f}x",
+    )
+    panels = {} if reference is None else {"reference": reference}
+    panels |= {"zero-filled": images.zero_filled, method: images.magnitude}
+    return [figure, cine_gif(out / f"{name}.gif", panels)]
 
 
 def _open_reference(

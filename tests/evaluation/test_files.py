@@ -65,3 +65,17 @@ def test_simulated_kspace_is_told(tmp_path):
     assert "note: simulated from images: 8 coils" in report
     with h5py.File(tmp_path / "out" / "images_recon.h5") as file:
         assert "of simulated k-space" in file.attrs["description"]
+
+
+def test_slices_of_other_accelerations_are_told(tmp_path):
+    kspace = make_cine(0, shape=(24, 20), n_frames=3, noise=0.0).kspace[:, None]
+    kspace = np.repeat(kspace, 2, axis=1)  # t z n ky kx
+    for z, step in enumerate((2, 3)):
+        kspace[:, z, :, np.arange(24) % step > 0] = 0
+    np.save(tmp_path / "cine.npy", kspace)
+    method, out = _Nothing("nothing", "", None, {}), tmp_path / "out"
+    options = {"axes": "t,z,coil,ky,kx", "formats": ["h5"]}
+    report = reconstruct_file(tmp_path / "cine.npy", method, out, **options)
+    assert "2 slices, true acceleration 2.00 to 3.00" in report
+    with h5py.File(out / "cine_recon.h5") as file:
+        assert file.attrs["true_acceleration"] == 2.5
