@@ -9,6 +9,7 @@ from kgmgt_jax.commands import aligned
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, ReadOptions, Unit, find_units, open_files, open_unit
+from kgmgt_jax.data.prepared import is_prepared
 
 __all__ = ["Finding", "format_findings", "inspect_path", "open_case"]
 
@@ -55,6 +56,9 @@ def inspect_path(path: str | Path, options: ReadOptions | None = None) -> Iterat
         DataError: If nothing exists at ``path``, or a directory holds nothing to read. Whatever
             is wrong with a file becomes one of its problems.
     """
+    if is_prepared(path):
+        fix = "python -m kgmgt_jax.data verify checks it"
+        raise DataError(path, "files of cines", "a prepared set", fix)
     units = find_units(path)
     if not units:
         raise DataError(path, "cines such as cine_*.mat files at any depth", "none")

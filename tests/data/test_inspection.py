@@ -1,15 +1,18 @@
-"""`python -m kgmgt_jax.data inspect`: the table tells what is there, the end is always 0."""
+"""`python -m kgmgt_jax.data inspect`: the table tells what is there."""
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.__main__ import main
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import DataWarning, read_file
 from kgmgt_jax.data.inspection import format_findings, inspect_path, open_case
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.data.pictures import case_figure
+from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
 from tests.data.formats import writers
 
 
@@ -77,6 +80,13 @@ def test_a_path_with_nothing_to_read_ends_with_one_line(tmp_path, capsys, what):
     assert main(["inspect", str(tmp_path / what)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and what in error and error.count("\n") == 1
+
+
+def test_a_prepared_set_is_not_inspected_file_by_file(tmp_path):
+    write_mat(tmp_path / "data" / "P001" / "cine_sax.mat", "kspace_full", writers.kspace())
+    prepare(tmp_path / "data", tmp_path / "set", PrepareOptions(split=(1.0,)))
+    with pytest.raises(DataError, match="got a prepared set"):
+        _findings(tmp_path / "set")
 
 
 def test_bytes_of_no_format_are_named(tmp_path):

@@ -63,7 +63,7 @@ def unnamed(path: Path) -> DataError:
     """Why a file of arrays cannot be read by itself, and what to pass."""
     arrays = list_arrays(path)
     candidates = [key for key, info in arrays.items() if info.kind == "complex"]
-    fix = "no array is complex, as k-space is"
+    fix = "no array is complex; store k-space as one that is (numpy: real + 1j * imag)"
     if candidates:
         key = candidates[0]
         naming = f"--key {key} and " if key else ""
