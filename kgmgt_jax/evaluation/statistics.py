@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.evaluation.tables import summarise
+from kgmgt_jax.evaluation.tables import CaseScores, layout_of, pooled, summarise
 from kgmgt_jax.types import Array, Float
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "write_csv",
 ]
 
-CaseScores = Mapping[str, Mapping[str, Mapping[str, Float[Array | np.ndarray, " n"]]]]
 Row = dict[str, Any]
 
 
@@ -108,7 +107,7 @@ def compare(
         ValueError: if there are no cases, they differ in methods or metrics, a case has no scores
             or NaN, or the main method is missing.
     """
-    layout = _layout(scores)
+    layout = layout_of(scores)
     if main not in layout:
         raise ValueError(f"expected {main=} to be one of {', '.join(layout)}")
     cases_of: dict[str, list[str]] = {}
@@ -126,21 +125,15 @@ def compare(
         }
         for method, metrics in layout.items()
     }
-    pooled = {
-        method: {
-            metric: np.concatenate([np.asarray(c[method][metric]) for c in scores.values()])
-            for metric in metrics
-        }
-        for method, metrics in layout.items()
-    }
+    together = pooled(scores)
     table: dict[str, dict[str, Comparison]] = {}
-    for method, metrics in summarise(pooled).items():
+    for method, metrics in summarise(together).items():
         table[method] = {}
         for metric, moments in metrics.items():
             p = None
             if method != main and metric in layout[main] and len(cases_of) > 1:
                 p = paired_wilcoxon(by_subject[main][metric], by_subject[method][metric])
-            counts = len(cases_of), len(scores), pooled[method][metric].size
+            counts = len(cases_of), len(scores), len(together[method][metric])
             table[method][metric] = Comparison(moments["mean"], moments["std"], p, *counts)
     return table
 
@@ -166,7 +159,7 @@ def case_rows(scores: CaseScores, **labels: Any) -> list[Row]:
 
     Arguments and errors as for :func:`mean_rows`.
     """
-    _layout(scores)
+    layout_of(scores)
     return [
         {**labels, "case": case, "method": method}
         | {f"{metric}_{key}": values[key] for metric, values in metrics.items() for key in values}
@@ -180,7 +173,7 @@ def frame_rows(scores: CaseScores, **labels: Any) -> list[Row]:
 
     Arguments and errors as for :func:`mean_rows`. Where the preset scores volumes, a row is one.
     """
-    _layout(scores)
+    layout_of(scores)
     rows = []
     for case, methods in scores.items():
         for method, metrics in methods.items():
@@ -218,25 +211,6 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
             writer.writerows(rows)
 
     return write_atomically(path, write)
-
-
-def _layout(scores: CaseScores) -> dict[str, list[str]]:
-    """Methods and their metrics, the same in every case."""
-    if not scores:
-        raise ValueError("expected the scores of at least one case, got none")
-    layouts = {
-        case: {method: list(metrics) for method, metrics in methods.items()}
-        for case, methods in scores.items()
-    }
-    first, *others = layouts
-    for case in others:
-        sets = [{m: set(names) for m, names in layouts[c].items()} for c in (first, case)]
-        if sets[0] != sets[1]:
-            raise ValueError(
-                f"expected the same methods and metrics in every case, {layouts[first]} in "
-                f"{first!r}, got {layouts[case]} in {case!r}; score every method on every case"
-            )
-    return layouts[first]
 
 
 def _mean(values: Float[Array | np.ndarray, " n"] | Sequence[float]) -> float:

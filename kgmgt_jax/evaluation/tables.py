@@ -19,15 +19,19 @@ from kgmgt_jax.metrics import PRESETS
 from kgmgt_jax.types import Array, Float
 
 __all__ = [
+    "CaseScores",
     "Summary",
     "format_table",
+    "layout_of",
     "metrics_record",
+    "pooled",
     "summarise",
     "write_json",
     "write_metrics_json",
 ]
 
 Scores = Mapping[str, Mapping[str, Float[Array | np.ndarray, " n"]]]
+CaseScores = Mapping[str, Scores]
 Summary = dict[str, dict[str, dict[str, float]]]
 
 COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 4), "nmse": ("NMSE", 5)}
@@ -93,7 +97,7 @@ def metrics_record(
         "preset": preset,
         "acceleration": _acceleration(acceleration, "true"),
         "nominal_acceleration": _acceleration(acceleration, "nominal"),
-        "methods": summarise(_pooled(per_case)),
+        "methods": summarise(pooled(per_case)),
         "cases": cases,
     }
     repeated = sorted(record.keys() & extra.keys())
@@ -186,25 +190,39 @@ def _moments(scores: Float[Array | np.ndarray, " n"], label: str) -> dict[str, f
     return {"mean": float(values.mean()), "std": float(values.std())}
 
 
-def _pooled(per_case: Mapping[str, Scores]) -> Scores:
-    """All cases' scores end to end, by method and metric."""
-    if not per_case:
+def layout_of(scores: CaseScores) -> dict[str, list[str]]:
+    """Methods and their metrics.
+
+    Raises:
+        ValueError: if there are no cases, or they are not the same in every case.
+    """
+    if not scores:
         raise ValueError("expected the scores of at least one case, got none")
-    cases = list(per_case.values())
-    layout = {method: list(metrics) for method, metrics in cases[0].items()}
-    for name, scores in per_case.items():
-        got = {method: list(metrics) for method, metrics in scores.items()}
-        if {m: set(v) for m, v in got.items()} != {m: set(v) for m, v in layout.items()}:
+    layouts = {
+        case: {method: list(metrics) for method, metrics in methods.items()}
+        for case, methods in scores.items()
+    }
+    first, *others = layouts
+    for case in others:
+        sets = [{m: set(names) for m, names in layouts[c].items()} for c in (first, case)]
+        if sets[0] != sets[1]:
             raise ValueError(
-                f"expected the same methods and metrics in every case, {layout}, got {got} in "
-                f"case {name!r}; score every method on every case"
+                f"expected the same methods and metrics in every case, {layouts[first]} in "
+                f"{first!r}, got {layouts[case]} in {case!r}; score every method on every case"
             )
+    return layouts[first]
+
+
+def pooled(scores: CaseScores) -> Scores:
+    """All cases' scores end to end, by method and metric; errors as `layout_of`."""
     return {
         method: {
-            metric: np.concatenate([np.asarray(case[method][metric], np.float64) for case in cases])
+            metric: np.concatenate(
+                [np.asarray(case[method][metric], np.float64) for case in scores.values()]
+            )
             for metric in metrics
         }
-        for method, metrics in layout.items()
+        for method, metrics in layout_of(scores).items()
     }
 
 
