@@ -78,6 +78,8 @@ def counts():
         ("released", "frame_encoder", 1_109_504 + 554_752),
         ("released", "mentor_net", 5_397_676),
         ("tiny", "frame_encoder", 35_008),
+        ("tiny", "mentor_net", 527_956),
+        ("tiny", "learner_net", 527_956),
     ],
 )
 def test_parameter_counts(counts, variant, part, expected):
