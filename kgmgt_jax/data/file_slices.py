@@ -156,7 +156,7 @@ def reference_slices(
     for file in itertools.chain.from_iterable(opened):
         path = file.path
         if not file.fully_sampled:
-            fix = "leave it out, e.g. with find_files(root, fully_sampled=True)"
+            fix = "leave it out, e.g. with find_full(root)"
             raise DataError(path, "fully sampled k-space", f"undersampled {file.key!r}", fix)
         if file.slice_shape[1] > 1 and acs < MIN_CALIBRATION_LINES:
             least = f"acs >= {MIN_CALIBRATION_LINES}"

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Complex64, Float32, Shaped
 
-from kgmgt_jax.data.filling import fill_gaps
+from kgmgt_jax.data.filling import are_lines, fill_gaps
 
 __all__ = [
     "coil_combine",
@@ -209,7 +209,7 @@ def triplet_of_images(
         What `triplets` returns, without the batch axis.
     """
     before, target, after = places
-    lines = bool((mask == mask[..., :1]).all())
+    lines = are_lines(mask)
     axes = (-2,) if lines else _AXES
     sampled = scipy.fft.ifftshift(mask[..., :1] if lines else mask, axes)
     measured = np.asarray(scipy.fft.fftn(images, axes=axes, norm="ortho"))

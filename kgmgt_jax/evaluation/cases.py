@@ -211,6 +211,8 @@ class EvaluationSet:
     def _place_of(self, info: SliceInfo) -> Path:
         """The path of a slice's file, or of a prepared set one made of subject and name."""
         source, name = _file_of(info)
+        if self._root.is_file():
+            return Path(name)
         subject = [re.sub(r"[^\w-]+", "_", part) for part in info.subject.split("/")]
         return self._below(Path(source)) or Path(*subject, name)
 

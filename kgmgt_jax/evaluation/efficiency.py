@@ -26,8 +26,8 @@ def measure_efficiency(method: Reconstructor, kspace: Kspace, mask: Mask, sens: 
       frame: median of up to three runs of the whole cine, after one that compiled. Transforms
       on the host and transfers are in it; other programs on the machine disturb it.
     - ``peak_mib``: what XLA reserves to run the compiled program: arguments, results and
-      temporaries. A network's program is one frame, with its weights; that of a classical method
-      the whole cine. The host's own copies are not in it.
+      temporaries. A network's program is the frames that it takes together, with its weights;
+      that of a classical method the whole cine. The host's own copies are not in it.
 
     Args:
         method: what is measured.

@@ -123,7 +123,7 @@ def reconstruct_file(
     volume = ImageVolume(
         np.stack([each.image for each in done.slices], axis=1),
         np.stack([each.magnitude for each in done.slices], axis=1),
-        f"{method.name} reconstruction{done.simulated}, true acceleration {done.accelerations}",
+        f"{method.name}{done.simulated}, true acceleration {done.accelerations}",
         attributes={
             "true_acceleration": done.acceleration,
             "simulation": done.meta.simulation,

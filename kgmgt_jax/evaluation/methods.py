@@ -191,14 +191,16 @@ class Method:
             ) from error
 
     def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
-        """One frame: it is encoded and refined once, as each frame of a longer cine is."""
-        one = sens[:1] if sens is not None and sens.ndim == 4 else sens
-        cine, _ = self._input(kspace[:1], mask[:1], one)
+        """What is reconstructed together: each frame is encoded and refined once."""
+        n = min(self.frames_at_once, len(kspace))
+        own = sens[:n] if sens is not None and sens.ndim == 4 else sens
+        cine, _ = self._input(kspace[:n], mask[:n], own)
+        options = {"circular": self.circular, "frames_at_once": n}
 
         def run(variables: Any, cine: CineInput) -> jax.Array:
-            return reconstruct_cine(self.model, variables, cine, circular=self.circular)
+            return reconstruct_cine(self.model, variables, cine, **options)
 
-        return Program(run, (self.variables, cine.on_device()), 1)
+        return Program(run, (self.variables, cine.on_device()), n)
 
     def _input(self, kspace: Kspace, mask: Mask, sens: Sens) -> tuple[CineInput, np.float32]:
         images, measured, scale = scaled_inputs(

@@ -8,6 +8,7 @@ the data iterator). The best by validation PSNR, the last two, and step 0 are ke
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kgmgt_jax.training.comparison import differing_arrays, differing_fields, no
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.weights import (
     METRIC,
+    PRETRAINED,
     CheckpointError,
     complete_checkpoints,
     first_line,
@@ -49,7 +51,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, read_only: bool = False):
-        self.folder = Path(workdir).absolute() / CHECKPOINTS
+        self.folder, self._read_only = Path(workdir).absolute() / CHECKPOINTS, read_only
         if read_only and not self.folder.is_dir():
             raise CheckpointError(f"{workdir}: expected a folder with {CHECKPOINTS}/, got none")
         try:
@@ -117,16 +119,16 @@ class Checkpoints:
         return f"that of step {max(steps)}" if steps else "none"
 
     def check(self, config: Any) -> None:
-        """Compares a configuration's networks and beginning with the last checkpoint's, if any.
+        """Compares a configuration's networks and beginning with those of the run, if there is one.
 
         Raises:
             CheckpointError: if the networks or the weights that the run began with differ, or the
                 checkpoint cannot be read.
         """
-        step = self._manager.latest_step()
-        if step is None:
+        steps = self._manager.all_steps()
+        if not steps:
             return
-        stored = self._restore(step, config=ocp.args.JsonRestore()).config
+        stored = self._config(max(steps))
         for section in ("model", "critic") if config.loss.adversarial else ("model",):
             wanted = freeze(config[section].to_dict())
             other = differing_fields(freeze(stored.get(section, wanted)), wanted)
@@ -134,8 +136,9 @@ class Checkpoints:
                 raise CheckpointError(
                     f"{self.folder}: expected a checkpoint of this {section}, got one with {other}"
                 )
-        began, wanted = stored.get("train", {}).get("start_from", ""), config.train.start_from
-        if wanted and began != wanted:
+        began = self._config(min(steps)).get("train", {}).get("start_from", "")
+        wanted = config.train.start_from
+        if wanted and _normal(began) != _normal(wanted):
             raise CheckpointError(
                 f"{self.folder}: expected a run that began from {wanted!r}, got one from "
                 f"{began!r}; take another workdir"
@@ -157,7 +160,8 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(f"{self.folder}: expected a checkpoint to resume from, got none")
         self.check(config)
-        self._tell_changes(step, config)
+        if not self._read_only and jax.process_index() == 0:
+            self._tell_changes(step, config)
         with self._reading(step):
             stored = self._manager.item_metadata(step)["state"].tree
         other = differing_arrays(stored, state.replace(ema_params=None))
@@ -176,12 +180,15 @@ class Checkpoints:
         return restored.state.replace(ema_params=restored.weights["params"]), restored.data
 
     def _tell_changes(self, step: int, config: Any) -> None:
-        stored = self._restore(step, config=ocp.args.JsonRestore()).config
+        stored = self._config(step)
         for section in ("loss", "data", "optimizer", "critic_optimizer", "train"):
             wanted = freeze(config[section].to_dict())
             other = differing_fields(freeze(stored.get(section, wanted)), wanted)
             if other:
                 _log.warning("%s goes on with another %s: %s", self.folder, section, other)
+
+    def _config(self, step: int) -> Mapping[str, Any]:
+        return self._restore(step, config=ocp.args.JsonRestore()).config
 
     def wait(self) -> None:
         """Blocks until everything is on disk; raises as ``save`` does."""
@@ -225,3 +232,8 @@ def _to_host(tree: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def _normal(path: str) -> str:
+    """One spelling of where weights came from."""
+    return path if path in ("", PRETRAINED) else os.path.abspath(path)

@@ -132,8 +132,8 @@ def _check_data(data: Any) -> None:
         if data[name] not in known:
             _refuse(f"data.{name}", f"one of {known}", data[name])
     for name in ("validation_frames", "validation_slices"):
-        if data[name] < 1:
-            _refuse(f"data.{name}", "1 or more", data[name])
+        if data[name] is not None and data[name] < 1:
+            _refuse(f"data.{name}", "1 or more, or None for all", data[name])
 
 
 def _check_optimizer(section: str, fields: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
-from kgmgt_jax.data.formats import CineFile, find_files, read_file
+from kgmgt_jax.data.formats import CineFile, find_full, read_file
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.transforms import coil_combine, fft2c
 from tests.data.small_files import write_file
@@ -114,7 +114,7 @@ def test_a_crop_is_calibrated_on_the_same_extent_of_kspace(tmp_path):
 
 @pytest.mark.parametrize("method", ["adaptive", "espirit"])
 def test_official_coils_combine_with_little_loss(data_dir, method):
-    paths = find_files(data_dir / "cmrxrecon/2023/MultiCoil", fully_sampled=True)
+    paths = find_full(data_dir / "cmrxrecon/2023/MultiCoil")
     source = FileSlices(paths, acs=24, sens=method)
     images = source.images(0, [3])
     rss = np.sqrt(np.sum(np.abs(images) ** 2, axis=1))

@@ -139,3 +139,9 @@ def test_images_are_simulated_as_asked(tmp_path, n_coils):
     assert f"{n_coils} coil" in case.simulation and "noise 0 " in case.simulation
     if n_coils == 1:
         np.testing.assert_allclose(case.reference, images, atol=1e-5)
+
+
+def test_a_single_file_lies_at_its_name(tmp_path):
+    np.save(tmp_path / "scan.npy", np.random.default_rng(0).random((4, 24, 16), np.float32))
+    (case,) = open_evaluation(tmp_path / "scan.npy", acs=8).cases([UNIFORM])
+    assert case.file.as_posix() == "scan"

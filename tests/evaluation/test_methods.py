@@ -72,6 +72,7 @@ def test_frames_at_once_change_nothing_but_the_steps():
         done: list[int] = []
         images.append(method.reconstruct(batch["kspace"], batch["mask"], None, done.append))
         assert done == steps
+        assert method.program(batch["kspace"], batch["mask"], None).n_frames == frames_at_once
     np.testing.assert_allclose(*images, atol=1e-5)
 
 

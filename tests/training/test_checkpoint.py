@@ -210,6 +210,17 @@ def test_what_else_has_changed_is_told(tmp_path, caplog):
     assert "another optimizer: learning_rate=" in told[1] and told[1].endswith(" not 0.5")
 
 
+def test_a_run_goes_on_however_its_beginning_is_spelt(tmp_path):
+    first, later = get_config("tiny"), get_config("tiny")
+    first.train.start_from = "runs/a/"
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(_state(0), config=first, data={})
+        checkpoints.save(_state(1), config=later, data={})  # gone on with without it
+        checkpoints.check(later)
+        later.train.start_from = "runs/a"
+        checkpoints.check(later)
+
+
 def test_a_run_does_not_begin_anew_from_other_weights(tmp_path):
     _save(tmp_path, 1)
     config = get_config("tiny")

@@ -22,6 +22,12 @@ frames, so filled samples are a guess: they are the network's input, never what 
 holds the result to.
 """
 
-from kgmgt_jax.data.filling.ways import INPUT_FILLS, check_fill, fill_gaps, same_in_all_frames
+from kgmgt_jax.data.filling.ways import (
+    INPUT_FILLS,
+    are_lines,
+    check_fill,
+    fill_gaps,
+    same_in_all_frames,
+)
 
-__all__ = ["INPUT_FILLS", "check_fill", "fill_gaps", "same_in_all_frames"]
+__all__ = ["INPUT_FILLS", "are_lines", "check_fill", "fill_gaps", "same_in_all_frames"]

@@ -76,8 +76,6 @@ def _exact_solver(
 ) -> Solver:
     """Solves ``(E^H E + R) x = b`` for one coil: each sample's frames by themselves."""
     n_frames, _, height, _ = shape
-    if (mask == mask[..., :1]).all():
-        mask = mask[..., :1]  # the samples of a line have their system in common
     systems = np.broadcast_to(mask, (n_frames, height, mask.shape[-1])).reshape(n_frames, -1).T
     inverse = np.linalg.inv(curvature + systems[..., None] * np.eye(n_frames, dtype=np.float32))
 

@@ -12,7 +12,7 @@ from kgmgt_jax.data.filling.low_rank import low_rank_plus_sparse
 from kgmgt_jax.data.filling.sparse import sparse_in_time
 from kgmgt_jax.data.filling.variation import little_variation
 
-__all__ = ["INPUT_FILLS", "check_fill", "fill_gaps", "same_in_all_frames"]
+__all__ = ["INPUT_FILLS", "are_lines", "check_fill", "fill_gaps", "same_in_all_frames"]
 
 
 def check_fill(input_fill: str) -> None:
@@ -24,6 +24,11 @@ def check_fill(input_fill: str) -> None:
 def same_in_all_frames(mask: Shaped[np.ndarray, "t h w"]) -> bool:
     """Whether all frames measured the same samples, so that none can tell of another's gaps."""
     return bool((mask == mask[:1]).all())
+
+
+def are_lines(mask: Shaped[np.ndarray, "t h w"]) -> bool:
+    """Whether each line along the last axis was measured as a whole or not at all."""
+    return bool((mask == mask[..., :1]).all())
 
 
 def fill_gaps(
@@ -59,7 +64,7 @@ def fill_gaps(
         return _OF_EACH_COIL[input_fill](kspace, mask, circular, axes)
     if sens is not None and centred:
         sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
-    if tuple(axes) == (-2, -1) and _are_lines(mask):
+    if tuple(axes) == (-2, -1) and are_lines(mask):
         # whole lines: the transform along them is the same for all, so it stays out of the fitting
         lines = np.asarray(scipy.fft.ifft(kspace, axis=-1, norm="ortho"))
         options = {"sens": sens, "centred": False, "circular": circular}
@@ -74,11 +79,6 @@ def fill_gaps(
         ]
         estimate = np.concatenate(alone, axis=1)
     return np.where(mask[:, None] > 0, kspace, estimate)
-
-
-def _are_lines(mask: Float32[np.ndarray, "t #h #w"]) -> bool:
-    """Whether each line along the last axis was measured as a whole or not at all."""
-    return bool((mask == mask[..., :1]).all())
 
 
 def _sparse(

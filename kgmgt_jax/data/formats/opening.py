@@ -49,7 +49,7 @@ class ReadOptions:
     simulation: Simulation = Simulation()
 
 
-def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[Path]:
+def find_files(root: str | Path) -> list[Path]:
     """Lists the cines below a directory, sorted by path, to be opened by `open_files`.
 
     Magnitude images count only where there is no k-space beside them, so that measured and
@@ -58,22 +58,12 @@ def find_files(root: str | Path, *, fully_sampled: bool | None = None) -> list[P
 
     Args:
         root: A directory, searched to any depth, or one file, returned as it is.
-        fully_sampled: Keep only fully sampled (``True``) or only undersampled files (``False``);
-            ``None`` keeps both.
 
     Raises:
-        DataError: If ``root`` does not exist or holds no such file, or one is damaged.
+        DataError: If ``root`` does not exist or holds no cine, or a file is damaged.
     """
     root = Path(root)
-    if root.is_file():
-        return [root]
-    units = _cines(root)
-    if fully_sampled is not None:
-        units = [unit for unit in units if (open_full(unit) is not None) == fully_sampled]
-    if not units:
-        wanted = "fully sampled" if fully_sampled else "undersampled"
-        raise DataError(root, f"{wanted} cine_*.mat files", "none of that kind")
-    return [unit.path for unit in units]
+    return [root] if root.is_file() else [unit.path for unit in _cines(root)]
 
 
 def find_full(root: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
@@ -84,7 +74,7 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
         options: What the user says about them.
 
     Raises:
-        DataError: As `find_files`.
+        DataError: As `find_files`, and if none is fully sampled.
     """
     root = Path(root)
     if root.is_file():
@@ -108,7 +98,7 @@ def _cines(root: Path) -> list[Unit]:
         raise DataError(root, "cines such as cine_*.mat files at any depth", "none")
     if bad:
         note = f"{root}: left out {len(bad)} files that hold no cine, such as {bad[0].path}"
-        warnings.warn(note, DataWarning, stacklevel=2)
+        warnings.warn(note, DataWarning, stacklevel=3)
     return without_images(good, root)
 
 
@@ -123,7 +113,7 @@ def without_images(units: Sequence[Unit], root: Path) -> list[Unit]:
     if not images or len(images) == len(units):
         return list(units)
     note = f"{root}: left out {len(images)} files of images, since others hold k-space"
-    warnings.warn(f"{note}, such as {images[0].path}", DataWarning, stacklevel=3)
+    warnings.warn(f"{note}, such as {images[0].path}", DataWarning, stacklevel=4)
     return [unit for unit in units if unit.format not in IMAGES]
 
 

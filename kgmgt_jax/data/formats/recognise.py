@@ -25,8 +25,8 @@ _ARRAYS = (".mat", ".h5", ".hdf5", ".npy")
 _SUFFIXES = (*_ARRAYS, ".cfl", ".hdr", ".nii", ".gz", ".dcm", ".ima", "")
 _PREVIEWS = ("ImgSnapshot", "ImageShow")  # the organisers' pictures of their own k-space
 _NO_CINE = re.compile(
-    r"(?<![a-z])(?:t[12](?!\d)|tagging|aorta|flow|black|lge|perfusion|mapping)", re.IGNORECASE
-)
+    r"(?:(?<![A-Za-z])[tT]|(?<=[a-z])T)[12](?!\d)|(?i:tagging|aorta|(?<!work)flow|black|lge|perfusion|mapping)"
+)  # t1 at the end of a word is no contrast, as in patient1
 
 
 class Unit(NamedTuple):

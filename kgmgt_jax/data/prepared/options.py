@@ -70,6 +70,7 @@ class PrepareOptions:
         """All of it in values that JSON knows."""
         simulation = self.read.simulation
         n_coils = simulation.n_coils
+        share = simulation.single_coil_share
         return {
             "readout": self.readout,
             "sens": self.sens,
@@ -83,5 +84,5 @@ class PrepareOptions:
             "coils": n_coils if isinstance(n_coils, int) else list(n_coils),
             "noise": simulation.noise,
             "simulation_seed": simulation.seed,
-            "single_coil_share": simulation.single_coil_share,
+            **({"single_coil_share": share} if share else {}),  # sets without it came first
         }

@@ -169,8 +169,9 @@ def efficiency_table(data: ReportData) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-label="Efficiency">'
         '<table class="sortable"><caption>Arithmetic as XLA counts it, where the data do '
         "not decide how often a loop runs. Latency from k-space to images in the host's memory, "
-        "after compilation. Memory that the compiled program reserves: a network's for one frame, "
-        "a classical method's for the whole cine.</caption>"
+        "after compilation. Memory that the compiled program reserves: a network's for the "
+        "frames it takes together (one unless asked for more), a classical method's for all."
+        "</caption>"
         f"<thead><tr>{heads}{_head('Measured on', 'text')}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

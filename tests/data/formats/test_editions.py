@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import DataWarning, find_files, read_file
+from kgmgt_jax.data.formats import DataWarning, find_files, find_full, read_file
 from kgmgt_jax.data.formats.cmrxrecon import subject_of
 from kgmgt_jax.data.matfile import write_mat
 from tests.data.formats.writers import kspace, line_mask, write_mat5
@@ -78,15 +78,14 @@ def test_an_official_undersampled_file_may_be_named_from_where_one_is(
     np.testing.assert_array_equal(case.mask, expected.mask)
 
 
-@pytest.mark.parametrize("fully_sampled, expected", [(True, 5), (False, 7)])
-def test_the_whole_sample_tree_is_found(data_dir, fully_sampled, expected):
-    assert len(find_files(data_dir / "cmrxrecon", fully_sampled=fully_sampled)) == expected
+def test_the_whole_sample_tree_is_found(data_dir):
+    assert len(find_files(data_dir / "cmrxrecon")) == 12
+    assert len(find_full(data_dir / "cmrxrecon")) == 5
 
 
 def test_names_of_all_official_cases_differ(data_dir):
     for year in ("2023/MultiCoil", "2024", "2025"):
-        files = find_files(data_dir / "cmrxrecon" / year, fully_sampled=True)
-        names = [case.meta.name for path in files for case in read_file(path)]
+        names = [case.meta.name for f in find_full(data_dir / "cmrxrecon" / year) for case in f]
         assert len(set(names)) == len(names)
 
 

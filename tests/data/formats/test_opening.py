@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import DataWarning, find_files, find_units, open_files, read_file
+from kgmgt_jax.data.formats import (
+    DataWarning,
+    find_files,
+    find_full,
+    find_units,
+    open_files,
+    read_file,
+)
 from kgmgt_jax.data.matfile import write_mat
 from tests.data.formats import writers
 
@@ -52,13 +59,25 @@ def test_files_that_hold_no_cine_are_left_out_with_a_warning(tmp_path):
         assert find_files(tmp_path) == [full]
 
 
-@pytest.mark.parametrize("name", ["patient1", "subject2", "dataset1", "workflow", "bright12"])
+@pytest.mark.parametrize("name", ["patient1", "subject2", "DATASET1", "workflow", "bright12"])
 def test_names_that_only_resemble_other_scans_are_kept(tmp_path, name):
     path = write_mat(tmp_path / f"{name}.mat", "kspace_full", writers.kspace())
     assert find_files(tmp_path) == [path]
 
 
-@pytest.mark.parametrize("name", ["T1map", "sub01_T2w", "flow2d", "aorta_sag", "P1-tagging"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "T1map",
+        "sub01_t2w",
+        "preT1map",
+        "4Dflow",
+        "aorta_sag",
+        "P1-tagging",
+        "restPerfusion",
+        "psirLGE",
+    ],
+)
 def test_other_scans_are_told_by_their_names(tmp_path, name):
     write_mat(tmp_path / f"{name}.mat", "kspace_full", writers.kspace())
     (unit,) = find_units(tmp_path)
@@ -83,10 +102,9 @@ def test_find_files_lists_cines_and_no_masks(data_dir):
     assert [path.name for path in files] == ["cine_sax.mat"] * 8
 
 
-@pytest.mark.parametrize(("fully_sampled", "expected"), [(True, 2), (False, 6)])
-def test_find_files_tells_full_from_undersampled_by_the_key(data_dir, fully_sampled, expected):
-    files = find_files(data_dir / "cmrxrecon/2023", fully_sampled=fully_sampled)
-    assert len(files) == expected
+def test_find_full_opens_the_fully_sampled_ones(data_dir):
+    files = find_full(data_dir / "cmrxrecon/2023")
+    assert len(files) == 2 and all(file.fully_sampled for file in files)
 
 
 def test_an_empty_directory_is_refused(tmp_path):
@@ -102,7 +120,7 @@ def test_a_missing_directory_is_refused(tmp_path):
 def test_a_directory_without_the_wanted_kind_is_refused(tmp_path):
     writers.write_cmrxrecon(tmp_path)
     with _refused("fully sampled cine_.*.mat files, got none of that kind"):
-        find_files(tmp_path, fully_sampled=True)
+        find_full(tmp_path)
 
 
 def test_a_file_is_found_as_itself(tmp_path):
