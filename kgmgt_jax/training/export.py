@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ def export_weights(
     *,
     dtype: str = "float32",
     fixed: str | Path | None = None,
+    average: str | Path | None = None,
 ) -> Path:
     """Writes a checkpoint of averaged parameters and configuration, without paths of data.
 
@@ -48,13 +50,17 @@ def export_weights(
         fixed: where the weights for masks that are the same in all frames come from, of the same
             network (see ``load_fixed_weights``); ``source`` has them if left out, or the export
             has one set for all masks.
+        average: weights of the same network, of which and ``source`` the mean is exported: where
+            one run went on from the other with other data, it often keeps what both are good at.
 
     Returns:
         ``out``.
 
     Raises:
-        CheckpointError: if a checkpoint cannot be read, ``fixed`` is of another network, or ``out``
-            is there or cannot be written.
+        CheckpointError: if a checkpoint cannot be read, ``fixed`` or ``average`` is of another
+            network, or ``out`` is there or cannot be written.
+
+    Source: of the mean, Wortsman et al., CVPR 2022, arXiv:2109.01903.
         ValueError: for another type, or values that leave its range.
     """
     if dtype not in _DTYPES:
@@ -63,9 +69,11 @@ def export_weights(
     others = load_item(source, FIXED_WEIGHTS)
     if fixed is not None:
         others = load_fixed_weights(fixed)
-        different = differing_arrays(others, weights)
-        if different:
-            raise CheckpointError(f"{fixed}: expected the network of {source}, got {different}")
+        _check_network(fixed, others, source, weights)
+    if average is not None:
+        earlier = load_weights(average)[1]
+        _check_network(average, earlier, source, weights)
+        weights = jax.tree.map(_mean, weights, earlier)
     target = jnp.dtype(dtype)
 
     def cast(array) -> np.ndarray:
@@ -82,6 +90,18 @@ def export_weights(
     return save_weights(out, kept, jax.tree.map(cast, weights), **items)
 
 
+def _check_network(path: str | Path, arrays: Any, source: str | Path, weights: Any) -> None:
+    different = differing_arrays(arrays, weights)
+    if different:
+        raise CheckpointError(f"{path}: expected the network of {source}, got {different}")
+
+
+def _mean(one: Any, other: Any) -> np.ndarray:
+    """That of floating-point arrays; others, such as counts, stay as they are."""
+    one = np.asarray(one)
+    return (one + np.asarray(other)) / 2 if jnp.issubdtype(one.dtype, jnp.floating) else one
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; ends as ``commands.guarded`` says."""
     parser = argparse.ArgumentParser(
@@ -90,11 +110,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="training workdir (best, else last) or one checkpoint")
     parser.add_argument("--out", required=True, help="folder to be made")
     parser.add_argument("--fixed", help="the same, for masks that are the same in all frames")
+    parser.add_argument("--average", help="the same: the mean with these weights is exported")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="type of the weights")
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        path = export_weights(options.source, options.out, dtype=options.dtype, fixed=options.fixed)
+        path = export_weights(
+            options.source,
+            options.out,
+            dtype=options.dtype,
+            fixed=options.fixed,
+            average=options.average,
+        )
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         print(f"{path}: {size / 2**20:.1f} MiB")
 

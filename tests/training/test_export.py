@@ -90,3 +90,21 @@ def test_command_line_prints_the_size_or_one_line(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_the_mean_of_two_sets_of_weights(checkpoint, tmp_path):
+    config, weights = load_weights(checkpoint)
+    other = {"params": {"kernel": 3 * weights["params"]["kernel"]}}
+    save_weights(tmp_path / "other", config.to_dict(), {**other, "batch_stats": {"n": np.ones(3)}})
+    out = tmp_path / "mean"
+    assert main([str(checkpoint), "--out", str(out), "--average", str(tmp_path / "other")]) == 0
+    found = load_weights(out)[1]
+    np.testing.assert_allclose(found["params"]["kernel"], 2 * weights["params"]["kernel"])
+    np.testing.assert_array_equal(found["batch_stats"]["n"], np.arange(3))
+
+
+def test_a_mean_is_of_one_network(checkpoint, tmp_path):
+    config, _ = load_weights(checkpoint)
+    save_weights(tmp_path / "other", config.to_dict(), {"params": {"kernel": np.ones(3)}})
+    with pytest.raises(CheckpointError, match=r"other: expected the network of"):
+        export_weights(checkpoint, tmp_path / "mean", average=tmp_path / "other")
