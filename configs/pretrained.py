@@ -1,19 +1,16 @@
 """The networks whose weights ship with the package; see docs/MODEL_CARD.md.
 
-    P="python -m kgmgt_jax.data.phantom --out=phantoms --n_subjects=6 --shape=256,224 --n_slices=1"
-    $P --n_coils=1 --seed=100; $P --n_coils=6 --seed=200
     JAX_PLATFORMS=cpu python train.py --config=configs/pretrained.py:kt_first --workdir=runs/first \
         --config.data.train=train.h5
     JAX_PLATFORMS=cpu python train.py --config=configs/pretrained.py:kt --workdir=runs/kt \
-        --config.data.train=train.h5,phantoms --config.train.start_from=runs/first
+        --config.data.train=train.h5 --config.train.start_from=runs/first
 
 Variants: `kt` (default) for masks that change from frame to frame, `fixed` for those that do not;
 `kt_first` and `fixed_first`, with half the denoiser's iterations, come before them; `kt_modl` and
 `fixed_modl` train MoDL on the same examples, to compare with.
 
-`train.h5` holds magnitude cines (t, y, x), one a dataset; k-space is simulated of them: of one
-coil, but that `kt` has 2 to 10 of every seventh cine, and phantoms among the cines. One CPU core:
-about 2 minutes to compile each shape, then 1.5 seconds a step of the first, 2 to 4 of the second. A
+`train.h5` holds magnitude cines (t, y, x), one a dataset; k-space of one coil is simulated of them.
+One CPU core: about 2 minutes to compile, then 1.5 seconds a step of the first, 2.1 of the second. A
 step sees one frame of 224 x 64 pixels: many small updates, whose cost is in proportion to their
 pixels.
 """
@@ -30,8 +27,7 @@ _STEPS = {"first": 3250, "": 4600, "modl": 7850}
 
 def get_config(variant: str = "kt") -> ConfigDict:
     """The configuration of a variant; every field can be overridden on the command line."""
-    variant = variant or "kt"
-    kind, _, part = variant.partition("_")
+    kind, _, part = (variant or "kt").partition("_")
     if kind not in _MASKS or part not in ("", "first", "modl"):
         raise ValueError(f"variants are kt and fixed, or either with _first or _modl: {variant!r}")
     config: Any = (modl if part == "modl" else kgmgt).get_config("tiny").unlock()
@@ -57,9 +53,6 @@ def get_config(variant: str = "kt") -> ConfigDict:
         validation_slices=3,
     )
     config.data.simulation.update(n_coils=(1, 1), noise=0.0)
-    if variant == "kt":
-        config.data.simulation.update(n_coils=(2, 10), single_coil_share=0.85)
-        config.data.update(calibration_lines=40, n_buckets=2)
     config.optimizer.update(learning_rate=2e-3 if part else 1.5e-3, warmup=100)
     n_steps = _STEPS[part]
     config.train.update(
