@@ -59,9 +59,9 @@ def export_weights(
     Raises:
         CheckpointError: if a checkpoint cannot be read, ``fixed`` or ``average`` is of another
             network, or ``out`` is there or cannot be written.
+        ValueError: for another type, or values that leave its range.
 
     Source: of the mean, Wortsman et al., CVPR 2022, arXiv:2109.01903.
-        ValueError: for another type, or values that leave its range.
     """
     if dtype not in _DTYPES:
         raise ValueError(f"expected dtype among {', '.join(_DTYPES)}, got {dtype=}")

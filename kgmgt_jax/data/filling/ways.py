@@ -71,10 +71,10 @@ def fill_gaps(
         filled = fill_gaps(lines, mask[..., :1], input_fill, **options, axes=(-2,))
         estimate = np.asarray(scipy.fft.fft(filled, axis=-1, norm="ortho"))
     elif sens is not None:
-        estimate = _OF_ALL_COILS[input_fill](kspace, mask, Encoding(axes, sens), circular)
+        estimate = _estimate(kspace, mask, input_fill, Encoding(axes, sens), circular)
     else:
         alone = [
-            _OF_ALL_COILS[input_fill](kspace[:, n : n + 1], mask, Encoding(axes), circular)
+            _estimate(kspace[:, n : n + 1], mask, input_fill, Encoding(axes), circular)
             for n in range(kspace.shape[1])
         ]
         estimate = np.concatenate(alone, axis=1)
@@ -90,19 +90,32 @@ def _sparse(
     return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
 
 
-def _low_rank(
+def _estimate(
     kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t #h #w"],
+    input_fill: str,
     encoding: Encoding,
     circular: bool,
 ) -> Complex64[np.ndarray, "t n h w"]:
+    """All of k-space, as one of the ways through all coils guesses it."""
     start = encoding.to_image(average(kspace, mask))
+    return _OF_ALL_COILS[input_fill](kspace, mask, start, encoding, circular)
+
+
+def _low_rank(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
+    start: Complex64[np.ndarray, "t h w"],
+    encoding: Encoding,
+    circular: bool,
+) -> Complex64[np.ndarray, "t n h w"]:
     return encoding.to_kspace(low_rank_plus_sparse(kspace, mask, start, encoding))
 
 
 def _blended(
     kspace: Complex64[np.ndarray, "t n h w"],
     mask: Float32[np.ndarray, "t #h #w"],
+    start: Complex64[np.ndarray, "t h w"],
     encoding: Encoding,
     circular: bool,
 ) -> Complex64[np.ndarray, "t n h w"]:
@@ -110,10 +123,9 @@ def _blended(
 
     That leaves about the least error (benchmarks/pretraining.md).
     """
-    estimate = _low_rank(kspace, mask, encoding, circular)
+    estimate = _low_rank(kspace, mask, start, encoding, circular)
     if same_in_all_frames(mask):
         return estimate
-    start = encoding.to_image(average(kspace, mask))
     other = encoding.to_kspace(little_variation(kspace, mask, start, encoding, circular))
     count = mask.sum(axis=0)
     return estimate + count / (1 + count) * (other - estimate)
