@@ -160,7 +160,7 @@ class Checkpoints:
         if step is None:
             raise CheckpointError(f"{self.folder}: expected a checkpoint to resume from, got none")
         self.check(config)
-        if not self._read_only and jax.process_index() == 0:
+        if not self._read_only:
             self._tell_changes(step, config)
         with self._reading(step):
             stored = self._manager.item_metadata(step)["state"].tree
@@ -180,7 +180,9 @@ class Checkpoints:
         return restored.state.replace(ema_params=restored.weights["params"]), restored.data
 
     def _tell_changes(self, step: int, config: Any) -> None:
-        stored = self._config(step)
+        stored = self._config(step)  # by every process, for Orbax lets them wait for each other
+        if jax.process_index():
+            return
         for section in ("loss", "data", "optimizer", "critic_optimizer", "train"):
             wanted = freeze(config[section].to_dict())
             other = differing_fields(freeze(stored.get(section, wanted)), wanted)
