@@ -12,6 +12,7 @@ and ``exported.mlir_module_serialized`` is the portable bytecode that other runt
 """
 
 import argparse
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
+from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.mri.coils import sens_reduce
 from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.types import Array, Complex, Float
@@ -111,6 +113,8 @@ def export_reconstruction(
     if unknown:
         raise ValueError(f"expected platforms among {', '.join(PLATFORMS)}, got {unknown}")
     method = Method.load("", checkpoint)
+    if isinstance(method.model, KGMgT):  # JAX keeps no promise for exported Pallas kernels
+        method = dataclasses.replace(method, model=method.model.clone(pallas=False))
     t, n, h, w = shape
     arguments: dict[str, Any] = {
         "kspace": jax.ShapeDtypeStruct((t, n, h, w), np.complex64),

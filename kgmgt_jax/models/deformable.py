@@ -7,6 +7,7 @@ samples around it; here one loop over blocks of rows takes the samples again and
 2 x 2 gradient to its row of the table.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from kgmgt_jax.models.deformable_kernel import kernel_fits, sample_and_multiply
 from kgmgt_jax.models.rows import block_limit, rows_at_once
 
 __all__ = ["deformable_conv"]
@@ -100,26 +102,35 @@ def _taps(kernel: Float[Array, "3 3 c o"], groups: int) -> Float[Array, "k o"]:
     return jnp.swapaxes(kernel.reshape(9, groups, c // groups, o), 0, 1).reshape(9 * c, o)
 
 
-@jax.custom_vjp
-def _convolve(x, offset, mask, kernel):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _convolve(x, offset, mask, kernel, pallas):
     """One image: x (h w c), offset (h w g 9 2), mask (h w g 9), kernel (3 3 c o) to (h w o)."""
-    h, w, _ = x.shape
     groups = mask.shape[-2]
-    table, taps = _corner_table(x, groups), _taps(jnp.asarray(kernel, x.dtype), groups)
+    taps = _taps(jnp.asarray(kernel, x.dtype), groups)
+    if not (pallas and kernel_fits(x.shape[-1], groups, kernel.shape[-1])):
+        return _in_blocks(x, offset, mask, taps)
+    choices = {"cuda": sample_and_multiply, "default": _in_blocks}
+    return jax.lax.platform_dependent(x, offset, mask, taps, **choices)
+
+
+def _in_blocks(x, offset, mask, taps):
+    h, w, _ = x.shape
+    table = _corner_table(x, mask.shape[-2])
 
     def block(args: tuple[Array, ...]) -> Float[Array, "p o"]:
         row, offset, mask = args
         places, weights = _places(row, offset, mask, (h, w), x.dtype)
         return _sample(table, places.index, weights)[1] @ taps
 
-    return jax.lax.map(block, _blocks(x.shape, offset, mask)).reshape(h, w, kernel.shape[-1])
+    return jax.lax.map(block, _blocks(x.shape, offset, mask)).reshape(h, w, taps.shape[-1])
 
 
-def _forward(*args):
-    return _convolve(*args), args
+def _forward(x, offset, mask, kernel, pallas):
+    return _convolve(x, offset, mask, kernel, pallas), (x, offset, mask, kernel)
 
 
-def _backward(args, grad):
+def _backward(pallas, args, grad):
+    del pallas  # the gradient is one for both
     x, offset, mask, kernel = args
     h, w, c = x.shape
     groups = mask.shape[-2]
@@ -171,6 +182,8 @@ def deformable_conv(
     mask: Float[Array, "b h w g 9"],
     kernel: Float[Array, "3 3 c o"],
     bias: Float[Array, "o"],
+    *,
+    pallas: bool = False,
 ) -> Float[Array, "b h w o"]:
     """Modulated deformable 3 x 3 convolution (stride 1, padding 1).
 
@@ -185,6 +198,8 @@ def deformable_conv(
         mask: weight of each sample.
         kernel: as ``nn.Conv`` keeps it.
         bias: added to every pixel.
+        pallas: on an NVIDIA GPU, use the kernel of ``models.deformable_kernel`` where it fits. XLA
+            does not divide it: over several devices, each would do the whole batch.
 
     Raises:
         ValueError: if the groups do not divide the channels.
@@ -194,5 +209,5 @@ def deformable_conv(
     c, groups = x.shape[-1], mask.shape[-2]
     if c % groups:
         raise ValueError(f"channels must divide into the deformable groups, got {c=} {groups=}")
-    convolve = jax.vmap(_convolve, in_axes=(0, 0, 0, None))
-    return convolve(x, offset, mask, kernel) + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+    convolve = jax.vmap(lambda *image: _convolve(*image, kernel, pallas))
+    return convolve(x, offset, mask) + bias.astype(x.dtype).reshape(1, 1, 1, -1)

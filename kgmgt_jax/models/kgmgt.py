@@ -127,6 +127,7 @@ class KGMgT(nn.Module):
         remat: recompute blocks and denoiser iterations in the backward pass.
         dtype: compute precision of convolutions and linear layers.
         weight_init: ``"he"`` or ``"normal"``.
+        pallas: on NVIDIA GPUs, sample and multiply deformable convolutions in one Pallas kernel.
     """
 
     channels: tuple[int, int, int] = (64, 128, 256)
@@ -157,9 +158,10 @@ class KGMgT(nn.Module):
     remat: bool = True
     dtype: str | None = None
     weight_init: str = "he"
+    pallas: bool = False
 
     def setup(self):
-        layers = Layers(self.dtype, self.weight_init)
+        layers = Layers(self.dtype, self.weight_init, self.pallas)
         self.frame_encoder = FrameEncoder(self.encoder, self.channels, layers)
         self.mentor_net = self._network(layers)
         self.learner_net = self.mentor_net if self.tie_weights else self._network(layers)

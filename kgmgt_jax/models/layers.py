@@ -43,10 +43,12 @@ class Layers:
         weight_init: ``"he"``: He-normal with the gain of LReLU(0.2) for convolutions and a normal
             truncated at two standard deviations of 0.02 for linear layers; ``"normal"``: N(0, 0.02)
             for both, as the released code.
+        pallas: on NVIDIA GPUs, use the package's own kernels where they fit.
     """
 
     dtype: str | None = None
     weight_init: str = "he"
+    pallas: bool = False
 
     def __post_init__(self):
         if self.weight_init not in INITIALISATIONS:

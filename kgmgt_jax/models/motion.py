@@ -192,4 +192,5 @@ class DeformableAggregation(nn.Module):
         mask = jax.nn.sigmoid(logit.reshape(b, h, w, g, 9) * similarity)
         kernel = self.param("kernel", Initialiser("uniform", 1.0, per_fan_in=True), (3, 3, c, c))
         bias = self.param("bias", constant(0.0), (c,))
-        return deformable_conv(alignment.reference, offset, mask, kernel, bias)
+        arrays = (alignment.reference, offset, mask, kernel, bias)
+        return deformable_conv(*arrays, pallas=self.layers.pallas)

@@ -1,0 +1,108 @@
+"""Deformable samples and their product with the kernel in one pass, for NVIDIA GPUs (Pallas).
+
+XLA writes all samples to memory, nine times the input, and reads them back for a matrix product.
+Here a program takes a block of pixels and adds up, tap after tap, the product of what it has just
+sampled: only the input and the result touch memory. ``models.deformable`` is the reference, what
+runs on every other device, and the gradient.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+__all__ = ["kernel_fits", "sample_and_multiply"]
+
+_PIXELS = 64  # of a block
+_WARPS, _STAGES = 4, 2
+_SMALLEST = 16  # side of a matrix product in Triton
+
+
+def kernel_fits(c: int, groups: int, o: int) -> bool:
+    """Whether Triton can hold the channels of a group and of the output: powers of two from 16."""
+    return all(n >= _SMALLEST and n & (n - 1) == 0 for n in (c // groups, o))
+
+
+def sample_and_multiply(
+    x: Float[Array, "h w c"],
+    offset: Float[Array, "h w g 9 2"],
+    mask: Float[Array, "h w g 9"],
+    taps: Float[Array, "k o"],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "h w o"]:
+    """The sum of ``models.deformable.deformable_conv``, of one image and without the bias.
+
+    Args:
+        x: input features.
+        offset: displacement (y, x) in pixels from each tap's regular place.
+        mask: weight of each sample.
+        taps: the kernel as a matrix, its rows by group, tap and channel.
+        interpret: run the kernel as ordinary JAX, on any device and slowly; for tests.
+
+    Raises:
+        ImportError: if JAX is older than 0.7.2, the first with all that the kernel needs.
+    """
+    try:
+        from jax.experimental import pallas
+        from jax.experimental.pallas.triton import CompilerParams
+    except ImportError as error:
+        raise ImportError(
+            f"the Pallas kernel needs jax >= 0.7.2, got {jax.__version__=}"
+        ) from error
+    h, w, c = x.shape
+    groups, (_, o), n = mask.shape[-2], taps.shape, h * w
+    by_tap = lambda a: jnp.swapaxes(a.reshape(n, groups * 9), 0, 1)  # noqa: E731
+    program = pallas.pallas_call(
+        functools.partial(_program, h=h, w=w),
+        out_shape=jax.ShapeDtypeStruct((n, o), x.dtype),
+        grid=(pallas.cdiv(n, _PIXELS),),
+        compiler_params=CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
+        interpret=interpret,
+        name="deformable",
+    )
+    places = by_tap(offset[..., 0]), by_tap(offset[..., 1]), by_tap(mask)
+    taps = taps.reshape(groups * 9, c // groups, o)
+    return program(x.reshape(n, c), *places, taps).reshape(h, w, o)
+
+
+def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
+    """A block of pixels: x (hw c), dy, dx and mask (taps hw), taps (taps c/g o) to out (hw o)."""
+    from jax.experimental import pallas
+    from jax.experimental.pallas.triton import load, store
+
+    n_taps, c, o = taps.shape
+    block = pallas.ds(pallas.program_id(0) * _PIXELS, _PIXELS)
+    pixel = pallas.program_id(0) * _PIXELS + jnp.arange(_PIXELS)
+    here = pixel < h * w
+    full = jnp.promote_types(x.dtype, jnp.float32)
+    row, column = jax.lax.div(pixel, jnp.int32(w)), jax.lax.rem(pixel, jnp.int32(w))
+
+    def add_tap(k: Array, total: Float[Array, "p o"]) -> Float[Array, "p o"]:
+        group, tap = jax.lax.div(k, jnp.int32(9)), jax.lax.rem(k, jnp.int32(9))
+        i, j = jax.lax.div(tap, jnp.int32(3)), jax.lax.rem(tap, jnp.int32(3))
+        y_off, x_off, weight = (load(a.at[k, block], mask=here, other=0.0) for a in (dy, dx, mask))
+        y, y_part = _split((row + i - 1).astype(y_off.dtype) + y_off, h)
+        x_, x_part = _split((column + j - 1).astype(x_off.dtype) + x_off, w)
+        channel = group * c + jnp.arange(c)
+        sample = jnp.zeros((_PIXELS, c), full)
+        for yi, wy in ((y, 1 - y_part), (y + 1, y_part)):
+            for xi, wx in ((x_, 1 - x_part), (x_ + 1, x_part)):
+                inside = here & (yi >= 0) & (yi < h) & (xi >= 0) & (xi < w)
+                place = jnp.where(inside, yi * w + xi, 0)
+                inside = jnp.broadcast_to(inside[:, None], sample.shape)
+                value = load(x.at[place[:, None], channel[None]], mask=inside, other=0.0)
+                sample += value.astype(full) * (wy * wx * weight)[:, None].astype(full)
+        return total + jnp.dot(sample.astype(x.dtype), taps[k], preferred_element_type=full)
+
+    zeros = jnp.zeros((_PIXELS, o), full)
+    total = jax.lax.fori_loop(jnp.int32(0), jnp.int32(n_taps), add_tap, zeros)
+    there = jnp.broadcast_to(here[:, None], zeros.shape)
+    store(out.at[block, :], total.astype(out.dtype), mask=there)
+
+
+def _split(position: Float[Array, "p"], n: int) -> tuple[Array, Float[Array, "p"]]:
+    """Whole part, as an integer no further out than the first pixel outside, and the rest."""
+    whole = jnp.floor(position)
+    return jnp.clip(whole, -2, n).astype(jnp.int32), position - whole
