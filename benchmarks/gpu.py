@@ -1,0 +1,274 @@
+"""Is the network faster on a GPU than PyTorch, and how much of the card does it use?
+
+    python benchmarks/gpu.py
+    python benchmarks/train_step.py --batch 4 --dtype bfloat16 --steps 20    (training)
+
+Frames of 256 x 256 alone, in batches, and as a cine of 12, in float32 and bfloat16, by
+
+- jax: this package, `:released` and `:base`, as XLA compiles it;
+- pallas: the same with `model.pallas=True`;
+- eager, compile: `:released` in the independent PyTorch twin (tests/oracles), as it is and under
+  `torch.compile`.
+
+Of `:released` all have the same random weights; the error column is the distance of the single
+frame from that of the first float32 side. Both frameworks may multiply float32 in TensorFloat-32,
+as JAX does by default. TFLOP/s are XLA's count of the network's arithmetic over the time, and
+`of card` compares them with a product of two large matrices of the same type on the same device.
+Each side and type is a process of its own; times are medians, memory is what the framework took.
+
+What is measured is added to a file (--rows), and the table printed from it, so that a long run can
+be cut into several: `--sides`, `--variants` and `--dtypes` choose.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from processes import Side, in_process, measure, peak_mib, processor
+
+SIDES = ("eager", "compile", "jax", "pallas")
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Runs the chosen sides in turn and prints the table; or, with ``--side``, is one of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--variants", default="released,base", help="of configs/kgmgt.py")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--batches", default="1,8", help="frames at once")
+    parser.add_argument("--frames", type=int, default=12, help="of the cine; 0: none")
+    parser.add_argument("--size", type=int, default=256, help="height and width")
+    parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices")
+    parser.add_argument("--calls", type=int, default=20, help="timed calls of each row")
+    parser.add_argument("--rows", type=Path, default=Path("runs/gpu"), help="folder for results")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(_run(options)))
+        return
+    options.rows.mkdir(parents=True, exist_ok=True)
+    choices = (options.variants, options.dtypes, options.sides)
+    for variant, dtype, side in itertools.product(*(c.split(",") for c in choices)):
+        if variant == "released" or side in ("jax", "pallas"):
+            result = in_process(side, "--variant", variant, "--dtype", dtype)
+            path = options.rows / f"{variant}_{dtype}_{side}.json"
+            path.write_text(json.dumps(result))
+            print(f"{path}: {len(result['loads'])} rows", file=sys.stderr)
+    _print_table(options)
+
+
+def _print_table(options: argparse.Namespace) -> None:
+    order = lambda path: [*path.stem.split("_")[:2], SIDES.index(path.stem.split("_")[2])]  # noqa: E731
+    paths = sorted(options.rows.glob("*.json"), key=order)
+    results = {tuple(path.stem.split("_")): json.loads(path.read_text()) for path in paths}
+    print(f"{options.size} x {options.size}; {', '.join({r['device'] for r in results.values()})}")
+    print(
+        f"{'variant':10}{'type':10}{'frames':>9}{'side':>9}{'ms a frame':>12}{'fastest':>9}"
+        f"{'TFLOP/s':>9}{'of card':>9}{'MiB':>7}{'error':>9}{'eager, compile / it':>21}"
+    )
+    for (variant, dtype, side), result in results.items():
+        for load, row in result["loads"].items():
+            rivals = [results.get((variant, dtype, rival)) for rival in ("eager", "compile")]
+            ratios = [
+                "-" if r is None else f"{r['loads'][load]['ms'] / row['ms']:.2f}" for r in rivals
+            ]
+            rate, card = _rates(results, variant, dtype, row["ms"])
+            error = _error(options.rows, results, variant, dtype, side)
+            print(
+                f"{variant:10}{dtype:10}{load:>9}{side:>9}{row['ms']:12.2f}{row['fastest']:9.2f}"
+                f"{rate:>9}{card:>9}{row['mib']:7.0f}{error:>9}{' '.join(ratios):>21}"
+            )
+
+
+def _rates(results: dict[tuple[str, ...], Row], variant: str, dtype: str, ms: float) -> list[str]:
+    """Achieved TFLOP/s and its share of the card's rate, as far as a JAX side was run."""
+    known = [r for (v, _, _), r in results.items() if v == variant and "gflop" in r]
+    rates = [r["tflops"] for (_, d, _), r in results.items() if d == dtype and "tflops" in r]
+    if not known or not rates:
+        return ["-", "-"]
+    rate = known[0]["gflop"] / ms
+    return [f"{rate:.1f}", f"{rate / max(rates):.1%}"]
+
+
+def _error(
+    folder: Path, results: dict[tuple[str, ...], Row], variant: str, dtype: str, side: str
+) -> str:
+    first = next((key for key in results if key[:2] == (variant, "float32")), None)
+    if first is None:
+        return "-"
+    want, got = (
+        np.load(folder / f"{'_'.join(key)}.npy") for key in (first, (variant, dtype, side))
+    )
+    return f"{np.linalg.norm(got - want) / np.linalg.norm(want):.1e}"
+
+
+def _run(options: argparse.Namespace) -> Row:
+    """All loads of one side: milliseconds a frame, memory; and what the device can do."""
+    torch_side = options.side in ("eager", "compile")
+    prepare, image, describe = (_torch_side if torch_side else _jax_side)(options)
+    name = f"{options.variant}_{options.dtype}_{options.side}.npy"
+    np.save(options.rows / name, image)
+    loads = {f"{n}": (n, False) for n in map(int, options.batches.split(","))}
+    if options.frames:
+        loads[f"cine {options.frames}"] = (options.frames, True)
+    rows = {}
+    for load, (n, cine) in loads.items():
+        times = measure(lambda n=n, cine=cine: prepare(n, cine), options.calls)
+        ms = [1e3 * t / n for t in times["seconds"]]
+        row = {"ms": float(np.median(ms)), "fastest": min(ms), "start": times["start"]}
+        rows[load] = row | {"mib": times["mib"]}
+    return describe() | {"loads": rows}
+
+
+def _frames(n: int, size: int) -> np.ndarray:
+    """The target, preceding and succeeding frames of a batch, as two channels."""
+    return np.random.default_rng(0).standard_normal((3, n, 2, size, size), np.float32)
+
+
+def _weights(folder: Path) -> dict[str, np.ndarray]:
+    """Random weights of the released network: drawn by PyTorch once, then read."""
+    path = folder / "weights.npz"
+    if not path.exists():
+        import torch
+
+        from tests.oracles import torch_kgmgt as twin
+
+        torch.manual_seed(0)
+        nets = (twin.ReleasedGenerator(), twin.Extractor(), twin.ReferenceVGG())
+        np.savez(path, **{k: v for net in nets for k, v in twin.to_numpy_state_dict(net).items()})
+    with np.load(path) as file:
+        return dict(file)
+
+
+# Makes a side of a number of frames (a cine?), an image of one, and at last says what it ran on.
+Prepared = tuple[Callable[[int, bool], Side], np.ndarray, Callable[[], Row]]
+
+
+def _torch_side(options: argparse.Namespace) -> Prepared:
+    import torch
+
+    from tests.oracles import torch_kgmgt as twin
+
+    torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX multiplies
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    weights = _weights(options.rows)
+    nets = [twin.ReleasedGenerator(), twin.Extractor(), twin.ReferenceVGG()]
+    for net in nets:
+        own = {k: torch.from_numpy(weights[k]) for k in net.state_dict() if k in weights}
+        net.load_state_dict(own, strict=False)
+        net.eval().to(device)
+
+    def reconstruct(*frames: torch.Tensor) -> torch.Tensor:
+        return twin.two_pass(*nets, *frames)[1]
+
+    compiled = torch.compile(reconstruct) if options.side == "compile" else reconstruct
+    half = torch.autocast(device.type, torch.bfloat16, options.dtype == "bfloat16")
+
+    def call(frames: list[torch.Tensor]) -> torch.Tensor:
+        with torch.inference_mode(), half:
+            image = compiled(*frames)
+        if gpu:
+            torch.cuda.synchronize()
+        return image
+
+    def memory() -> float:
+        return torch.cuda.max_memory_allocated() / 2**20 if gpu else peak_mib()
+
+    def prepare(n: int, cine: bool) -> Side:
+        frames = list(torch.from_numpy(_frames(n, options.size)).to(device))
+        if cine:
+            frames = [frames[0], frames[0].roll(1, 0), frames[0].roll(-1, 0)]
+        call(frames)
+        if gpu:
+            torch.cuda.reset_peak_memory_stats()
+        return lambda: call(frames), memory, ""
+
+    image = call(list(torch.from_numpy(_frames(1, options.size)).to(device)))
+    name = torch.cuda.get_device_name() if gpu else processor()
+    return prepare, image.float().cpu().numpy(), lambda: {"device": name}
+
+
+def _jax_side(options: argparse.Namespace) -> Prepared:
+    import jax
+
+    from configs.kgmgt import get_config
+    from kgmgt_jax.evaluation.flops import count_flops
+    from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
+    from kgmgt_jax.interop.torch_names import extractor_entries, from_state_dict, generator_entries
+    from kgmgt_jax.models.initialisation import initialise
+    from kgmgt_jax.training.weights import build_model
+    from kgmgt_jax.types import Measurement
+
+    config: Any = get_config(options.variant)
+    fields = config.model.to_dict() | {"dtype": options.dtype}
+    plain, model = (build_model(fields | {"pallas": p}) for p in (False, options.side == "pallas"))
+
+    def arguments(n: int) -> tuple[Any, ...]:
+        channels = np.moveaxis(_frames(n, options.size), 2, -1)
+        frames = channels[..., 0] + 1j * channels[..., 1]
+        mask = np.zeros((n, options.size, options.size), np.float32)
+        mask[:, ::6] = 1
+        kspace = np.fft.fft2(frames[0], norm="ortho")[:, None].astype(np.complex64)
+        return jax.device_put((*frames, Measurement(kspace * mask[:, None], mask)))
+
+    one = arguments(1)
+    if options.variant == "released":
+        entries = [*generator_entries(), *extractor_entries()]
+        variables = jax.device_put(from_state_dict(entries, _weights(options.rows)))
+    else:
+        variables = jax.device_put(initialise(plain, 0, *one))
+    apply = jax.jit(lambda variables, *args: model.apply(variables, *args).image)
+    device = jax.devices()[0]
+
+    def memory() -> float:
+        used = device.memory_stats() if device.platform != "cpu" else None
+        return used["peak_bytes_in_use"] / 2**20 if used else peak_mib()
+
+    def prepare(n: int, cine: bool) -> Side:
+        batch = arguments(n)
+        whole = CineInput(batch[0], batch[3].kspace, batch[3].mask)
+
+        def call() -> Any:
+            if cine:
+                images = reconstruct_cine(model, variables, whole, frames_at_once=n)
+            else:
+                images = apply(variables, *batch)
+            return jax.block_until_ready(images)
+
+        call()
+        return call, memory, ""
+
+    def describe() -> Row:
+        flops = count_flops(lambda *args: plain.apply(*args).image, variables, *one)
+        work = {} if flops is None else {"gflop": flops / 1e9}
+        name = processor() if device.platform == "cpu" else device.device_kind
+        return work | {"device": name, "tflops": _matrix_rate(options)}
+
+    image = np.asarray(apply(variables, *one))
+    return prepare, np.stack([image.real, image.imag], axis=1), describe
+
+
+def _matrix_rate(options: argparse.Namespace) -> float:
+    """TFLOP/s of a product of two square matrices of random numbers."""
+    import jax
+
+    keys = jax.random.split(jax.random.key(0))
+    shape = (options.matrix, options.matrix)
+    a, b = (jax.random.normal(key, shape, options.dtype) for key in keys)
+    product = jax.jit(lambda a, b: a @ b)
+    call = lambda: jax.block_until_ready(product(a, b))  # noqa: E731
+    seconds = measure(lambda: (call, lambda: 0.0, ""), options.calls)["seconds"]
+    return 2 * options.matrix**3 / float(np.median(seconds)) / 1e12
+
+
+if __name__ == "__main__":
+    main()
