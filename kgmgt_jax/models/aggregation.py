@@ -1,5 +1,8 @@
 """TdFA stages and the U-Net of them: target, prior and aligned reference features in one map."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -58,9 +61,9 @@ class TdFA(nn.Module):
         body: fields of ``TransformerBody``, by name.
     """
 
-    aggregation: dict
+    aggregation: Mapping[str, Any]
     options: BlockOptions
-    body: dict
+    body: Mapping[str, Any]
 
     @nn.compact
     def __call__(
