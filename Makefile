@@ -1,11 +1,12 @@
-# make demo | test | test-slow | lint   (each builds .venv first if it is not there)
+# make demo | test | test-oldest | test-slow | lint   (each builds its environment if it is not there)
 PYTHON ?= python3
 VENV := .venv
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 DEMO := runs/demo
 CASE := $(DEMO)/data/test/MultiCoil/Cine/TestSet
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-oldest test-slow lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +19,14 @@ test: export XLA_FLAGS += --xla_backend_optimization_level=0
 test: $(VENV)/.installed
 	$(if $(TORCH),$(BIN)/pip install --quiet $(TORCH))
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
+
+# With the oldest versions that pyproject.toml allows, in an environment of its own.
+test-oldest: export XLA_FLAGS += --xla_backend_optimization_level=0
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(OLDEST)/bin/pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/.installed
 	$(BIN)/pytest -m slow
@@ -49,4 +58,4 @@ demo: $(VENV)/.installed
 	done
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(OLDEST) runs

@@ -27,7 +27,7 @@ def test_l1_equals_reference(fixtures_dir):
     fixture = Fixture(fixtures_dir, "k_losses")
     x, gt = (jax.lax.complex(a[:, 0], a[:, 1]) for a in (fixture["in/x"], fixture["in/gt"]))
     loss, gradient = jax.value_and_grad(l1_loss)(x, gt)
-    assert float(loss) == pytest.approx(float(fixture["out/l_pix"]), rel=1e-6)
+    assert float(loss) == pytest.approx(float(fixture["out/l_pix"]), rel=2e-6)  # a long sum
     gradient = np.stack([gradient.real, -gradient.imag], axis=1)  # JAX conjugates
     assert relative_error(gradient, fixture["out/g_pix"]) < 1e-6
 

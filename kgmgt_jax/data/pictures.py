@@ -57,13 +57,18 @@ def case_figure(path: str | Path, case: CineCase) -> Path:
 def _layout(n_maps: int, h: int, w: int) -> tuple[Figure, list[Any]]:
     """A figure of four panels in a row and one for each map below, shaped like the image."""
     n_rows = -(-n_maps // _COILS_A_ROW)
-    heights = [min(3.0, 2.4 * h / w) + 0.3, *[min(2.6, 1.9 * h / w) + 0.25] * n_rows]
-    figure = Figure(figsize=(10, sum(heights) + 0.4), layout="constrained")
-    grid = figure.add_gridspec(1 + n_rows, 4 * _COILS_A_ROW, height_ratios=heights)
-    above = [(0, slice(i * _COILS_A_ROW, (i + 1) * _COILS_A_ROW)) for i in range(4)]
-    places = (divmod(i, _COILS_A_ROW) for i in range(n_maps))
-    below = [(1 + row, slice(4 * place, 4 * place + 4)) for row, place in places]
-    return figure, [figure.add_subplot(grid[place]) for place in above + below]
+    heights = [min(3.0, 2.4 * h / w) + 0.5]
+    if n_rows:
+        heights.append(n_rows * (min(2.6, 1.9 * h / w) + 0.25))
+    figure = Figure(figsize=(10, sum(heights) + 0.2), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    panels = list(parts[0].subplots(1, 4))
+    if n_rows:
+        maps = parts[1].subplots(n_rows, _COILS_A_ROW, squeeze=False).ravel()
+        for unused in maps[n_maps:]:
+            unused.remove()
+        panels += list(maps[:n_maps])
+    return figure, panels
 
 
 def _sens(case: CineCase) -> tuple[Complex64[np.ndarray, "n h w"] | None, str]:

@@ -10,6 +10,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas
+from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
 __all__ = ["kernel_fits", "sample_and_multiply"]
@@ -40,17 +42,7 @@ def sample_and_multiply(
         mask: weight of each sample.
         taps: the kernel as a matrix, its rows by group, tap and channel.
         interpret: run the kernel as ordinary JAX, on any device and slowly; for tests.
-
-    Raises:
-        ImportError: if JAX is older than 0.7.2, the first with all that the kernel needs.
     """
-    try:
-        from jax.experimental import pallas
-        from jax.experimental.pallas.triton import CompilerParams
-    except ImportError as error:
-        raise ImportError(
-            f"the Pallas kernel needs jax >= 0.7.2, got {jax.__version__=}"
-        ) from error
     h, w, c = x.shape
     groups, (_, o), n = mask.shape[-2], taps.shape, h * w
     by_tap = lambda a: jnp.swapaxes(a.reshape(n, groups * 9), 0, 1)  # noqa: E731
@@ -58,7 +50,7 @@ def sample_and_multiply(
         functools.partial(_program, h=h, w=w),
         out_shape=jax.ShapeDtypeStruct((n, o), x.dtype),
         grid=(pallas.cdiv(n, _PIXELS),),
-        compiler_params=CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
+        compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
         interpret=interpret,
         name="deformable",
     )
@@ -69,20 +61,19 @@ def sample_and_multiply(
 
 def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
     """A block of pixels: x (hw c), dy, dx and mask (taps hw), taps (taps c/g o) to out (hw o)."""
-    from jax.experimental import pallas
-    from jax.experimental.pallas.triton import load, store
-
     n_taps, c, o = taps.shape
     block = pallas.ds(pallas.program_id(0) * _PIXELS, _PIXELS)
     pixel = pallas.program_id(0) * _PIXELS + jnp.arange(_PIXELS)
     here = pixel < h * w
     full = jnp.promote_types(x.dtype, jnp.float32)
-    row, column = jax.lax.div(pixel, jnp.int32(w)), jax.lax.rem(pixel, jnp.int32(w))
+    row, column = _divide(pixel, w)
 
     def add_tap(k: Array, total: Float[Array, "p o"]) -> Float[Array, "p o"]:
-        group, tap = jax.lax.div(k, jnp.int32(9)), jax.lax.rem(k, jnp.int32(9))
-        i, j = jax.lax.div(tap, jnp.int32(3)), jax.lax.rem(tap, jnp.int32(3))
-        y_off, x_off, weight = (load(a.at[k, block], mask=here, other=0.0) for a in (dy, dx, mask))
+        group, tap = _divide(k, 9)
+        i, j = _divide(tap, 3)
+        y_off, x_off, weight = (
+            triton.load(a.at[k, block], mask=here, other=0.0) for a in (dy, dx, mask)
+        )
         y, y_part = _split((row + i - 1).astype(y_off.dtype) + y_off, h)
         x_, x_part = _split((column + j - 1).astype(x_off.dtype) + x_off, w)
         channel = group * c + jnp.arange(c)
@@ -92,14 +83,19 @@ def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
                 inside = here & (yi >= 0) & (yi < h) & (xi >= 0) & (xi < w)
                 place = jnp.where(inside, yi * w + xi, 0)
                 inside = jnp.broadcast_to(inside[:, None], sample.shape)
-                value = load(x.at[place[:, None], channel[None]], mask=inside, other=0.0)
+                value = triton.load(x.at[place[:, None], channel[None]], mask=inside, other=0.0)
                 sample += value.astype(full) * (wy * wx * weight)[:, None].astype(full)
         return total + jnp.dot(sample.astype(x.dtype), taps[k], preferred_element_type=full)
 
     zeros = jnp.zeros((_PIXELS, o), full)
     total = jax.lax.fori_loop(jnp.int32(0), jnp.int32(n_taps), add_tap, zeros)
     there = jnp.broadcast_to(here[:, None], zeros.shape)
-    store(out.at[block, :], total.astype(out.dtype), mask=there)
+    triton.store(out.at[block, :], total.astype(out.dtype), mask=there)
+
+
+def _divide(n: Array, by: int) -> tuple[Array, Array]:
+    """``divmod`` of what is never negative: for signs, JAX's own has steps that Triton lacks."""
+    return jax.lax.div(n, jnp.int32(by)), jax.lax.rem(n, jnp.int32(by))
 
 
 def _split(position: Float[Array, "p"], n: int) -> tuple[Array, Float[Array, "p"]]:

@@ -97,7 +97,7 @@ def test_channels_that_triton_can_hold(sizes, fits):
 
 def _absent_gpu():
     """From 0.11 on, JAX wants to know for which GPU it lowers a kernel where there is none."""
-    if not hasattr(jax.sharding, "AbstractDevice"):
+    if jax.__version_info__ < (0, 11):
         return contextlib.nullcontext()
     device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
     mesh = jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)
@@ -117,15 +117,6 @@ def test_kernel_lowers_for_nvidia_gpus_where_asked_and_where_it_fits():
     assert PALLAS in _program_for_cuda(64, pallas=True)
     assert PALLAS not in _program_for_cuda(64, pallas=False)
     assert PALLAS not in _program_for_cuda(32, pallas=True)  # groups of 8 channels
-
-
-def test_older_jax_is_told(monkeypatch):
-    import jax.experimental.pallas.triton as triton
-
-    monkeypatch.delattr(triton, "CompilerParams")
-    x, offset, mask, kernel, _ = _inputs((1, 4, 4), 16, 1, 16)
-    with pytest.raises(ImportError, match=r"needs jax >= 0\.7\.2, got"):
-        sample_and_multiply(x[0], offset[0], mask[0], kernel.reshape(-1, 16))
 
 
 @pytest.mark.gpu

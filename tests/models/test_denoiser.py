@@ -30,7 +30,7 @@ def test_recomputing_keeps_less_and_the_same_gradient(norm):
             )
 
         image, pullback, changed = jax.vjp(refine, variables["params"], has_aux=True)
-        kept.append(sum(leaf.nbytes for leaf in jax.tree.leaves(pullback)))
+        kept.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pullback)))
         gradients.append(jax.jit(pullback)(image.conj())[0])
         statistics.append(changed)
     hidden = 5 * 4 * 2 * SIZE**2 * CHANNELS * 4  # bytes: iterations, layers, images, float32
