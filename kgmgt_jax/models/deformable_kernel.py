@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 __all__ = ["kernel_fits", "sample_and_multiply"]
 
 _PIXELS = 64  # of a block
-_WARPS, _STAGES = 4, 2
+_WARPS, _STAGES = 8, 2  # with four warps, 256 channels do not fit the registers of an H100
 _SMALLEST = 16  # side of a matrix product in Triton
 
 
