@@ -16,8 +16,8 @@ as JAX does by default. TFLOP/s are XLA's count of the network's arithmetic over
 `of card` compares them with a product of two large matrices of the same type on the same device.
 Each side and type is a process of its own; times are medians, memory is what the framework took.
 
-What is measured is added to a file (--rows), and the table printed from it, so that a long run can
-be cut into several: `--sides`, `--variants` and `--dtypes` choose.
+What is measured is kept in a folder (--rows), and the table printed from all that is there, so that a
+long run can be cut into several: `--sides`, `--variants` and `--dtypes` choose.
 """
 
 import argparse
@@ -76,10 +76,9 @@ def _print_table(options: argparse.Namespace) -> None:
     )
     for (variant, dtype, side), result in results.items():
         for load, row in result["loads"].items():
-            rivals = [results.get((variant, dtype, rival)) for rival in ("eager", "compile")]
-            ratios = [
-                "-" if r is None else f"{r['loads'][load]['ms'] / row['ms']:.2f}" for r in rivals
-            ]
+            rivals = (results.get((variant, dtype, rival), {}) for rival in ("eager", "compile"))
+            rows = (rival.get("loads", {}).get(load) for rival in rivals)
+            ratios = [f"{rival['ms'] / row['ms']:.2f}" if rival else "-" for rival in rows]
             rate, card = _rates(results, variant, dtype, row["ms"])
             error = _error(options.rows, results, variant, dtype, side)
             print(
