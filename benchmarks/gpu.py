@@ -16,7 +16,7 @@ as JAX does by default. TFLOP/s are XLA's count of the network's arithmetic over
 `of card` compares them with a product of two large matrices of the same type on the same device.
 Each side and type is a process of its own; times are medians, memory is what the framework took.
 
-What is measured is kept in a folder (--rows), and the table printed from all that is there, so that a
+What is measured is kept in a folder (--rows), and the table printed from all that is there, so a
 long run can be cut into several: `--sides`, `--variants` and `--dtypes` choose.
 """
 
