@@ -22,8 +22,12 @@ _SMALLEST = 16  # side of a matrix product in Triton
 
 
 def kernel_fits(c: int, groups: int, o: int) -> bool:
-    """Whether Triton can hold the channels of a group and of the output: powers of two from 16."""
-    return all(n >= _SMALLEST and n & (n - 1) == 0 for n in (c // groups, o))
+    """Whether Triton can hold the channels of a group and of the output: powers of two from 16.
+
+    Not where JAX computes in 64 bits: the kernel's indices have 32.
+    """
+    powers = all(n >= _SMALLEST and n & (n - 1) == 0 for n in (c // groups, o))
+    return powers and jnp.arange(1).dtype == jnp.int32
 
 
 def sample_and_multiply(
@@ -63,7 +67,7 @@ def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
     """A block of pixels: x (hw c), dy, dx and mask (taps hw), taps (taps c/g o) to out (hw o)."""
     n_taps, c, o = taps.shape
     block = pallas.ds(pallas.program_id(0) * _PIXELS, _PIXELS)
-    pixel = pallas.program_id(0) * _PIXELS + jnp.arange(_PIXELS)
+    pixel = pallas.program_id(0) * _PIXELS + jnp.arange(_PIXELS, dtype=jnp.int32)
     here = pixel < h * w
     full = jnp.promote_types(x.dtype, jnp.float32)
     row, column = _divide(pixel, w)
@@ -76,7 +80,7 @@ def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
         )
         y, y_part = _split((row + i - 1).astype(y_off.dtype) + y_off, h)
         x_, x_part = _split((column + j - 1).astype(x_off.dtype) + x_off, w)
-        channel = group * c + jnp.arange(c)
+        channel = group * c + jnp.arange(c, dtype=jnp.int32)
         sample = jnp.zeros((_PIXELS, c), full)
         for yi, wy in ((y, 1 - y_part), (y + 1, y_part)):
             for xi, wx in ((x_, 1 - x_part), (x_ + 1, x_part)):

@@ -93,6 +93,8 @@ def test_gradient_is_that_of_the_plain_path(interpreted):
 )
 def test_channels_that_triton_can_hold(sizes, fits):
     assert kernel_fits(*sizes) == fits
+    with jax.enable_x64(True):
+        assert not kernel_fits(*sizes)
 
 
 def _absent_gpu():
