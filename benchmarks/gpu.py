@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from processes import Side, in_process, measure, peak_mib, processor
+from released_network import jax_variables, random_frames, torch_networks
 
 SIDES = ("eager", "compile", "jax", "pallas")
 Row = dict[str, Any]
@@ -88,7 +89,7 @@ def _print_table(options: argparse.Namespace) -> None:
 
 
 def _rates(results: dict[tuple[str, ...], Row], variant: str, dtype: str, ms: float) -> list[str]:
-    """Achieved TFLOP/s and its share of the card's rate, as far as a JAX side was run."""
+    """Achieved TFLOP/s and its share of the card's rate, as far as the side jax was run."""
     known = [r for (v, _, _), r in results.items() if v == variant and "gflop" in r]
     rates = [r["tflops"] for (_, d, _), r in results.items() if d == dtype and "tflops" in r]
     if not known or not rates:
@@ -122,29 +123,8 @@ def _run(options: argparse.Namespace) -> Row:
     for load, (n, cine) in loads.items():
         times = measure(lambda n=n, cine=cine: prepare(n, cine), options.calls)
         ms = [1e3 * t / n for t in times["seconds"]]
-        row = {"ms": float(np.median(ms)), "fastest": min(ms), "start": times["start"]}
-        rows[load] = row | {"mib": times["mib"]}
+        rows[load] = {"ms": float(np.median(ms)), "fastest": min(ms), "mib": times["mib"]}
     return describe() | {"loads": rows}
-
-
-def _frames(n: int, size: int) -> np.ndarray:
-    """The target, preceding and succeeding frames of a batch, as two channels."""
-    return np.random.default_rng(0).standard_normal((3, n, 2, size, size), np.float32)
-
-
-def _weights(folder: Path) -> dict[str, np.ndarray]:
-    """Random weights of the released network: drawn by PyTorch once, then read."""
-    path = folder / "weights.npz"
-    if not path.exists():
-        import torch
-
-        from tests.oracles import torch_kgmgt as twin
-
-        torch.manual_seed(0)
-        nets = (twin.ReleasedGenerator(), twin.Extractor(), twin.ReferenceVGG())
-        np.savez(path, **{k: v for net in nets for k, v in twin.to_numpy_state_dict(net).items()})
-    with np.load(path) as file:
-        return dict(file)
 
 
 # Makes a side of a number of frames (a cine?), an image of one, and at last says what it ran on.
@@ -159,12 +139,7 @@ def _torch_side(options: argparse.Namespace) -> Prepared:
     torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX multiplies
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    weights = _weights(options.rows)
-    nets = [twin.ReleasedGenerator(), twin.Extractor(), twin.ReferenceVGG()]
-    for net in nets:
-        own = {k: torch.from_numpy(weights[k]) for k in net.state_dict() if k in weights}
-        net.load_state_dict(own, strict=False)
-        net.eval().to(device)
+    nets = [net.to(device) for net in torch_networks(options.rows)]
 
     def reconstruct(*frames: torch.Tensor) -> torch.Tensor:
         return twin.two_pass(*nets, *frames)[1]
@@ -183,7 +158,7 @@ def _torch_side(options: argparse.Namespace) -> Prepared:
         return torch.cuda.max_memory_allocated() / 2**20 if gpu else peak_mib()
 
     def prepare(n: int, cine: bool) -> Side:
-        frames = list(torch.from_numpy(_frames(n, options.size)).to(device))
+        frames = list(torch.from_numpy(random_frames(n, options.size)).to(device))
         if cine:
             frames = [frames[0], frames[0].roll(1, 0), frames[0].roll(-1, 0)]
         call(frames)
@@ -191,7 +166,7 @@ def _torch_side(options: argparse.Namespace) -> Prepared:
             torch.cuda.reset_peak_memory_stats()
         return lambda: call(frames), memory, ""
 
-    image = call(list(torch.from_numpy(_frames(1, options.size)).to(device)))
+    image = call(list(torch.from_numpy(random_frames(1, options.size)).to(device)))
     name = torch.cuda.get_device_name() if gpu else processor()
     return prepare, image.float().cpu().numpy(), lambda: {"device": name}
 
@@ -202,17 +177,16 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
     from configs.kgmgt import get_config
     from kgmgt_jax.evaluation.flops import count_flops
     from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
-    from kgmgt_jax.interop.torch_names import extractor_entries, from_state_dict, generator_entries
     from kgmgt_jax.models.initialisation import initialise
     from kgmgt_jax.training.weights import build_model
     from kgmgt_jax.types import Measurement
 
     config: Any = get_config(options.variant)
-    fields = config.model.to_dict() | {"dtype": options.dtype}
-    plain, model = (build_model(fields | {"pallas": p}) for p in (False, options.side == "pallas"))
+    pallas = options.side == "pallas"
+    model = build_model(config.model.to_dict() | {"dtype": options.dtype, "pallas": pallas})
 
     def arguments(n: int) -> tuple[Any, ...]:
-        channels = np.moveaxis(_frames(n, options.size), 2, -1)
+        channels = np.moveaxis(random_frames(n, options.size), 2, -1)
         frames = channels[..., 0] + 1j * channels[..., 1]
         mask = np.zeros((n, options.size, options.size), np.float32)
         mask[:, ::6] = 1
@@ -221,10 +195,9 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
 
     one = arguments(1)
     if options.variant == "released":
-        entries = [*generator_entries(), *extractor_entries()]
-        variables = jax.device_put(from_state_dict(entries, _weights(options.rows)))
+        variables = jax_variables(options.rows)
     else:
-        variables = jax.device_put(initialise(plain, 0, *one))
+        variables = jax.device_put(initialise(model, 0, *one))
     apply = jax.jit(lambda variables, *args: model.apply(variables, *args).image)
     device = jax.devices()[0]
 
@@ -247,9 +220,11 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
         return call, memory, ""
 
     def describe() -> Row:
-        flops = count_flops(lambda *args: plain.apply(*args).image, variables, *one)
-        work = {} if flops is None else {"gflop": flops / 1e9}
         name = processor() if device.platform == "cpu" else device.device_kind
+        if pallas:  # the same network, whose kernel XLA cannot count
+            return {"device": name}
+        flops = count_flops(lambda *args: model.apply(*args).image, variables, *one)
+        work = {} if flops is None else {"gflop": flops / 1e9}
         return work | {"device": name, "tflops": _matrix_rate(options)}
 
     image = np.asarray(apply(variables, *one))

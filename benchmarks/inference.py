@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from processes import Side, in_process, measure, peak_mib, processor, spread
+from released_network import jax_variables, random_frames, torch_networks
 
 
 def main() -> None:
@@ -90,23 +91,13 @@ def _cine_table(options: argparse.Namespace) -> None:
         print(f"{'':6}   frame by frame / cine {rows[0][0] / rows[1][0]:10.2f}")
 
 
-def _random_frames(size: int) -> list[np.ndarray]:
-    draws = np.random.default_rng(0).standard_normal((3, 1, 2, size, size), np.float32)
-    return list(draws)
-
-
 def _torch_side(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from tests.oracles import torch_kgmgt as twin
 
-    torch.manual_seed(0)
-    nets = [twin.ReleasedGenerator(), twin.Extractor(), twin.ReferenceVGG()]
-    for net in nets:
-        net.eval()
-    weights = {k: v for net in nets for k, v in twin.to_numpy_state_dict(net).items()}
-    np.savez(options.exchange / "weights.npz", **weights)
-    frames = [torch.from_numpy(frame) for frame in _random_frames(options.size)]
+    nets = torch_networks(options.exchange)
+    frames = [torch.from_numpy(frame) for frame in random_frames(1, options.size)]
 
     def call() -> np.ndarray:
         with torch.inference_mode():
@@ -129,18 +120,14 @@ def _jax_side(options: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from configs.kgmgt import get_config
-    from kgmgt_jax.interop.torch_names import extractor_entries, from_state_dict, generator_entries
     from kgmgt_jax.training.weights import build_model
 
-    with np.load(options.exchange / "weights.npz") as file:
-        weights = dict(file)
-    entries = [*generator_entries(), *extractor_entries()]
     config: Any = get_config("released")
     model = build_model(config.model.to_dict() | {"dtype": "float32"})
 
     def make() -> Side:
-        variables = jax.device_put(from_state_dict(entries, weights))
-        frames = [jax.device_put(x[:, 0] + 1j * x[:, 1]) for x in _random_frames(options.size)]
+        variables = jax_variables(options.exchange)
+        frames = [jax.device_put(x[:, 0] + 1j * x[:, 1]) for x in random_frames(1, options.size)]
         compiled = jax.jit(lambda *args: model.apply(*args).image)
         compiled = compiled.lower(variables, *frames).compile()
         call = lambda: np.asarray(compiled(variables, *frames))  # noqa: E731
