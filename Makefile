@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
+USUAL := -n 2 --dist loadfile -m "not slow and not gpu"
 BIN := $(VENV)/bin
 DEMO := runs/demo
 CASE := $(DEMO)/data/test/MultiCoil/Cine/TestSet
@@ -15,18 +16,17 @@ $(VENV)/.installed: pyproject.toml
 
 # The PyTorch oracle's tests run where torch is installed: make test TORCH=torch==2.13.0
 # Compiling takes longer than what is compiled takes to run, so LLVM is told not to optimise.
-test: export XLA_FLAGS += --xla_backend_optimization_level=0
+test test-oldest: export XLA_FLAGS += --xla_backend_optimization_level=0
 test: $(VENV)/.installed
 	$(if $(TORCH),$(BIN)/pip install --quiet $(TORCH))
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	$(BIN)/pytest $(USUAL)
 
 # With the oldest versions that pyproject.toml allows, in an environment of its own.
-test-oldest: export XLA_FLAGS += --xla_backend_optimization_level=0
 test-oldest:
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet uv
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --editable '.[dev]'
-	$(OLDEST)/bin/pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	$(OLDEST)/bin/pytest $(USUAL)
 
 test-slow: $(VENV)/.installed
 	$(BIN)/pytest -m slow
