@@ -74,7 +74,7 @@ class FileSlices:
 
     Raises:
         DataError: If there are no files, one cannot be read, or one is undersampled.
-        ValueError: If ``acs`` is too small to calibrate several coils.
+        ValueError: If ``acs`` is too small to calibrate several coils of a file without maps.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ def reference_slices(
 
     Raises:
         DataError: If there are no files, one cannot be read, or one is undersampled.
-        ValueError: If ``acs`` is too small to calibrate several coils.
+        ValueError: If ``acs`` is too small to calibrate several coils of a file without maps.
     """
     slices = []
     options = ReadOptions() if simulation is None else ReadOptions(simulation=simulation)
@@ -158,7 +158,8 @@ def reference_slices(
         if not file.fully_sampled:
             fix = "leave it out, e.g. with find_full(root)"
             raise DataError(path, "fully sampled k-space", f"undersampled {file.key!r}", fix)
-        if file.slice_shape[1] > 1 and acs < MIN_CALIBRATION_LINES:
+        too_few = file.slice_shape[1] > 1 and acs < MIN_CALIBRATION_LINES
+        if too_few and file[0].sens is None:
             least = f"acs >= {MIN_CALIBRATION_LINES}"
             raise ValueError(f"{path}: calibrating several coils needs {least}, got {acs=}")
         slices += [(file, z) for z in range(len(file))]

@@ -148,3 +148,12 @@ def test_too_few_calibration_lines_for_several_coils_are_refused(tmp_path):
     path = write_file(tmp_path, "P001", (4, 1, 3, 16, 12))
     with pytest.raises(ValueError, match="several coils needs acs >= 4, got acs=2"):
         FileSlices([path], acs=2)
+
+
+def test_maps_of_the_file_need_no_calibration_lines(tmp_path):
+    draw = np.random.default_rng(0).standard_normal
+    kspace, maps = ((draw(s) + 1j * draw(s)).astype("c8") for s in ((2, 3, 16, 12), (3, 16, 12)))
+    np.save(tmp_path / "P1_kspace.npy", kspace)
+    np.save(tmp_path / "P1_sens.npy", maps / np.linalg.norm(maps, axis=0))
+    source = FileSlices([tmp_path / "P1_kspace.npy"], acs=2)
+    np.testing.assert_array_equal(source.sens(0), np.load(tmp_path / "P1_sens.npy"))
