@@ -12,7 +12,7 @@ tiny: two CPU cores, a minute and a half for its 220 steps after as long for com
 
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config(variant: str = "base") -> ConfigDict:
@@ -35,7 +35,7 @@ def _base() -> ConfigDict:
             "width": 16,
             "n_heads": 4,
             "window": 8,
-            "rect_window": ((16, 4), (4, 16), (16, 4)),  # by scale; None: no RW-MSA
+            "rect_window": _or_none(((16, 4), (4, 16), (16, 4))),  # by scale; None: no RW-MSA
             "square_window": True,  # False: no SW-MSA
             "attention": "window",  # "global" replaces both
             "mlp_ratio": 2,
@@ -49,7 +49,7 @@ def _base() -> ConfigDict:
             "knowledge": True,
             "alignment": True,
             "flow": "argmax",
-            "search_radius": 4,  # None: global matching
+            "search_radius": _or_none(4),  # None: global matching
             "warp_flow": "centred",
             "n_iterations": 5,
             "consistency": "hard",
@@ -104,8 +104,8 @@ def _base() -> ConfigDict:
             "circular": True,  # False: real-time cines, whose ends are not neighbours
             "n_buckets": 4,  # most shapes of batches, each of which is compiled
             "worker_count": 0,
-            "validation_frames": 4,  # the first ones of each of these slices
-            "validation_slices": 8,
+            "validation_frames": _or_none(4),  # the first ones of each of these slices; None: all
+            "validation_slices": _or_none(8),
         }
     )
     config.optimizer = ConfigDict(
@@ -115,9 +115,9 @@ def _base() -> ConfigDict:
             "warmup": 500,
             "milestones": (0.8,),  # of "multistep", as shares of n_steps
             "decay": 0.1,  # of the rate at each milestone
-            "clip_norm": 1.0,
+            "clip_norm": _or_none(1.0),  # None: no limit
             # of layers that predict offsets, at full, half and quarter resolution
-            "offset_rates": None,
+            "offset_rates": _or_none(None),
         }
     )
     config.critic_optimizer = ConfigDict(
@@ -150,6 +150,11 @@ def _base() -> ConfigDict:
     )
     config.profile = False  # True: jax.profiler's trace of a few steps, in WORKDIR/profile
     return config
+
+
+def _or_none(value: Any) -> FieldReference:
+    """A field that the command line can set to ``None``, or from ``None`` to something."""
+    return FieldReference(value, field_type=object)
 
 
 def _released(config: Any) -> None:

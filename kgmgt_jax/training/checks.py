@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from kgmgt_jax.data.filling import INPUT_FILLS
 from kgmgt_jax.models.baselines.swinir import SwinIR
 from kgmgt_jax.models.critic import Critic
@@ -11,6 +13,7 @@ from kgmgt_jax.models.encoder import VGG19_LAYERS
 from kgmgt_jax.models.enforcement import check_consistency
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
+from kgmgt_jax.models.registry import DEFAULT
 from kgmgt_jax.models.transformer import BlockOptions
 from kgmgt_jax.mri.coils import SENS_OPTIONS
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
@@ -21,6 +24,21 @@ __all__ = ["check_config"]
 
 _DTYPES = (None, "float32", "bfloat16")
 _PARTS = ("frame_encoder", "mentor_net", "learner_net")
+_COUNTS = {  # fields of networks and critic that count something
+    "channels",
+    "denoiser_channels",
+    "hidden",
+    "mlp_ratio",
+    "n_blocks",
+    "n_cascades",
+    "n_cg",
+    "n_groups",
+    "n_heads",
+    "n_iterations",
+    "n_offset_groups",
+    "width",
+    "window",
+}
 
 
 def check_config(config: Any) -> None:
@@ -34,6 +52,7 @@ def check_config(config: Any) -> None:
     """
     model = _check_network(config.model)
     _check_fields("critic", config.critic, Critic.__dataclass_fields__)
+    _check_counts("critic", config.critic)
     _check_loss(config.loss)
     if not isinstance(model, KGMgT):
         _check_unguided(config)
@@ -56,56 +75,72 @@ def _check_fields(section: str, fields: Mapping[str, Any], known: Iterable[str])
         raise ValueError(f"config.{section}: unknown fields {unknown}; known are {sorted(known)}")
 
 
+def _check_counts(section: str, fields: Any) -> None:
+    for name in sorted(_COUNTS & set(fields)):
+        counts = fields[name] if isinstance(fields[name], tuple) else (fields[name],)
+        if min(counts) < 1:
+            _refuse(f"{section}.{name}", "1 or more", fields[name])
+
+
 def _check_network(fields: Any) -> Any:
     """The network, if it can be built."""
+    _check_counts("model", fields)
+    if fields.get("network", DEFAULT) == DEFAULT:
+        _check_scales(fields)
     model = build_model(fields.to_dict())
-    if model.dtype not in _DTYPES:
-        _refuse("model.dtype", f"one of {_DTYPES}", model.dtype)
+    if fields.get("dtype") not in _DTYPES:
+        _refuse("model.dtype", f"one of {_DTYPES}", fields.dtype)
     if isinstance(model, KGMgT):
         _check_kgmgt(model)
-        return model
+    if isinstance(model, KGMgT | SwinIR) and model.n_blocks % 2:
+        _refuse("model.n_blocks", "an even number (shifts alternate)", model.n_blocks)
     try:
-        _check_comparator(model, fields)
+        if "weight_init" in fields:
+            Layers(weight_init=fields.weight_init)
+        if "consistency" in fields:
+            check_consistency(model.consistency, model.solver)
+        if isinstance(model, SwinIR):
+            model.options()
+        if isinstance(model, KGMgT):
+            _check_blocks(model)
     except ValueError as error:
         raise ValueError(f"config.model: {error}") from error
     return model
 
 
-def _check_comparator(model: Any, fields: Any) -> None:
-    for name, value in fields.items():
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            raise ValueError(f"{name} must be 1 or more, got {value}")
-    Layers(model.dtype, model.weight_init)
-    if "consistency" in fields:
-        check_consistency(model.consistency, model.solver)
-    if isinstance(model, SwinIR):
-        model.options()
-        if model.n_blocks % 2:
-            raise ValueError(f"n_blocks must be even (shifts alternate), got {model.n_blocks}")
+def _check_scales(fields: Any) -> None:
+    """What the command line may give another shape than KGMgT needs."""
+    for name in sorted({"channels", "zero_offsets"} & set(fields)):
+        if isinstance(fields[name], tuple) and len(fields[name]) != 3:
+            _refuse(f"model.{name}", "one for each of three scales", fields[name])
+    windows = fields.get("rect_window")
+    by_scale = isinstance(windows, tuple) and [np.shape(w) for w in windows] == [(2,)] * 3
+    if windows is not None and not by_scale:
+        _refuse("model.rect_window", "a (height, width) for each of three scales, or None", windows)
+    radius = fields.get("search_radius")
+    if radius is not None and not (isinstance(radius, int) and radius >= 0):
+        _refuse("model.search_radius", "0 or more pixels, or None for the whole image", radius)
 
 
 def _check_kgmgt(model: KGMgT) -> None:
-    if model.n_blocks < 2 or model.n_blocks % 2:
-        _refuse("model.n_blocks", "an even number (shifts alternate)", model.n_blocks)
+    if not 0 <= model.drop_path < 1:
+        _refuse("model.drop_path", "a rate from 0 to below 1", model.drop_path)
     if any(c % model.n_offset_groups for c in model.channels):
         got = {"channels": model.channels, "n_offset_groups": model.n_offset_groups}
         _refuse("model.n_offset_groups", "a divisor of all channels", got)
-    windows = model.rect_window or (None,)
-    if len(windows) != 3 and model.rect_window is not None:
-        _refuse("model.rect_window", "a (height, width) for each of three scales, or None", windows)
-    for window in windows:
-        try:
-            BlockOptions(
-                width=model.width,
-                n_heads=model.n_heads,
-                window=model.window,
-                rect_window=window,
-                square_window=model.square_window,
-                attention=model.attention,
-                mlp_ratio=model.mlp_ratio,
-            )
-        except ValueError as error:
-            raise ValueError(f"config.model: {error}") from error
+
+
+def _check_blocks(model: KGMgT) -> None:
+    for window in model.rect_window or (None,):
+        BlockOptions(
+            width=model.width,
+            n_heads=model.n_heads,
+            window=model.window,
+            rect_window=window,
+            square_window=model.square_window,
+            attention=model.attention,
+            mlp_ratio=model.mlp_ratio,
+        )
 
 
 def _check_unguided(config: Any) -> None:
@@ -132,7 +167,7 @@ def _check_data(data: Any) -> None:
         if data[name] not in known:
             _refuse(f"data.{name}", f"one of {known}", data[name])
     for name in ("validation_frames", "validation_slices"):
-        if data[name] is not None and data[name] < 1:
+        if data[name] is not None and not (isinstance(data[name], int) and data[name] >= 1):
             _refuse(f"data.{name}", "1 or more, or None for all", data[name])
 
 
@@ -146,13 +181,17 @@ def _check_optimizer(section: str, fields: Any) -> None:
     shares = tuple(fields.milestones)
     if sorted(shares) != list(shares) or any(not 0 < share < 1 for share in shares):
         _refuse(f"{section}.milestones", "rising shares of n_steps between 0 and 1", shares)
+    norm = fields.get("clip_norm")
+    if norm is not None and not (isinstance(norm, int | float) and norm > 0):
+        _refuse(f"{section}.clip_norm", "a positive norm, or None for no limit", norm)
     rates = fields.get("offset_rates")
-    if rates is not None and (len(rates) != 3 or min(rates) < 0):
+    if rates is not None and (np.shape(rates) != (3,) or min(rates) < 0):
         _refuse(f"{section}.offset_rates", "three learning rates (full, half, quarter)", rates)
 
 
 def _check_steps(train: Any, batch_size: int) -> None:
     least = {"n_steps": 0, "n_critic": 1, "accumulation": 1, "model_parallel": 1}
+    least |= {"log_every": 1, "eval_every": 1, "checkpoint_every": 1}
     for name, bound in least.items():
         if train[name] < bound:
             _refuse(f"train.{name}", f"{bound} or more", train[name])

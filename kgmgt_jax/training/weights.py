@@ -73,8 +73,6 @@ def build_model(config: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"unknown fields in config.model: {unknown}; those of {name} are {sorted(known)}"
         )
-    if fields.get("rect_window") == (None,):  # what ml_collections makes of =None for a tuple
-        fields["rect_window"] = None
     return module(**fields)
 
 

@@ -59,12 +59,12 @@ def test_unknown_networks_and_fields_of_others_are_refused():
 @pytest.mark.parametrize(
     ("name", "section", "fields", "message"),
     [
-        ("modl", "model", {"n_iterations": 0}, "n_iterations must be 1 or more, got 0"),
+        ("modl", "model", {"n_iterations": 0}, "n_iterations: expected 1 or more, got 0"),
         ("modl", "model", {"dtype": "float16"}, "one of.*bfloat16.*got 'float16'"),
         ("crnn", "model", {"consistency": "firm"}, "consistency must be.*got 'firm'"),
         ("kigan", "model", {"weight_init": "ones"}, "weight_init must be.*got 'ones'"),
         ("swinir", "model", {"n_heads": 7}, "must divide width.*'n_heads': 7"),
-        ("swinir", "model", {"n_blocks": 3}, "n_blocks must be even.*got 3"),
+        ("swinir", "model", {"n_blocks": 3}, "n_blocks: expected an even number.* got 3"),
         ("modl", "loss", {"mentor": 0.5}, "loss.mentor: expected 0 for a network without a mentor"),
         ("modl", "train", {"frozen": ("frame_encoder",)}, "train.frozen: expected some of"),
     ],

@@ -1,10 +1,14 @@
 """Configurations that cannot work, and the one line that says so."""
 
+import sys
+from pathlib import Path
+
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from configs.kgmgt import get_config
 from kgmgt_jax.training.checks import check_config
-from kgmgt_jax.training.weights import build_model
 
 
 @pytest.mark.parametrize("variant", ["base", "released", "tiny"])
@@ -22,6 +26,20 @@ def test_variants_pass(variant):
         ("model", {"window": 5}, "window must be even, got 5"),
         ("model", {"rect_window": ((8, 8),)}, "three scales"),
         ("model", {"attention": "none"}, "attention must be.*got 'none'"),
+        ("model", {"channels": (64, 128)}, r"channels: expected one for each.*\(64, 128\)"),
+        ("model", {"channels": (64, 128, 0)}, "channels: expected 1 or more"),
+        ("model", {"zero_offsets": (True,)}, r"zero_offsets: expected one for each.*\(True,\)"),
+        ("model", {"n_heads": 0}, "n_heads: expected 1 or more, got 0"),
+        ("model", {"n_offset_groups": 0}, "n_offset_groups: expected 1 or more, got 0"),
+        ("model", {"n_iterations": 0}, "n_iterations: expected 1 or more, got 0"),
+        ("model", {"window": -4}, "window: expected 1 or more, got -4"),
+        ("model", {"rect_window": (16, 4, 8)}, r"three scales.*got \(16, 4, 8\)"),
+        ("model", {"rect_window": ((0, 4),) * 3}, r"even sides above 0, got \(0, 4\)"),
+        ("model", {"search_radius": -1}, "search_radius: expected 0 or more.*None.*got -1"),
+        ("model", {"search_radius": "all"}, "search_radius: expected 0 or more.*got 'all'"),
+        ("model", {"drop_path": 1.0}, "drop_path: expected a rate from 0 to below 1, got 1.0"),
+        ("model", {"solver": "cg"}, "solver='cg'.*needs consistency='soft', got 'hard'"),
+        ("critic", {"width": 0}, "critic.width: expected 1 or more, got 0"),
         ("loss", {"adversarial": -1.0}, "loss.adversarial: expected a weight"),
         ("loss", {"perceptual_layers": ("relu6_1",)}, "perceptual_layers.*relu6_1"),
         ("optimizer", {"schedule": "step"}, "one of.*'multistep'.*, got 'step'"),
@@ -29,6 +47,13 @@ def test_variants_pass(variant):
         ("optimizer", {"learning_rate": 0.0}, "positive learning_rate"),
         ("optimizer", {"milestones": (400_000.0,)}, "shares of n_steps between 0 and 1"),
         ("optimizer", {"offset_rates": (1e-3,)}, "three learning rates"),
+        ("optimizer", {"offset_rates": 1e-3}, "three learning rates.*got 0.001"),
+        ("optimizer", {"clip_norm": 0}, "clip_norm: expected a positive norm, or None.*got 0"),
+        ("optimizer", {"clip_norm": -1.0}, "clip_norm: expected a positive norm"),
+        ("data", {"validation_frames": 0}, "validation_frames: expected 1 or more, or None"),
+        ("train", {"eval_every": 0}, "train.eval_every: expected 1 or more, got 0"),
+        ("train", {"log_every": 0}, "train.log_every: expected 1 or more, got 0"),
+        ("train", {"checkpoint_every": 0}, "train.checkpoint_every: expected 1 or more, got 0"),
         ("train", {"n_critic": 0}, "train.n_critic: expected 1 or more, got 0"),
         ("train", {"accumulation": 3}, "'accumulation': 3, 'batch_size': 4"),
         ("train", {"platform": "cuda12"}, "one of.*'gpu'.*got 'cuda12'"),
@@ -52,8 +77,27 @@ def test_unknown_fields_are_named(section):
         check_config(config)
 
 
-def test_a_window_switched_off_on_the_command_line_is_off():
-    config = get_config("tiny")
-    config.model.rect_window = (None,)  # what ml_collections makes of =None
-    check_config(config)
-    assert build_model(config.model).rect_window is None
+@pytest.mark.parametrize(
+    ("variant", "field", "text", "value"),
+    [
+        ("tiny", "model.rect_window", "None", None),
+        ("tiny", "model.search_radius", "None", None),
+        ("released", "model.search_radius", "4", 4),
+        ("released", "optimizer.clip_norm", "1.0", 1.0),
+        ("base", "optimizer.clip_norm", "None", None),
+        ("base", "optimizer.offset_rates", "(1e-3,1e-5,1e-6)", (1e-3, 1e-5, 1e-6)),
+        ("base", "data.validation_slices", "None", None),
+    ],
+)
+def test_the_command_line_sets_none_and_from_none(variant, field, text, value):
+    values = flags.FlagValues()
+    default = f"configs/kgmgt.py:{variant}"
+    path = Path(__file__).parents[2] / default
+    argv = ["train.py", f"--config={path}", f"--config.{field}={text}"]
+    with pytest.MonkeyPatch.context() as patch:  # ml_collections reads it as it defines the flag
+        patch.setattr(sys, "argv", argv)
+        config_flags.DEFINE_config_file("config", flag_values=values)
+        values(argv)
+    section, name = field.split(".")
+    assert values.config[section][name] == value
+    check_config(values.config)
