@@ -136,6 +136,9 @@ def make_generator_step(
             old.params, old.model_state, state.step_key(_DROPOUT), batch
         )
         new = _update(old, grads, model_state, optimizer)
+        # without gradient, but perhaps with moments of steps that trained them
+        held = {name: old.params[name] for name in frozen}
+        new = new.replace(params={**new.params, **held})
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
         mean = optax.incremental_update(new.params, state.ema_params, 1 - decay)

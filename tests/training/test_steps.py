@@ -138,6 +138,18 @@ def test_frozen_parts_stay_and_do_not_count():
     np.testing.assert_allclose(*rest, rtol=1e-6)
 
 
+def test_frozen_parts_stay_whatever_moments_the_optimiser_has():
+    model, config = Convolution(), toy_config(frozen=("frame_encoder",))
+    optimizers = (optax.adam(1e-2), sgd())
+    free, frozen = (make_steps(c, model, Score(), optimizers)[0] for c in (toy_config(), config))
+    before, _ = jax.jit(free)(_state(model, optax.adam(1e-2)), BATCH)
+    after, _ = jax.jit(frozen)(before, BATCH)
+    held = [s.generator.params["frame_encoder"] for s in (before, after)]
+    jax.tree.map(np.testing.assert_array_equal, *held)
+    moved = [s.generator.params["down_medium_offset"]["kernel"] for s in (before, after)]
+    assert np.abs(moved[0] - moved[1]).min() > 0
+
+
 def test_unknown_frozen_part_is_refused():
     with pytest.raises(ValueError, match=r"got \['encoder'\]"):
         _run(frozen=("encoder",))
