@@ -46,6 +46,6 @@ class Critic(nn.Module):
                     x = BatchNorm(name=f"block{block + 1}_norm{stride}")(x, train=train)
                 x = leaky_relu(x)
         x = jnp.mean(x, axis=(1, 2))
-        x = leaky_relu(self.layers.dense(self.hidden, name="hidden")(x))
-        score = self.layers.dense(1, name="score")(x)[:, 0].astype(image.dtype)
+        x = leaky_relu(self.layers.pointwise(self.hidden, name="hidden")(x))
+        score = self.layers.pointwise(1, name="score")(x)[:, 0].astype(image.dtype)
         return jax.nn.sigmoid(score) if self.sigmoid else score

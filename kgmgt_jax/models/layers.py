@@ -108,6 +108,16 @@ class Layers:
             name=name,
         )
 
+    def pointwise(self, features: int, *, name: str | None = None) -> nn.Dense:
+        """A 1 x 1 convolution: a linear layer over the last axis that starts as convolutions do."""
+        return nn.Dense(
+            features,
+            dtype=self.dtype,
+            kernel_init=self.conv_init(1.0),
+            bias_init=constant(0.0),
+            name=name,
+        )
+
     def layer_norm(self, name: str | None = None) -> nn.LayerNorm:
         """Layer norm over channels, eps 1e-5, always at parameter precision."""
         return nn.LayerNorm(

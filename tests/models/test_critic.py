@@ -10,6 +10,7 @@ import pytest
 from kgmgt_jax.interop.torch_names import critic_entries, from_state_dict, to_state_dict
 from kgmgt_jax.losses import adversarial_loss, critic_loss, gradient_penalty
 from kgmgt_jax.models.critic import Critic
+from kgmgt_jax.models.initialisation import initialise
 from tests.models.fixtures import Fixture, nchw, nhwc, relative_error
 from tests.models.released import state_dict
 
@@ -116,3 +117,12 @@ def test_running_statistics_equal_reference(case):
     assert names
     for name in names:
         assert relative_error(stats[name], stored[name]) < FORWARD, name
+
+
+def test_every_layer_starts_as_convolutions_do():
+    """He with the gain of LReLU(0.2): variance 2 / (1.04 fan_in), also of the 1 x 1 layers."""
+    params = initialise(Critic(), 0, jnp.zeros((1, 32, 32, 2)))["params"]
+    for name, layer in params.items():
+        fan_in = np.prod(layer["kernel"].shape[:-1])
+        expected = np.sqrt(2 / 1.04 / fan_in)
+        assert np.sqrt(np.mean(layer["kernel"] ** 2)) == pytest.approx(expected, rel=0.2), name

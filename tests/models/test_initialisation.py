@@ -21,9 +21,10 @@ def test_both_ways_of_drawing_agree(kind):
     assert np.abs(ours - 1).max() == pytest.approx(np.abs(jaxs - 1).max(), rel=0.2)
 
 
-def test_he_scale_keeps_the_variance_of_a_signal():
+@pytest.mark.parametrize("make", [Layers().conv, Layers().pointwise])
+def test_he_scale_keeps_the_variance_of_a_signal(make):
     x = jax.random.normal(jax.random.key(0), (1, 64, 64, 32))
-    conv = Layers().conv(256)
+    conv = make(256)
     y = nn.leaky_relu(conv.apply(initialise(conv, 0, x), x), 0.2)
     assert float(jnp.mean(y[:, 2:-2, 2:-2] ** 2)) == pytest.approx(1.0, rel=0.15)
 

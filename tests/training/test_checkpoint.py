@@ -188,10 +188,10 @@ def test_another_size_is_refused(tmp_path):
         _restore(tmp_path, _state(0, size=4))
 
 
-def test_another_network_is_refused_but_not_another_precision(tmp_path):
+def test_another_network_is_refused_but_not_another_way_to_compute_it(tmp_path):
     _save(tmp_path, 1)
     config = get_config("tiny")
-    config.model.dtype = "bfloat16"
+    config.model.dtype, config.model.pallas = "bfloat16", True
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         checkpoints.check(config)
         config.model.n_blocks = 6
