@@ -97,8 +97,16 @@ def calibration_block(
         acs: at most this many lines, if given.
 
     Raises:
-        ValueError: if fewer than four lines around the centre are complete.
+        ValueError: if the mask has not the shape of a coil's k-space, or fewer than four lines
+            around the centre are complete.
     """
+    if kspace.ndim != 4 or mask.shape != (kspace.shape[0], *kspace.shape[2:]):
+        raise ValueError(
+            "expected k-space (t, n, h, w) and a mask (t, h, w), got "
+            f"{kspace.shape=} and {mask.shape=}"
+        )
+    if acs is not None and acs < 0:
+        raise ValueError(f"expected a number of calibration lines, or None, got {acs=}")
     rows, columns = _central_block(np.max(np.asarray(mask), axis=0) > 0, acs)
     mask = mask[:, rows, columns]
     total = jnp.sum(kspace[:, :, rows, columns] * mask[:, None], axis=0)
@@ -109,7 +117,7 @@ def calibration_kspace(
     kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"], acs: int | None = None
 ) -> Complex[Array, "n h w"]:
     """:func:`calibration_block` at its place in k-space, 0 outside; same arguments and errors."""
-    _, _, h, w = kspace.shape
+    h, w = kspace.shape[-2:]
     return zero_fill(calibration_block(kspace, mask, acs), (h, w))
 
 
@@ -184,7 +192,7 @@ def estimate_sens(
             an option is unknown or out of range.
     """
     sens_options(method, options)
-    _, _, h, w = kspace.shape
+    h, w = kspace.shape[-2:]
     return sens_from_block(calibration_block(kspace, mask, acs), (h, w), method, **options)
 
 

@@ -50,10 +50,11 @@ def fft2c(image: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
     """Image to k-space, centred and orthonormal, over the last two axes.
 
     Args:
-        image: complex images, any size (odd sizes too), complex64; complex128 stays complex128.
+        image: complex images, any size (odd sizes too), complex64; with JAX's ``jax_enable_x64``
+            complex128 stays complex128.
 
     Returns:
-        K-space with the zero frequency at ``(h // 2, w // 2)``, in the dtype of ``image``.
+        K-space with the zero frequency at ``(h // 2, w // 2)``.
     """
     return _transformed(jnp.fft.fft2, image)
 
@@ -62,10 +63,7 @@ def ifft2c(kspace: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
     """K-space to image: the inverse, and the adjoint, of :func:`fft2c`.
 
     Args:
-        kspace: centred k-space, any size, complex64; complex128 stays complex128.
-
-    Returns:
-        Images, in the dtype of ``kspace``.
+        kspace: centred k-space, any size; complex64, or complex128 as for :func:`fft2c`.
     """
     return _transformed(jnp.fft.ifft2, kspace)
 
@@ -101,7 +99,7 @@ def to_complex(channels: Float[Array, "*b h w 2"]) -> Complex[Array, "*b h w"]:
         channels: real array whose last axis holds the real and the imaginary part.
 
     Returns:
-        complex64, or complex128 for float64 channels.
+        complex64, or complex128 for float64 channels (with ``jax_enable_x64``).
 
     Raises:
         ValueError: if the last axis does not have length 2.

@@ -101,7 +101,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     weights=ocp.args.StandardSave(_to_host(state.eval_variables)),
                     state=ocp.args.StandardSave(state.replace(ema_params=None)),
-                    config=ocp.args.JsonSave(json.loads(config.to_json())),
+                    config=ocp.args.JsonSave(_as_stored(config)),
                     data=ocp.args.JsonSave(json.loads(json.dumps(data))),
                 ),
                 metrics={} if psnr is None else {METRIC: float(psnr)},
@@ -128,20 +128,20 @@ class Checkpoints:
         steps = self._manager.all_steps()
         if not steps:
             return
-        stored = self._config(max(steps))
+        stored, own = self._config(max(steps)), _as_stored(config)
         for section in ("model", "critic") if config.loss.adversarial else ("model",):
-            wanted = freeze(config[section].to_dict())
+            wanted = freeze(own[section])
             other = differing_fields(freeze(stored.get(section, wanted)), wanted)
             if other:
                 raise CheckpointError(
                     f"{self.folder}: expected a checkpoint of this {section}, got one with {other}"
                 )
         began = self._config(min(steps)).get("train", {}).get("start_from", "")
-        wanted = config.train.start_from
-        if wanted and _normal(began) != _normal(wanted):
+        wanted = own["train"]["start_from"]
+        if wanted and _whole_path(began) != wanted:
             raise CheckpointError(
-                f"{self.folder}: expected a run that began from {wanted!r}, got one from "
-                f"{began!r}; take another workdir"
+                f"{self.folder}: expected a run that began from {config.train.start_from!r}, got "
+                f"one from {began!r}; take another workdir"
             )
 
     def restore(self, state: TrainState, *, config: Any) -> tuple[TrainState, dict]:
@@ -181,10 +181,11 @@ class Checkpoints:
 
     def _tell_changes(self, step: int, config: Any) -> None:
         stored = self._config(step)  # by every process, for Orbax lets them wait for each other
+        own = _as_stored(config)
         if jax.process_index():
             return
         for section in ("loss", "data", "optimizer", "critic_optimizer", "train"):
-            wanted = freeze(config[section].to_dict())
+            wanted = freeze(own[section])
             other = differing_fields(freeze(stored.get(section, wanted)), wanted)
             if other:
                 _log.warning("%s goes on with another %s: %s", self.folder, section, other)
@@ -236,6 +237,13 @@ def _to_host(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def _normal(path: str) -> str:
-    """One spelling of where weights came from."""
+def _as_stored(config: Any) -> dict[str, Any]:
+    """A configuration as checkpoints keep it: plain, and true in any folder."""
+    fields = json.loads(config.to_json())
+    fields["train"]["start_from"] = _whole_path(config.train.start_from)
+    return fields
+
+
+def _whole_path(path: str) -> str:
+    """Where weights came from, in one spelling."""
     return path if path in ("", PRETRAINED) else os.path.abspath(path)

@@ -1,5 +1,6 @@
 """Watches the loss terms of a run, and keeps the batch that made one of them NaN or infinite."""
 
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,7 +126,7 @@ def load_batch(path: str | Path) -> SavedBatch:
         with np.load(path) as file:
             items = dict(file.items())
         step = int(items["step"])
-    except (OSError, EOFError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: expected a batch that a run kept, got {error}") from error
     arrays = {k.removeprefix(_BATCH): v for k, v in items.items() if k.startswith(_BATCH)}
     metrics = {k.removeprefix(_METRIC): float(v) for k, v in items.items() if k.startswith(_METRIC)}

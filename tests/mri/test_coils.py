@@ -124,6 +124,15 @@ def test_acs_limits_the_calibration_block():
     assert _calibrated_lines(jnp.ones((1, 33, 6)), acs=5) == [14, 15, 16, 17, 18]
 
 
+def test_arguments_that_do_not_fit_are_refused():
+    kspace = jnp.ones((2, 3, 16, 12), jnp.complex64)
+    for mask in (jnp.ones((2, 12, 12)), jnp.ones((3, 16, 12)), jnp.ones((16, 12))):
+        with pytest.raises(ValueError, match=r"a mask \(t, h, w\), got kspace.shape="):
+            calibration_block(kspace, mask)
+    with pytest.raises(ValueError, match="calibration lines, or None, got acs=-3"):
+        estimate_sens(kspace, jnp.ones((2, 16, 12)), acs=-3)
+
+
 def test_calibration_block_of_a_square_is_the_square():
     mask = jnp.zeros((1, 20, 20)).at[0, 7:13, 7:13].set(1.0).at[0, 10].set(1.0)
     kspace = jnp.ones((1, 1, 20, 20), jnp.complex64)

@@ -210,14 +210,16 @@ def test_what_else_has_changed_is_told(tmp_path, caplog):
     assert "another optimizer: learning_rate=" in told[1] and told[1].endswith(" not 0.5")
 
 
-def test_a_run_goes_on_however_its_beginning_is_spelt(tmp_path):
+def test_a_run_goes_on_however_its_beginning_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     first, later = get_config("tiny"), get_config("tiny")
     first.train.start_from = "runs/a/"
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         checkpoints.save(_state(0), config=first, data={})
         checkpoints.save(_state(1), config=later, data={})  # gone on with without it
         checkpoints.check(later)
-        later.train.start_from = "runs/a"
+        monkeypatch.chdir(tmp_path.parent)
+        later.train.start_from = f"{tmp_path.name}/runs/a"
         checkpoints.check(later)
 
 

@@ -61,8 +61,11 @@ def test_ids_stay_off_the_device():
 
 def test_file_of_another_kind_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
-    with pytest.raises(ValueError, match=r"other\.npz: expected a batch that a run kept, got"):
-        load_batch(tmp_path / "other.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:-50])
+    np.save(tmp_path / "array.npy", np.ones(3))
+    for name in ("other.npz", "cut.npz", "array.npy"):
+        with pytest.raises(ValueError, match=rf"{name}: expected a batch that a run kept, got"):
+            load_batch(tmp_path / name)
 
 
 @pytest.fixture(scope="module")
