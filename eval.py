@@ -36,7 +36,9 @@ _TUNE = flags.DEFINE_list(
     "tune", [], "Fully sampled training files or folders on which their weights are chosen."
 )
 _TUNE_SLICES = flags.DEFINE_integer("tune_slices", 4, "Most slices to use of each of these.")
-_DATA = flags.DEFINE_string("data", None, "Files or a folder, fully sampled ones.", required=True)
+_DATA = flags.DEFINE_string(
+    "data", None, "A fully sampled file, a folder of them, or a prepared set.", required=True
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
 _ACCELERATION = flags.DEFINE_list("acceleration", ["4"], "Nominal accelerations, such as 4,8.")
 _ACS = flags.DEFINE_integer("acs", 8, "Central lines that are always measured.")
@@ -103,7 +105,7 @@ def _conditions() -> list[Condition]:
     except ValueError as error:
         raise ValueError(f"--acceleration: expected numbers, got {_ACCELERATION.value}") from error
     pairs = itertools.product(_MASK.value, rates)
-    return [Condition(kind, rate, _ACS.value) for kind, rate in pairs]
+    return list(dict.fromkeys(Condition(kind, rate, _ACS.value) for kind, rate in pairs))
 
 
 def _tuned(

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     """Reconstructs one file and prints what it wrote."""
     if len(argv) != 2:
         raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
-    method = Method.load("kgmgt", _CHECKPOINT.value, _FRAMES.value)
+    method = Method.load("", _CHECKPOINT.value, _FRAMES.value)
     report = reconstruct_file(
         argv[1],
         method,

@@ -103,7 +103,7 @@ def test_eval_scores_and_compares(work, tmp_path):
         f"--compare=same={work / 'run' / 'checkpoints' / '0'}",
         f"--data={work / 'data'}",
         f"--out={tmp_path}",
-        "--acceleration=4",
+        "--acceleration=4,4.0",
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())

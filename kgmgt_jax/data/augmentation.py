@@ -165,7 +165,7 @@ def rotate_case(images: Images, sens: OptionalSens, angle: float) -> tuple[Image
         images: Coil images of some frames.
         sens: Sensitivities of unit sum of squares, or ``None``; they have it again afterwards,
             except where nothing is left of them.
-        angle: In degrees, from columns to rows.
+        angle: In degrees, from rows to columns.
     """
 
     def turn(a: np.ndarray) -> np.ndarray:

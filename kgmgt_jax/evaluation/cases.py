@@ -80,7 +80,8 @@ class EvaluationCase:
         sampling: how it was undersampled, with its own true acceleration.
         condition: which of those asked for; ``None`` for a file undersampled as it came.
         simulation: how the k-space was simulated; empty for measured k-space.
-        file: its file, below the path that was given.
+        file: its file, below the path that was given; of several cines in one file, its own name
+            below that.
         slice_index: its place in that file.
         n_slices: slices of that file.
     """
@@ -120,7 +121,8 @@ class EvaluationSet:
         self._sens, self.failed = sens, failed
         self.slices: Sequence[SliceInfo] = () if source is None else source.slices
         self.unscored: dict[str, str] = {}
-        self._n_slices = Counter(map(_file_of, self.slices))
+        self._n_slices = Counter(map(_cine_of, self.slices))
+        self._n_cines = Counter(path for path, _ in self._n_slices)
 
     def n_frames(self, n_conditions: int) -> int:
         """Frames that one method has to reconstruct."""
@@ -178,7 +180,7 @@ class EvaluationSet:
                 simulation=info.simulation,
                 file=self._place_of(info),
                 slice_index=_slice_index(info),
-                n_slices=self._n_slices[_file_of(info)],
+                n_slices=self._n_slices[_cine_of(info)],
             )
 
     def _as_acquired(self, file: CineFile, z: int) -> EvaluationCase:
@@ -210,11 +212,16 @@ class EvaluationSet:
 
     def _place_of(self, info: SliceInfo) -> Path:
         """The path of a slice's file, or of a prepared set one made of subject and name."""
-        source, name = _file_of(info)
+        path, name = _cine_of(info)
         if self._root.is_file():
             return Path(name)
-        subject = [re.sub(r"[^\w-]+", "_", part) for part in info.subject.split("/")]
-        return self._below(Path(source)) or Path(*subject, name)
+        below = self._below(Path(path))
+        if below is None:
+            subject = [re.sub(r"[^\w-]+", "_", part) for part in info.subject.split("/")]
+            return Path(*subject, name)
+        if self._n_cines[path] == 1:
+            return below
+        return below.with_suffix("") / name.removeprefix(f"{below.stem}/")
 
 
 def open_evaluation(
@@ -223,7 +230,7 @@ def open_evaluation(
     """Looks through a path for what can be evaluated.
 
     Args:
-        path: files of any known format, a folder of them, or a prepared set, of which the split
+        path: a file of any known format, a folder of them, or a prepared set, of which the split
             ``test`` is taken.
         acs: central lines of the masks to come.
         sens: how they are; see `estimate_sens`.
@@ -306,14 +313,15 @@ def _scan(path: Path) -> tuple[str, ...]:
     """What the files of one scan have in common, however they are undersampled."""
     path = path.absolute()
     folders = [name for name in path.parent.parts if not _SAMPLING_FOLDER.fullmatch(name)]
-    return (*folders, path.name.split(".")[0].split("_kus_")[0])
+    return (*folders, path.stem.split("_kus_")[0])
 
 
 def _shown(path: Path, root: Path) -> str:
     return os.path.relpath(path, root if root.is_dir() else root.parent)
 
 
-def _file_of(info: SliceInfo) -> tuple[str, str]:
+def _cine_of(info: SliceInfo) -> tuple[str, str]:
+    """Path of its file, and its name without the slice."""
     return info.source, info.name.rsplit("/slice", 1)[0]
 
 

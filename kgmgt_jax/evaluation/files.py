@@ -1,5 +1,6 @@
 """Reconstructing a user's file."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,7 +106,7 @@ def reconstruct_file(
     done = _reconstruct_slices(file, method)
     references = None if truth is None else [rss(ifft2c(case.kspace)) for case in truth]
 
-    name, out = Path(path).stem, Path(out)
+    name, out = _name_of(path), Path(out)
     lines = [f"{path}: {len(file)} slices, true acceleration {done.accelerations}"]
     lines += [f"note: {note}" for note in done.notes]
     if template is None and {"nii", "dicom"} & set(formats):
@@ -235,16 +236,25 @@ def _draw_middle(
     return [figure, cine_gif(out / f"{name}.gif", panels)]
 
 
+def _name_of(path: str | Path) -> str:
+    """What outputs are called by: the name of the file without its suffix, or of the folder."""
+    whole = Path(os.path.abspath(path))  # "." has no name
+    return whole.name if whole.is_dir() else Path(whole.name.removesuffix(".gz")).stem
+
+
 def _open_reference(
     path: str | Path, file: CineFile, key: str | None, axes: str | None
 ) -> CineFile:
-    """The fully sampled file; the user's key and axes serve where it is of no known format."""
+    """The fully sampled file: laid out as the user says the input is, else of a known format."""
     try:
-        truth = read_file(path)
-    except DataError:
+        truth = read_file(path, key=key, axes=axes)
+    except DataError as error:
         if key is None and axes is None:
             raise
-        truth = read_file(path, key=key, axes=axes)
+        try:
+            truth = read_file(path)
+        except DataError:
+            raise error from None
     if not truth.fully_sampled:
         raise DataError(path, "a fully sampled reference", f"undersampled {truth.key!r}")
     got, wanted = (len(truth), *truth.slice_shape), (len(file), *file.slice_shape)

@@ -52,9 +52,7 @@ class BlockOptions:
         if self.window % 2:
             raise ValueError(f"window must be even, got {self.window}")
         if self.rect_window is not None and any(s < 2 or s % 2 for s in self.rect_window):
-            raise ValueError(
-                f"rect_window must have even sides above 0, got {self.rect_window}"
-            )
+            raise ValueError(f"rect_window must have even sides above 0, got {self.rect_window}")
         if self.attention == "window" and not self.square_window and self.rect_window is None:
             raise ValueError(
                 "square_window=False with rect_window=None leaves no attention; keep one of them"

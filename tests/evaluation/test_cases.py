@@ -1,9 +1,11 @@
 """What is found below a path: scored, unscored, failed."""
 
+import h5py
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import coil_combine, ifft2c
@@ -88,6 +90,26 @@ def test_undersampled_file_counts_only_without_its_reference(tree, tmp_path):
     assert alone.sampling.nominal_acceleration == 4 and alone.kspace.shape[0] == SHAPE[0]
     assert list(data.unscored) == [alone.name] and "AccFactor04/P002" in alone.name
     assert alone.file.as_posix().endswith("AccFactor04/P002/cine_sax.mat")
+
+
+def test_names_with_dots_are_other_scans(tmp_path):
+    kspace = make_cine(0, shape=(24, 20), n_frames=3).kspace
+    np.save(tmp_path / "scan.1_kspace.npy", kspace)
+    measured = np.zeros((24, 1), np.float32)
+    measured[::2] = measured[8:16] = 1
+    np.save(tmp_path / "scan.2_kspace.npy", kspace * measured)
+    names = [case.name for case in open_evaluation(tmp_path, acs=8).cases([UNIFORM])]
+    assert ["scan.1" in name for name in names] == [True, False] and "scan.2" in names[1]
+
+
+def test_cines_of_one_file_have_places_of_their_own(tmp_path):
+    (tmp_path / "set").mkdir()
+    with h5py.File(tmp_path / "set" / "a.h5", "w") as file:
+        for name in ("one", "two"):
+            file[name] = np.random.default_rng(0).random((4, 24, 16), np.float32)
+    np.save(tmp_path / "set" / "b.npy", np.random.default_rng(1).random((4, 24, 16), np.float32))
+    cases = open_evaluation(tmp_path, acs=8, simulation=Simulation(n_coils=1)).cases([UNIFORM])
+    assert [case.file.as_posix() for case in cases] == ["set/a/one", "set/a/two", "set/b.npy"]
 
 
 @pytest.mark.parametrize("cut", [0.5, 0.99])

@@ -1,12 +1,14 @@
 """A slice of a file, reconstructed: what its images are compared by."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.phantom import make_cine, write_cmrxrecon2023
-from kgmgt_jax.evaluation.files import reconstruct_case, reconstruct_file
+from kgmgt_jax.evaluation.files import _name_of, reconstruct_case, reconstruct_file
 from kgmgt_jax.evaluation.methods import Method
 
 
@@ -55,6 +57,31 @@ def test_a_reference_is_read_by_the_key_and_axes_of_the_file(tmp_path):
     nothing = _Nothing("nothing", "", None, {})
     told = reconstruct_file(tmp_path / "under.h5", nothing, tmp_path / "out", **named)
     assert "nothing" in told and (tmp_path / "out" / "under_metrics.json").is_file()
+
+
+def test_a_reference_of_arrays_has_the_axes_of_the_file(tmp_path):
+    kspace = make_cine(0, shape=(24, 24), n_frames=3, noise=0.0).kspace
+    measured = np.zeros((24, 1), np.float32)
+    measured[::3] = measured[8:16] = 1
+    scores = []
+    for order in ("ky,kx", "kx,ky"):
+        folder = tmp_path / order
+        folder.mkdir()
+        for name, array in (("under", kspace * measured), ("full", kspace)):
+            np.save(folder / f"{name}.npy", np.swapaxes(array, 2, 3) if order == "kx,ky" else array)
+        named = {"axes": f"t,coil,{order}", "reference": folder / "full.npy"}
+        method = _Nothing("nothing", "", None, {})
+        reconstruct_file(folder / "under.npy", method, folder, **named)
+        scores.append(json.loads((folder / "under_metrics.json").read_text())["methods"])
+    one, other = (score["nothing"]["psnr"]["mean"] for score in scores)
+    assert one == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.parametrize("path", [".", "../images", "cine.npy", "./cine.nii.gz"])
+def test_outputs_are_named_like_the_file_or_folder(tmp_path, monkeypatch, path):
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path / "images")
+    assert _name_of(path) == ("cine" if "cine" in path else "images")
 
 
 def test_simulated_kspace_is_told(tmp_path):

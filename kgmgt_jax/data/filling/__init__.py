@@ -16,10 +16,10 @@ A frame's unmeasured samples are zero, or taken from where the cine measured the
                 to the latter the more frames measured the sample
 ==============  ==================================================================
 
-Where no frame measured, it stays 0, except that the last two guess there too. They also use the
-sensitivities: an unmeasured sample is what its coil would have seen. The heart moves between
-frames, so filled samples are a guess: they are the network's input, never what data consistency
-holds the result to.
+Where no frame measured, it stays 0, except that the last three guess there too (``sparse`` only if
+frames measured different samples). The last two also use the sensitivities: an unmeasured sample is
+what its coil would have seen. The heart moves between frames, so filled samples are a guess: they
+are the network's input, never what data consistency holds the result to.
 """
 
 from kgmgt_jax.data.filling.ways import (

@@ -86,7 +86,7 @@ def _sparse(
     mask: Float32[np.ndarray, "t #h #w"],
     axes: Sequence[int],
 ) -> Complex64[np.ndarray, "t n h w"]:
-    """Time says nothing of samples that no frame measured."""
+    """Not where all frames measured the same: without time, sparsity in it says nothing."""
     return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
 
 
