@@ -5,12 +5,15 @@ import importlib
 
 import jax
 import pytest
+from flax import linen as nn
 
 from configs import ablations
+from configs.comparison import with_network
 from kgmgt_jax.models.registry import NETWORKS
 from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.state import example_inputs
 from kgmgt_jax.training.weights import build_model
+from kgmgt_jax.types import Reconstruction
 
 COMPARATORS = [name for name in NETWORKS if name != "kgmgt"]
 
@@ -36,6 +39,22 @@ def test_a_configuration_names_its_network(name):
 def test_a_configuration_without_a_name_means_kgmgt():
     assert "network" not in _config("kgmgt").model
     assert type(build_model({})) is NETWORKS["kgmgt"]
+
+
+class _Own(nn.Module):
+    """A network with fields of its own and none of the package's."""
+
+    dilation: int = 0
+
+    def __call__(self, target, preceding, succeeding, measurement, *, train=False):
+        return Reconstruction(target, target)
+
+
+def test_an_own_network_needs_no_field_of_the_others(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "own", _Own)
+    config = with_network("tiny", {"network": "own", "dilation": 0}, {})
+    check_config(config)
+    assert build_model(config.model).dilation == 0
 
 
 @pytest.mark.parametrize("name", COMPARATORS)
