@@ -59,7 +59,7 @@ def _base() -> ConfigDict:
             "remat": True,
             "dtype": "float32",
             "weight_init": "he",
-            "pallas": False,  # True: a kernel of the package's own on NVIDIA GPUs; not timed yet
+            "pallas": False,  # True: kernels of the package's own on NVIDIA GPUs; not timed yet
         }
     )
     config.critic = ConfigDict({"width": 32, "hidden": 1024, "norm": "none", "sigmoid": False})

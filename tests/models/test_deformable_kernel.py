@@ -3,7 +3,6 @@
 JAX_PLATFORMS=cuda pytest -m gpu
 """
 
-import contextlib
 import functools
 
 import jax
@@ -14,8 +13,7 @@ import pytest
 from kgmgt_jax.models.deformable import deformable_conv
 from kgmgt_jax.models.deformable_kernel import kernel_fits
 from tests.models.fixtures import relative_error
-
-PALLAS = "__gpu$xla.gpu.triton"
+from tests.models.kernels import PALLAS, lowered_for_cuda
 
 
 def _inputs(shape, c, groups, o, dtype=jnp.float32, reach=4.0):
@@ -28,20 +26,6 @@ def _inputs(shape, c, groups, o, dtype=jnp.float32, reach=4.0):
         jax.random.normal(keys[3], (3, 3, c, o)) / c**0.5,
         jax.random.normal(keys[4], (o,)),
     )
-
-
-@pytest.fixture
-def interpreted(monkeypatch):
-    """Has the kernel run on this machine, as ordinary JAX, and counts its calls."""
-    calls = []
-
-    def choose(*args, cuda, default):
-        del default
-        calls.append(cuda)
-        return cuda(*args, interpret=True)
-
-    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
-    return calls
 
 
 @pytest.mark.parametrize(
@@ -94,22 +78,9 @@ def test_channels_that_triton_can_hold(sizes, fits):
         assert not kernel_fits(*sizes)
 
 
-def _absent_gpu():
-    """From 0.11 on, JAX wants to know for which GPU it lowers a kernel where there is none."""
-    if jax.__version_info__ < (0, 11):
-        return contextlib.nullcontext()
-    device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
-    mesh = jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)
-    return jax.sharding.use_abstract_mesh(mesh)
-
-
 def _program_for_cuda(c, pallas):
     convolve = functools.partial(deformable_conv, pallas=pallas)
-    check = jax.export.DisabledSafetyCheck.custom_call(PALLAS)
-    exporting = jax.export.export(jax.jit(convolve), platforms=["cuda"], disabled_checks=[check])
-    inputs = _inputs((2, 8, 8), c, 4, 64)
-    with _absent_gpu():
-        return exporting(*inputs).mlir_module()
+    return lowered_for_cuda(convolve, *_inputs((2, 8, 8), c, 4, 64))
 
 
 def test_kernel_lowers_for_nvidia_gpus_where_asked_and_where_it_fits():
