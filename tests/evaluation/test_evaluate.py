@@ -107,8 +107,8 @@ def test_files_of_one_name_in_a_prepared_set_have_a_ranking_each(tmp_path):
 def test_files_whose_rankings_would_be_one_file_are_told(tmp_path):
     root = tmp_path / "data"
     kspace = writers.kspace((4, 1, 24, 16))
-    write_mat(root / "cine.mat", "kspace_full", kspace[:, None])
-    np.save(root / "cine.npy", kspace)
+    write_mat(root / "cine_kspace.mat", "kspace_full", kspace[:, None])
+    np.save(root / "cine_kspace.npy", kspace)
     data = open_evaluation(root, acs=8)
     options = Options(CONDITIONS[:1], ranking=tmp_path / "ranking", efficiency=False)
     outcome = evaluate_set(data, [], tmp_path / "out", options)
@@ -119,11 +119,11 @@ def test_files_whose_rankings_would_be_one_file_are_told(tmp_path):
 def test_images_of_a_file_with_brackets_in_its_name_are_written(tmp_path):
     kspace = writers.kspace((4, 1, 24, 16))
     kspace[:, :, ::2] = 0
-    np.save(tmp_path / "scan (1).npy", kspace)
+    np.save(tmp_path / "kspace (1).npy", kspace)
     data = open_evaluation(tmp_path, acs=8)
     outcome = evaluate_set(data, [], tmp_path / "out", Options(CONDITIONS))
     assert not outcome.failed
-    assert len(list(tmp_path.glob("out/unscored/zero_filled/scan (1)_slice0_*.mat"))) == 2
+    assert len(list(tmp_path.glob("out/unscored/zero_filled/kspace (1)_slice0_*.mat"))) == 2
 
 
 def test_report_names_failures_costs_and_simulation(done):

@@ -7,7 +7,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.data.formats import find_units, read_file
 from kgmgt_jax.data.transforms import fft2c, ifft2c
 from kgmgt_jax.evaluation import outputs
 from kgmgt_jax.evaluation.outputs import FORMATS, ImageVolume, consistent_images, write_outputs
@@ -47,6 +47,13 @@ def test_arrays_come_back_from_every_array_format(tmp_path, volume):
         expected = volume.images if name == "recon" else volume.magnitude
         assert array.dtype == expected.dtype
         np.testing.assert_array_equal(array, expected)
+
+
+def test_arrays_beside_their_kspace_are_not_read_as_such(tmp_path, volume):
+    kspace = tmp_path / "a_kspace.npy"
+    np.save(kspace, _complex(3, 4, 20, 30))
+    write_outputs(tmp_path, "a_kspace", volume, ["mat", "h5", "npy"])
+    assert [unit.path for unit in find_units(tmp_path)] == [kspace]
 
 
 def test_nifti_is_x_y_z_t_in_mm_and_s(tmp_path, volume):

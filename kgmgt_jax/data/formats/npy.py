@@ -1,7 +1,7 @@
 """Reader for k-space, sensitivities and mask in three npy files side by side.
 
 Files belong together by name: ``kspace.npy``, ``sens.npy``, ``mask.npy``, with any common prefix
-or suffix, e.g. ``P001_kspace.npy`` and ``P001_mask.npy``. See `ROLES` for other words that serve.
+or suffix, e.g. ``P001_kspace.npy`` and ``P001_mask.npy``. See `roles` for other words that serve.
 
 ===========  ==========================================  =====================================
 array        axes                                        if the file is missing
@@ -14,7 +14,6 @@ mask         (t, ky, kx), (ky, kx) or (ky,)              the samples that are no
 Maps whose squares do not sum to 1 over the coils are divided by the root of that sum.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -23,28 +22,11 @@ from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.masks import MaskedFile
+from kgmgt_jax.data.formats.roles import role_of
 
-__all__ = ["ROLES", "NpyFile", "npy_role"]
-
-ROLES = {
-    "kspace": ("kspace", "ksp", "kdata"),
-    "sens": ("sens", "sensitivities", "maps", "smaps", "csm", "csmap", "csmaps"),
-    "mask": ("mask", "masks"),
-}
-"""Words in a file name that say what it holds."""
+__all__ = ["NpyFile"]
 
 _ROUNDING = 1e-3
-_ROLE = {word: role for role, words in ROLES.items() for word in words}
-
-
-def npy_role(path: Path) -> tuple[str, str]:
-    """What a file name says it holds (``"kspace"``, ``"sens"``, ``"mask"`` or ``""``), and the
-    rest of the name, which members of a triple share.
-    """
-    words = re.split(r"[_\-. ]", path.stem.lower())
-    roles = [word for word in words if word in _ROLE]
-    rest = "_".join(word for word in words if word not in _ROLE)
-    return (_ROLE[roles[0]] if len(roles) == 1 else ""), rest
 
 
 class NpyFile(MaskedFile):
@@ -107,8 +89,8 @@ class NpyFile(MaskedFile):
 
 def _companion(path: Path, role: str) -> Path | None:
     """The file beside ``path`` with the same name but for another role, if there is one."""
-    _, rest = npy_role(path)
-    found = [p for p in sorted(path.parent.glob("*.npy")) if npy_role(p) == (role, rest)]
+    _, rest = role_of(path.stem)
+    found = [p for p in sorted(path.parent.glob("*.npy")) if role_of(p.stem) == (role, rest)]
     if len(found) > 1:
         raise DataError(path, f"one {role} file beside it", f"{[p.name for p in found]}")
     return found[0] if found else None

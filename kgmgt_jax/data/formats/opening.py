@@ -31,6 +31,9 @@ __all__ = [
     "without_images",
 ]
 
+_NAMED = ("arrays", "mask", "maps", "results", "npy")
+"""Formats of files that can be read once key or axes are named, whatever speaks against it."""
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -166,7 +169,7 @@ def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
     options = options or ReadOptions()
     path, mask = unit.path, options.mask
     named = options.key is not None or options.axes is not None
-    if unit.error is not None and not (named and unit.format in ("arrays", "mask")):
+    if unit.error is not None and not (named and unit.format in _NAMED):
         raise unit.error
     if named:
         return [_open_named(unit, options)]
@@ -199,7 +202,7 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
         return NiftiImages(path, axes=axes, simulation=simulation)
     if unit.format == "npy":
         return NpyFile(path, mask=mask, axes=axes)
-    if unit.format not in ("cmrxrecon", "fastmri", "images", "arrays", "mask"):
+    if unit.format not in ("cmrxrecon", "fastmri", "images", *_NAMED):
         raise DataError(path, f"no --key and --axes for {unit.format}", f"{key=}, {axes=}")
     arrays = list_arrays(path)
     only = next(iter(arrays)) if len(arrays) == 1 else None

@@ -8,19 +8,22 @@ from typing import NamedTuple
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import cmrxrecon
-from kgmgt_jax.data.formats.arrays import list_arrays
+from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays
 from kgmgt_jax.data.formats.bart import bart_base, is_bart_header
 from kgmgt_jax.data.formats.dicom import is_dicom
 from kgmgt_jax.data.formats.fastmri import is_fastmri
 from kgmgt_jax.data.formats.images import image_keys
 from kgmgt_jax.data.formats.masks import MASK_KEY
 from kgmgt_jax.data.formats.named import unnamed
-from kgmgt_jax.data.formats.npy import npy_role
 from kgmgt_jax.data.formats.ocmr import is_ismrmrd
+from kgmgt_jax.data.formats.roles import no_kspace, role_of
 
 __all__ = ["IMAGES", "Unit", "find_units", "recognise"]
 
 IMAGES = ("nifti", "dicom", "images")
+_UNLISTED = ("mask", "maps", "results", "bart companion", "unknown")
+_RESULTS = re.compile(r".+_(recon|magnitude)")  # files that reconstruct.py writes, of these arrays
+_IN_RESULTS = {"reconstruction", "magnitude", ""}
 _ARRAYS = (".mat", ".h5", ".hdf5", ".npy")
 _SUFFIXES = (*_ARRAYS, ".cfl", ".hdr", ".nii", ".gz", ".dcm", ".ima", "")
 _PREVIEWS = ("ImgSnapshot", "ImageShow")  # the organisers' pictures of their own k-space
@@ -41,7 +44,10 @@ class Unit(NamedTuple):
 
 
 def find_units(root: str | Path) -> list[Unit]:
-    """Lists what there is to read below a directory, sorted by path; masks and maps are not listed.
+    """Lists what there is to read below a directory, sorted by path.
+
+    Masks, coil maps and reconstructions are not listed. A complex npy file counts as k-space if its
+    name says so; another is listed with an error.
 
     Args:
         root: A directory, searched to any depth, or one file.
@@ -63,7 +69,9 @@ def find_units(root: str | Path) -> list[Unit]:
         if unit.format == "cmrxrecon" and _NO_CINE.search(path.stem):
             error = DataError(path, "a cine", "another kind of scan, by its name")
             unit = Unit(path, "no cine", error)
-        if unit.format not in ("mask", "maps", "unknown"):
+        if unit.format == "npy" and role_of(path.stem)[0] != "kspace":
+            unit = unit._replace(error=no_kspace(path, ""))
+        if unit.format not in _UNLISTED:
             units[unit.path] = unit
     return list(units.values())
 
@@ -85,7 +93,7 @@ def _recognise(path: Path) -> Unit:
     with open(path, "rb") as file:
         head = file.read(600)
     if path.suffix == ".cfl" or is_bart_header(head):
-        return Unit(Path(f"{bart_base(path)}.cfl"), "bart")
+        return _recognise_bart(Path(f"{bart_base(path)}.cfl"))
     if is_dicom(head):
         return Unit(path, "dicom")
     if head[:2] == b"\x1f\x8b":
@@ -101,19 +109,41 @@ def _recognise(path: Path) -> Unit:
     return Unit(path, "unknown", error)
 
 
+def _recognise_bart(path: Path) -> Unit:
+    """K-space in BART's files, or what goes with it, by its name."""
+    role, _ = role_of(path.stem)
+    if role in ("kspace", ""):
+        return Unit(path, "bart")
+    return Unit(path, "bart companion", no_kspace(path, role))
+
+
+def _recognise_npy(path: Path, info: ArrayInfo) -> Unit:
+    """Format of an npy file, by the kind of its array and its name."""
+    role, _ = role_of(path.stem)
+    if role == "sens" or (role == "mask" and info.kind != "complex"):
+        return Unit(path, "maps" if role == "sens" else "mask", no_kspace(path, role))
+    if info.kind == "complex" and role == "images":
+        return Unit(path, "arrays", no_kspace(path, role))
+    if info.kind == "complex":
+        return Unit(path, "npy")
+    if len(info.shape) == 3 and info.kind == "real" and role != "kspace":
+        return Unit(path, "images")
+    return Unit(path, "arrays", unnamed(path))
+
+
+def _is_result(path: Path, arrays: dict[str, ArrayInfo]) -> bool:
+    """Whether a file is one of those that reconstruct.py writes: (t, z, ky, kx), and named so."""
+    axes = {len(info.shape) for info in arrays.values()}
+    return bool(_RESULTS.fullmatch(path.stem)) and axes == {4} and set(arrays) <= _IN_RESULTS
+
+
 def _recognise_arrays(path: Path) -> Unit:
     """Format of an HDF5, MATLAB or npy file."""
     arrays = list_arrays(path)
+    if _is_result(path, arrays):
+        return Unit(path, "results", no_kspace(path, "images"))
     if path.suffix == ".npy":
-        role, _ = npy_role(path)
-        info = arrays[""]
-        if role in ("mask", "sens"):
-            return Unit(path, "mask" if role == "mask" else "maps", unnamed(path))
-        if info.kind == "complex":
-            return Unit(path, "npy")
-        if len(info.shape) == 3 and info.kind == "real" and role == "":
-            return Unit(path, "images")
-        return Unit(path, "arrays", unnamed(path))
+        return _recognise_npy(path, arrays[""])
     if is_ismrmrd(arrays):
         return Unit(path, "ismrmrd")
     if is_fastmri(path, arrays):

@@ -8,6 +8,7 @@ import pytest
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import (
     DataWarning,
+    ReadOptions,
     find_files,
     find_full,
     find_units,
@@ -126,3 +127,40 @@ def test_a_directory_without_the_wanted_kind_is_refused(tmp_path):
 def test_a_file_is_found_as_itself(tmp_path):
     path = write_mat(tmp_path / "any_name.mat", "kspace_full", writers.kspace())
     assert find_files(path) == [path]
+
+
+def _write_bart(path, sizes):
+    """A pair of BART's of random numbers; sizes as in `writers.write_bart`."""
+    path.with_suffix(".hdr").write_text(f"# Dimensions\n{' '.join(map(str, sizes))} \n")
+    writers.kspace(tuple(sizes), path.stem).tofile(path.with_suffix(".cfl"))
+
+
+@pytest.mark.parametrize("name", ["sens", "coil_maps", "mask", "pat", "reco", "ksp_pattern"])
+def test_what_lies_beside_the_kspace_of_bart_is_no_kspace(tmp_path, name):
+    path = writers.write_bart(tmp_path)
+    _write_bart(tmp_path / f"{name}.cfl", [8, 9, 1, 4] + [1] * 12)
+    assert find_files(tmp_path) == [path]
+    with _refused("expected k-space, got .*, by its name; rename it"):
+        read_file(tmp_path / f"{name}.cfl")
+
+
+def test_a_complex_npy_file_of_a_tree_counts_as_kspace_if_its_name_says_so(tmp_path):
+    path = writers.write_npy(tmp_path)
+    other = tmp_path / "us.npy"
+    shutil.copy(path, other)
+    with pytest.warns(DataWarning, match=r"left out 1 files that hold no cine, such as .*us\.npy"):
+        assert find_files(tmp_path) == [path]
+    assert find_files(other) == [other] and read_file(other)[0].shape == (3, 4, 9, 8)
+    path.unlink()
+    with _refused("us.npy: expected k-space, got .*; rename it, e.g. to us_kspace.npy"):
+        find_files(tmp_path)
+    (named,) = open_files(tmp_path, ReadOptions(axes="t,coil,ky,kx"))
+    assert named.path == other
+
+
+@pytest.mark.parametrize("name", ["kspace_sens", "sens_maps", "kspace_img"])
+def test_the_last_word_of_a_name_says_what_it_is(tmp_path, name):
+    np.save(tmp_path / f"{name}.npy", writers.kspace((3, 4, 9, 8)))
+    with _refused("got (coil maps|images), by its name"):
+        read_file(tmp_path / f"{name}.npy")
+    assert read_file(tmp_path / f"{name}.npy", axes="t,coil,ky,kx")[0].shape == (3, 4, 9, 8)

@@ -1,0 +1,52 @@
+"""What an array is for, by its name: k-space, coil maps, a sampling mask or images."""
+
+import re
+from pathlib import Path
+
+from kgmgt_jax.data.case import DataError
+
+__all__ = ["ROLES", "no_kspace", "role_of"]
+
+ROLES = {
+    "kspace": ("kspace", "ksp", "kdata"),
+    "sens": (
+        *("sens", "sensitivities", "sensmap", "sensmaps", "coilmaps"),
+        *("maps", "smap", "smaps", "csm", "csmap", "csmaps"),
+    ),
+    "mask": ("mask", "masks"),
+}
+"""Words in a name that say what an array is; of several the last one does."""
+
+_ROLE = {word: role for role, words in ROLES.items() for word in words}
+_AT_THE_END = _ROLE | {
+    **dict.fromkeys(("pattern", "sampling", "pat"), "mask"),
+    **dict.fromkeys(("image", "images", "img", "magnitude"), "images"),
+    **dict.fromkeys(("recon", "reconstruction", "reco"), "images"),
+}
+"""Those, and words that may be about something else unless they end a name."""
+
+_WORDS = {"kspace": "k-space", "sens": "coil maps", "mask": "a sampling mask", "images": "images"}
+
+
+def role_of(name: str) -> tuple[str, str]:
+    """What a name says an array is, and the rest of the name, which its companions share.
+
+    Args:
+        name: Of a file, without its suffix, or of an array.
+
+    Returns:
+        ``"kspace"``, ``"sens"``, ``"mask"``, ``"images"`` or, where it does not say, ``""``; and
+        the other words.
+    """
+    words = re.split(r"[_\-. ]", re.sub(r"k[-_ ]space", "kspace", name.lower()))
+    last = words.pop() if words[-1] in _AT_THE_END else ""
+    roles = [_ROLE[word] for word in words if word in _ROLE]
+    rest = "_".join(word for word in words if word not in _ROLE)
+    return _AT_THE_END[last] if last else roles[-1] if roles else "", rest
+
+
+def no_kspace(path: Path, role: str) -> DataError:
+    """Why a file is not read as k-space whose name says that it is something else, or nothing."""
+    got = f"{_WORDS[role]}, by its name" if role else "a name that does not say so"
+    fix = f"rename it, e.g. to {path.stem}_kspace{path.suffix}, if it holds k-space"
+    return DataError(path, "k-space", got, fix)
