@@ -19,6 +19,7 @@ AXES = {
 }
 """Canonical letter of each axis and the names it goes by."""
 
+_ALL = "".join(AXES)
 _LETTER = {name: letter for letter, names in AXES.items() for name in names}
 
 
@@ -73,3 +74,48 @@ class AxisOrder:
         ordered = array.transpose([present.index(letter) for letter in wanted if letter in present])
         added = tuple(i for i, letter in enumerate(wanted) if letter not in present)
         return np.ascontiguousarray(np.expand_dims(ordered, added))
+
+    def of_companion(
+        self,
+        found: Sequence[int],
+        shape: Sequence[int],
+        without: str,
+        source: str | Path,
+        what: str,
+    ) -> "AxisOrder":
+        """Order of the axes of an array that goes with one of this order, by its shape.
+
+        It has the same order, or (t, z, coil, ky, kx) where only that fits, and may lack t and z.
+
+        Args:
+            found: Its shape.
+            shape: That of the array it goes with.
+            without: Letters of the axes it never has.
+            source: Its file, for error messages.
+            what: What it is, for error messages.
+
+        Raises:
+            DataError: If no order fits, or it may be another for every frame or for every slice.
+        """
+        found = tuple(found)
+        for order in (self.letters, _ALL):
+            whole = _without(order, without)
+            kept = dict.fromkeys(_without(whole, dropped) for dropped in ("", "z", "tz", "t"))
+            fits = [each for each in kept if tuple(self.size(a, shape) for a in each) == found]
+            if len(fits) > 1 and self.size("t", shape) > 1:
+                got = f"{found}, as many frames as slices"
+                both = AxisOrder(whole)
+                raise DataError(source, f"{what}, ({both})", got, f"give it the axes ({both})")
+            if fits:
+                return AxisOrder(fits[0])
+        whole = _without(self.letters, without)
+        shapes = {
+            str(AxisOrder(each)): tuple(self.size(a, shape) for a in each)
+            for each in (_without(whole, "tz"), whole)
+        }
+        wanted = " or ".join(f"({names}) = {sizes}" for names, sizes in shapes.items())
+        raise DataError(source, f"{what} of shape {wanted}", f"{found}")
+
+
+def _without(letters: str, dropped: str) -> str:
+    return "".join(letter for letter in letters if letter not in dropped)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.masks import MaskedFile
 
 __all__ = ["BartFile", "bart_base", "is_bart_header"]
@@ -55,7 +56,7 @@ class BartFile(MaskedFile):
             fully_sampled=False,
             name=base.name,
         )
-        self._use_mask(mask)
+        self._use_mask(mask, AxisOrder("tnhw"), self.slice_shape)
 
     def _read(self, z: int) -> CineCase:
         try:
@@ -68,7 +69,7 @@ class BartFile(MaskedFile):
             for axis in range(len(self._sizes))
         )
         kspace = np.ascontiguousarray(numbers[index].transpose(3, 2, 1, 0))  # t n h w
-        mask = self._mask_of(kspace)
+        mask = self._mask_of(kspace, z)
         return CineCase(kspace, mask, self._meta(z, mask_source=self._mask_source))
 
 

@@ -140,6 +140,7 @@ class CmrxreconFile(CineFile):
         t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
         year = _year(path, key)
         bad = _known_bad(path, year, t, n_slices)
+        self._mask_order = "".join(letter for letter in self._axes.letters if letter in "thw")
         self._stored_frames = t
         self._kept = [z for z in range(n_slices) if z != bad.slice_index]
         super().__init__(
@@ -195,7 +196,7 @@ class CmrxreconFile(CineFile):
         inside = [key for key in list_arrays(self.path) if MASK_KEY.fullmatch(key)]
         if mask is not None or inside:
             path = mask or self.path
-            read = read_mask(path, (t, h, w), self.path.name)
+            read = read_mask(path, (t, h, w), self.path.name, order=self._mask_order)
             self.fully_sampled = bool(read.all())
             return read, str(path)
         raw = (read_array(self.path, self.key, self._axes.index(z)) for z in self._kept)
@@ -227,7 +228,8 @@ class CmrxreconFile(CineFile):
             raise DataError(self.path, wanted, "no file", fix)
         self._mask_is_foreign = not mask and _set_folder(path) != _set_folder(self.path)
         shape = (self._stored_frames, h, w)
-        return read_mask(path, shape, self.path.name, self._nominal())[:t], str(path)
+        read = read_mask(path, shape, self.path.name, self._nominal(), self._mask_order)
+        return read[:t], str(path)
 
 
 def _has_gaps(pattern: Float32[np.ndarray, "t h w"]) -> bool:

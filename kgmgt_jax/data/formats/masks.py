@@ -1,6 +1,7 @@
 """Sampling masks in files of their own."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import list_arrays, read_array
+from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
 
 __all__ = ["MASK_KEY", "MaskedFile", "number_in", "read_mask"]
@@ -26,6 +28,7 @@ def read_mask(
     shape: tuple[int, int, int],
     owner: str,
     acceleration: float | None = None,
+    order: str = "thw",
 ) -> Float32[np.ndarray, "t h w"]:
     """The one mask in a file (HDF5, MATLAB 5 or npy), as float32 for every frame.
 
@@ -35,10 +38,23 @@ def read_mask(
             ky line.
         owner: Name of the file with the k-space, for error messages.
         acceleration: Nominal acceleration of the k-space; a mask named for another is refused.
+        order: Letters of the axes that the mask shares with the k-space, as that is stored.
 
     Raises:
         DataError: If there is no such mask, or it is not of real numbers or of another shape.
     """
+    sizes = [shape["thw".index(letter)] for letter in order]
+    return _read_masks(path, AxisOrder(order), sizes, owner, acceleration)[0]
+
+
+def _read_masks(
+    path: str | Path,
+    order: AxisOrder,
+    shape: Sequence[int],
+    owner: str,
+    acceleration: float | None = None,
+) -> Float32[np.ndarray, "z t h w"]:
+    """As `read_mask`, for each slice or one for all, beside k-space of any order and its shape."""
     arrays = list_arrays(path)
     keys = [key for key in arrays if MASK_KEY.fullmatch(key)]
     if acceleration is not None:
@@ -51,14 +67,15 @@ def read_mask(
     key = keys[0]
     if arrays[key].kind != "real":
         raise DataError(path, f"{key!r} with real numbers", f"{arrays[key].dtype}")
-    t, h, w = shape
+    t, n_slices, h, w = (order.size(letter, shape) for letter in "tzhw")
     found = arrays[key].shape
-    if found not in ((h, w), (t, h, w), (h,)):
-        wanted = f"a mask of shape (ky, kx) = {(h, w)} or (t, ky, kx) = {(t, h, w)} as {owner} has"
-        raise DataError(path, wanted, f"{found}")
-    mask = read_array(path, key)
-    mask = mask[:, None] if mask.ndim == 1 else mask
-    return np.broadcast_to(mask, shape).astype(np.float32)
+    what = f"a mask for {owner}"
+    lines = found == (h,)
+    own = AxisOrder("h") if lines else order.of_companion(found, shape, "n", path, what)
+    stored = read_array(path, key)
+    slices = range(n_slices if "z" in own.letters else 1)
+    masks = np.stack([own.arrange(stored[own.index(z)], "thw") for z in slices])
+    return np.broadcast_to(masks, (len(masks), t, h, w)).astype(np.float32)
 
 
 class MaskedFile(CineFile):
@@ -67,13 +84,22 @@ class MaskedFile(CineFile):
     ``_use_mask`` comes after ``CineFile.__init__``.
     """
 
-    def _use_mask(self, mask: str | Path | None) -> None:
-        """Takes the mask; without one every slice is read, to see whether all was measured."""
-        t, _, h, w = self.slice_shape
-        self._mask = None if mask is None else read_mask(mask, (t, h, w), self.path.name)
+    def _use_mask(self, mask: str | Path | None, order: AxisOrder, shape: Sequence[int]) -> None:
+        """Takes the mask; without one every slice is read, to see whether all was measured.
+
+        Args:
+            mask: Its file. Its axes are in the order of the k-space, see `AxisOrder.of_companion`.
+            order: Axes of the k-space as it is stored.
+            shape: Their lengths.
+        """
+        self._masks = None if mask is None else _read_masks(mask, order, shape, self.path.name)
         self._mask_source = FROM_SAMPLES if mask is None else str(mask)
-        masks = (case.mask for case in self) if self._mask is None else (self._mask,)
+        masks = (case.mask for case in self) if self._masks is None else self._masks
         self.fully_sampled = all(bool(each.all()) for each in masks)
 
-    def _mask_of(self, kspace: Complex64[np.ndarray, "t n h w"]) -> Float32[np.ndarray, "t h w"]:
-        return measured_pattern(kspace) if self._mask is None else self._mask.copy()
+    def _mask_of(
+        self, kspace: Complex64[np.ndarray, "t n h w"], z: int
+    ) -> Float32[np.ndarray, "t h w"]:
+        if self._masks is None:
+            return measured_pattern(kspace)
+        return self._masks[z if len(self._masks) > 1 else 0].copy()

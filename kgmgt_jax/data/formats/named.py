@@ -51,11 +51,11 @@ class NamedFile(MaskedFile):
             n_slices=n_slices,
             fully_sampled=False,
         )
-        self._use_mask(mask)
+        self._use_mask(mask, self._axes, shape)
 
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "tnhw")
-        mask = self._mask_of(kspace)
+        mask = self._mask_of(kspace, z)
         return CineCase(kspace, mask, self._meta(z, mask_source=self._mask_source))
 
 

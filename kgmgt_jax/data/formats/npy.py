@@ -11,7 +11,9 @@ maps         (t, coil, ky, kx) or (coil, ky, kx)         no maps
 mask         (t, ky, kx), (ky, kx) or (ky,)              the samples that are not zero
 ===========  ==========================================  =====================================
 
-Maps whose squares do not sum to 1 over the coils are divided by the root of that sum.
+Where the user names another order of the axes of the k-space, maps and mask have that too, or the
+one of the table if only that fits. Maps whose squares do not sum to 1 over the coils are divided by
+the root of that sum.
 """
 
 from pathlib import Path
@@ -59,15 +61,17 @@ class NpyFile(MaskedFile):
             n_slices=n_slices,
             fully_sampled=False,
         )
-        self._sens = self._maps_of(_companion(path, "sens"))
-        self._use_mask(mask or _companion(path, "mask"))
+        self._sens = self._maps_beside(path, info.shape)
+        self._use_mask(mask or _companion(path, "mask"), self._axes, info.shape)
 
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, "", self._axes.index(z)), "tnhw")
-        mask = self._mask_of(kspace)
+        mask = self._mask_of(kspace, z)
         sens, notes = None, self.notes
         if self._sens is not None:
-            sens = np.ascontiguousarray(read_array(self._sens, ""))
+            path, axes = self._sens
+            stored = read_array(path, "", axes.index(z))
+            sens = axes.arrange(stored, "tnhw" if "t" in axes.letters else "nhw")
             norm = np.linalg.norm(sens.astype(np.complex128), axis=-3, keepdims=True)
             if np.abs(norm[norm > 0] - 1).max(initial=0) > _ROUNDING:  # CineCase refuses NaN
                 sens = np.divide(sens, norm, out=np.zeros_like(sens), where=norm > 0)
@@ -75,16 +79,15 @@ class NpyFile(MaskedFile):
         meta = self._meta(z, mask_source=self._mask_source, notes=notes)
         return CineCase(kspace, mask, meta, sens=sens)
 
-    def _maps_of(self, path: Path | None) -> Path | None:
-        """A file of maps, if these are of the coils of the k-space."""
+    def _maps_beside(self, kspace: Path, shape: tuple[int, ...]) -> tuple[Path, AxisOrder] | None:
+        """The file of maps and the order of its axes, if it is of the coils of the k-space."""
+        path = _companion(kspace, "sens")
         if path is None:
             return None
         info = list_arrays(path)[""]
-        t, n, h, w = self.slice_shape
-        if info.kind != "complex" or info.shape not in ((n, h, w), (t, n, h, w)):
-            wanted = f"complex maps (coil, ky, kx) = {(n, h, w)} or (t, coil, ky, kx)"
-            raise DataError(path, wanted, f"{info.dtype} {info.shape}")
-        return path
+        if info.kind != "complex":
+            raise DataError(path, "complex maps", f"{info.dtype} {info.shape}")
+        return path, self._axes.of_companion(info.shape, shape, "", path, "complex maps")
 
 
 def _companion(path: Path, role: str) -> Path | None:

@@ -8,7 +8,7 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.matfile import write_mat
-from tests.data.formats.writers import kspace, line_mask
+from tests.data.formats.writers import kspace, line_mask, maps
 
 
 @pytest.mark.parametrize("text", ["kx,ky,coil", "x y c", "(kx, ky, n)", "W,H,COIL"])
@@ -65,3 +65,55 @@ def test_axes_that_contradict_the_array_are_refused(tmp_path):
         read_file(path, key="data", axes="kx,ky")
     with pytest.raises(DataError, match=r"an array named 'other', got 'data' complex"):
         read_file(path, key="other", axes="coil,ky,kx")
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 8)])
+@pytest.mark.parametrize("in_time", [True, False])
+def test_maps_and_mask_lie_as_the_named_axes_of_their_npy_kspace(tmp_path, size, in_time):
+    k, sens = kspace((3, 4, *size)), maps((3, 4, *size) if in_time else (4, *size))
+    mask = np.stack([np.roll(line_mask(*size), t, axis=0) for t in range(3)])
+    np.save(tmp_path / "kspace.npy", (k * mask[:, None]).swapaxes(-1, -2))
+    np.save(tmp_path / "sens.npy", sens.swapaxes(-1, -2))
+    np.save(tmp_path / "mask.npy", mask.swapaxes(-1, -2))
+    case = read_file(tmp_path / "kspace.npy", axes="t,coil,kx,ky")[0]
+    np.testing.assert_array_equal(case.kspace, (k * mask[:, None]).astype(np.complex64))
+    np.testing.assert_array_equal(case.sens, sens)
+    np.testing.assert_array_equal(case.mask, mask.astype(np.float32))
+
+
+def test_maps_and_masks_of_every_slice_go_with_it(tmp_path):
+    k, sens = kspace((2, 3, 4, 9, 8)), maps((2, 4, 9, 8))  # z t coil ky kx
+    mask = np.stack([line_mask(), line_mask()[::-1]])
+    np.save(tmp_path / "kspace.npy", k * mask[:, None, None])
+    np.save(tmp_path / "sens.npy", sens)
+    np.save(tmp_path / "mask.npy", mask)
+    for z, case in enumerate(read_file(tmp_path / "kspace.npy", axes="z,t,coil,ky,kx")):
+        np.testing.assert_array_equal(case.sens, sens[z])
+        np.testing.assert_array_equal(case.mask, np.stack([mask[z]] * 3).astype(np.float32))
+
+
+def test_companions_in_our_order_are_told_by_their_shape(tmp_path):
+    np.save(tmp_path / "kspace.npy", kspace((8, 9, 4, 3)))  # kx ky coil t
+    np.save(tmp_path / "sens.npy", maps((4, 9, 8)))
+    np.save(tmp_path / "m.npy", np.ones((3, 9, 8)))
+    path = tmp_path / "kspace.npy"
+    case = read_file(path, axes="kx,ky,coil,t", mask=tmp_path / "m.npy")[0]
+    np.testing.assert_array_equal(case.sens, np.load(tmp_path / "sens.npy"))
+    assert case.mask.all()
+
+
+@pytest.mark.parametrize("name, shape", [("sens", (3, 4, 9, 8)), ("mask", (3, 9, 8))])
+def test_companions_of_each_frame_or_slice_are_refused(tmp_path, name, shape):
+    np.save(tmp_path / "kspace.npy", kspace((3, 3, 4, 9, 8)))
+    np.save(tmp_path / f"{name}.npy", maps(shape) if name == "sens" else np.ones(shape))
+    with pytest.raises(DataError, match=rf"{name}.npy: expected .*, as many frames as slices"):
+        read_file(tmp_path / "kspace.npy", axes="z,t,coil,ky,kx")
+
+
+def test_a_mask_lies_as_the_named_axes_of_an_official_key(tmp_path):
+    mask = np.stack([np.roll(line_mask(8, 8), t, axis=0) for t in range(3)])
+    stored = (kspace((3, 1, 4, 8, 8)) * mask[:, None, None]).astype(np.complex64)
+    path = write_mat(tmp_path / "any.mat", "kspace", stored.swapaxes(-1, -2))
+    np.save(tmp_path / "m.npy", mask.swapaxes(-1, -2))
+    case = read_file(path, axes="t,z,coil,kx,ky", mask=tmp_path / "m.npy")[0]
+    np.testing.assert_array_equal(case.mask, mask.astype(np.float32))
