@@ -33,9 +33,11 @@ _SIGNS = {"ismrmrd_header", *_REFERENCES}
 
 
 def is_fastmri(path: Path, arrays: dict[str, ArrayInfo]) -> bool:
-    """Whether an HDF5 file is one of fastMRI: ``kspace`` of 3 or 4 axes, and its companions."""
+    """Whether a file is an HDF5 file of fastMRI: ``kspace`` of 3 or 4 axes, and its companions."""
     info = arrays.get("kspace")
     if info is None or info.kind != "complex" or len(info.shape) not in (3, 4):
+        return False
+    if not h5py.is_hdf5(path):
         return False
     if _SIGNS & set(arrays):
         return True

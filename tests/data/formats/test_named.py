@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import read_file
@@ -32,6 +33,16 @@ def test_axes_in_any_order_read_to_ours(tmp_path):
 def test_the_only_array_needs_no_key(tmp_path):
     path = write_mat(tmp_path / "any.mat", "data", kspace((9, 8)))
     assert read_file(path, axes="ky,kx")[0].shape == (1, 1, 9, 8)
+
+
+def test_kspace_of_four_axes_in_matlab_5_reads_once_they_are_named(tmp_path):
+    path, stored = tmp_path / "any.mat", kspace((3, 4, 9, 8))
+    scipy.io.savemat(path, {"kspace": stored.T})
+    with pytest.raises(DataError, match=r"got shape \(3, 4, 9, 8\); name its axes with --axes"):
+        read_file(path)
+    for key in (None, "kspace"):
+        case = read_file(path, key=key, axes="t,coil,ky,kx")[0]
+        np.testing.assert_array_equal(case.kspace, stored)
 
 
 def test_a_mask_file_decides_what_was_measured(tmp_path):
