@@ -13,7 +13,7 @@ from kgmgt_jax.data.formats.base import CineFile, DataWarning
 from kgmgt_jax.data.formats.cmrxrecon import CmrxreconFile
 from kgmgt_jax.data.formats.dicom import read_series
 from kgmgt_jax.data.formats.fastmri import FastmriFile
-from kgmgt_jax.data.formats.images import ArrayImages, NiftiImages, image_keys
+from kgmgt_jax.data.formats.images import ArrayImages, ImageFile, NiftiImages, image_keys
 from kgmgt_jax.data.formats.named import NamedFile
 from kgmgt_jax.data.formats.npy import NpyFile
 from kgmgt_jax.data.formats.ocmr import IsmrmrdFile
@@ -171,11 +171,6 @@ def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
     named = options.key is not None or options.axes is not None
     if unit.error is not None and not (named and unit.format in _NAMED):
         raise unit.error
-    if named:
-        return [_open_named(unit, options)]
-    if unit.format in IMAGES and mask is not None:
-        got = f"images together with mask={str(mask)!r}"
-        raise DataError(path, "undersampled k-space to go with a mask", got)
     simulation = options.simulation
     openers: dict[str, Callable[[], Sequence[CineFile]]] = {
         "cmrxrecon": lambda: [CmrxreconFile(path, mask=mask)],
@@ -189,7 +184,20 @@ def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
             ArrayImages(path, key, simulation=simulation) for key in image_keys(list_arrays(path))
         ],
     }
-    return list(openers[unit.format]())
+    files = [_open_named(unit, options)] if named else list(openers[unit.format]())
+    if mask is not None:
+        _check_takes_mask(files, mask)
+    return files
+
+
+def _check_takes_mask(files: Sequence[CineFile], mask: str | Path) -> None:
+    """Refuses a mask for images, and for readouts, each of which says where it was measured."""
+    for file in files:
+        if isinstance(file, ImageFile | IsmrmrdFile):
+            what = "images" if isinstance(file, ImageFile) else "ISMRMRD's readouts"
+            got = f"{what} together with mask={str(mask)!r}"
+            fix = "leave out --mask (mask= in Python)"
+            raise DataError(file.path, "undersampled k-space to go with a mask", got, fix)
 
 
 def _open_named(unit: Unit, options: ReadOptions) -> CineFile:

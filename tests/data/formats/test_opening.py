@@ -98,6 +98,19 @@ def test_a_mask_goes_with_no_images(tmp_path):
         read_file(path, mask="m.npy")
 
 
+def test_a_mask_goes_with_no_images_whose_axes_are_named(tmp_path):
+    path = writers.write_image_npy(tmp_path)
+    with _refused("images together with mask='m.npy'; leave out --mask"):
+        read_file(path, mask="m.npy", axes="t,y,x")
+
+
+def test_a_mask_goes_with_no_ismrmrd_file(tmp_path):
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    with _refused("readouts together with mask='m.npy'; leave out --mask"):
+        read_file(path, mask="m.npy")
+
+
 def test_find_files_lists_cines_and_no_masks(data_dir):
     files = find_files(data_dir / "cmrxrecon/2023")
     assert [path.name for path in files] == ["cine_sax.mat"] * 8
