@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats.base import import_optional
 from kgmgt_jax.data.formats.dicom import is_dicom
 
@@ -60,7 +61,7 @@ def read_geometry(path: str | Path, shape: Shape) -> Geometry:
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
         return _of_nifti(path, shape)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = files_below(path) if path.is_dir() else [path]
     files = [file for file in files if file.is_file() and is_dicom(_head(file))]
     if not files:
         raise DataError(path, "a DICOM file or folder, or a NIfTI file, as template", "none")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats import cmrxrecon
 from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays
 from kgmgt_jax.data.formats.bart import bart_base, is_bart_header
@@ -60,9 +61,10 @@ def find_units(root: str | Path) -> list[Unit]:
         raise DataError(root, "a directory or a .mat file", "nothing at that path")
     if root.is_file():
         return [recognise(root)]
-    files = sorted(p for p in root.rglob("*") if _is_candidate(p.relative_to(root)) and p.is_file())
     units = {}
-    for path in files:
+    for path in files_below(root):
+        if not _is_candidate(path.relative_to(root)):
+            continue
         unit = recognise(path)
         if unit.format == "dicom":
             unit = unit._replace(path=path.parent)

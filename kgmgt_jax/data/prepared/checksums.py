@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.prepared.layout import CHECKSUMS
 
 __all__ = ["Verified", "digest_of", "verify_checksums", "write_checksums"]
@@ -41,7 +42,7 @@ def write_checksums(root: Path, known: Mapping[Path, str]) -> Path:
         root: The folder.
         known: Digests of some of the files that need not be read again, by their paths.
     """
-    paths = sorted(p for p in root.rglob("*") if p.is_file() and p != root / CHECKSUMS)
+    paths = [path for path in files_below(root) if path != root / CHECKSUMS]
     digests = _in_threads([path for path in paths if path not in known])
     digests |= {path: known[path] for path in paths if path in known}
     lines = [f"{digests[path]}  {path.relative_to(root).as_posix()}\n" for path in paths]

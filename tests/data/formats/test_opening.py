@@ -177,3 +177,11 @@ def test_the_last_word_of_a_name_says_what_it_is(tmp_path, name):
     with _refused("got (coil maps|images), by its name"):
         read_file(tmp_path / f"{name}.npy")
     assert read_file(tmp_path / f"{name}.npy", axes="t,coil,ky,kx")[0].shape == (3, 4, 9, 8)
+
+
+def test_a_tree_is_searched_through_links_to_folders(tmp_path):
+    path = write_mat(tmp_path / "disk/P001/cine_sax.mat", "kspace_full", writers.kspace())
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "P001").symlink_to(path.parent)
+    assert find_files(tree) == [tree / "P001/cine_sax.mat"]
