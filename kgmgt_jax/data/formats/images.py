@@ -28,9 +28,13 @@ from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, list_arrays, re
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import ALL_SAMPLES, CineFile, import_optional, orientation
 from kgmgt_jax.data.formats.masks import MASK_KEY
+from kgmgt_jax.data.formats.roles import role_of
 from kgmgt_jax.data.simulation import Simulation
 
 __all__ = ["ArrayImages", "ImageFile", "NiftiImages", "image_keys"]
+
+
+_COMPLEX = ("image", "images")  # keys of complex images
 
 
 class ImageFile(CineFile):
@@ -160,8 +164,9 @@ def image_keys(arrays: dict[str, ArrayInfo]) -> list[str]:
     keys = []
     for key, info in arrays.items():
         name = key.rsplit("/", 1)[-1].lower()
-        images = info.kind == "real" or (info.kind == "complex" and name in ("image", "images"))
-        if len(info.shape) == 3 and images and not MASK_KEY.match(name):
+        images = info.kind == "real" or (info.kind == "complex" and name in _COMPLEX)
+        is_mask = MASK_KEY.match(name) or role_of(name)[0] == "mask"
+        if len(info.shape) == 3 and images and not is_mask:
             keys.append(key)
     return keys
 
@@ -187,6 +192,9 @@ def _check_images(path: Path, name: str, images: np.ndarray) -> None:
         raise DataError(source, "images of at least 0", f"pixels down to {images.min():g}", fix)
     if not images.any():
         raise DataError(source, "images with signal", "zeros only")
+    if not images.all() and np.isin(images, (0, 1)).all():
+        fix = "give the k-space that it is the mask of, or images of more than two greys"
+        raise DataError(source, "images", "zeros and ones, as of a mask", fix)
     peak = max(float(np.abs(part).max()) for part in (np.real(images), np.imag(images)))
     if peak > 1e12:
         raise DataError(source, "pixels up to 1e12", f"{peak:.3g}")

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import check_size, describe, list_arrays, read_array
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, describe, list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.masks import MaskedFile
+from kgmgt_jax.data.formats.roles import role_of
 
-__all__ = ["NamedFile", "unnamed"]
+__all__ = ["NamedFile", "kspace_candidates", "unnamed"]
 
 _EXAMPLES = {2: "ky,kx", 3: "kx,ky,coil", 4: "t,coil,ky,kx"}
 
@@ -59,10 +60,18 @@ class NamedFile(MaskedFile):
         return CineCase(kspace, mask, self._meta(z, mask_source=self._mask_source))
 
 
+def kspace_candidates(arrays: dict[str, ArrayInfo]) -> list[str]:
+    """Complex arrays whose names say that they are k-space or nothing, those of k-space first."""
+    roles = {key: role_of(key.rsplit("/", 1)[-1])[0] for key in arrays}
+    complex_ones = [key for key, info in arrays.items() if info.kind == "complex"]
+    return [key for role in ("kspace", "") for key in complex_ones if roles[key] == role]
+
+
 def unnamed(path: Path) -> DataError:
     """Why a file of arrays cannot be read by itself, and what to pass."""
     arrays = list_arrays(path)
-    candidates = [key for key, info in arrays.items() if info.kind == "complex"]
+    candidates = kspace_candidates(arrays)
+    candidates += [key for key, info in arrays.items() if info.kind == "complex"]
     fix = "no array is complex; store k-space as one that is (numpy: real + 1j * imag)"
     if candidates:
         key = candidates[0]

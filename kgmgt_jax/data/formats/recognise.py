@@ -15,7 +15,7 @@ from kgmgt_jax.data.formats.dicom import is_dicom
 from kgmgt_jax.data.formats.fastmri import is_fastmri
 from kgmgt_jax.data.formats.images import image_keys
 from kgmgt_jax.data.formats.masks import MASK_KEY
-from kgmgt_jax.data.formats.named import unnamed
+from kgmgt_jax.data.formats.named import kspace_candidates, unnamed
 from kgmgt_jax.data.formats.ocmr import is_ismrmrd
 from kgmgt_jax.data.formats.roles import no_kspace, role_of
 
@@ -154,7 +154,8 @@ def _recognise_arrays(path: Path) -> Unit:
         return Unit(path, "cmrxrecon")
     if arrays and all(MASK_KEY.fullmatch(key) for key in arrays):
         return Unit(path, "mask", unnamed(path))
-    if image_keys(arrays):
+    unknown = any(len(arrays[key].shape) > 2 for key in kspace_candidates(arrays))
+    if image_keys(arrays) and not unknown:
         return Unit(path, "images")
     return Unit(path, "arrays", unnamed(path))
 

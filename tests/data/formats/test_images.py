@@ -107,6 +107,14 @@ def test_what_is_no_magnitude_is_refused(tmp_path, bad, message):
         read_file(tmp_path / "cine.npy")[0]
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
+def test_zeros_and_ones_are_no_images(tmp_path, dtype):
+    mask = np.stack([writers.line_mask()] * 3).astype(dtype)
+    np.save(tmp_path / "lines.npy", mask)
+    with pytest.raises(DataError, match="expected images, got zeros and ones, as of a mask"):
+        read_file(tmp_path / "lines.npy")[0]
+
+
 def test_images_beside_kspace_are_left_out_of_a_tree(tmp_path):
     writers.write_stacks(tmp_path / "images")
     assert [p.name for p in find_files(tmp_path)] == ["train.h5"]

@@ -70,6 +70,24 @@ def test_the_measured_frame_is_refused_with_what_to_pass(data_dir):
         read_file(data_dir / "real/cmrxrecon_underkslice.mat")
 
 
+@pytest.mark.parametrize("key", ["ksp", "data"])
+def test_kspace_of_another_key_is_not_passed_over_for_images(tmp_path, key):
+    with h5py.File(tmp_path / "any.h5", "w") as file:
+        file["csm"] = maps((4, 9, 8))
+        file[key] = kspace((3, 4, 9, 8))
+        file["sampling"], file["picture"] = line_mask(9, 8)[None], np.ones((3, 9, 8))
+    with pytest.raises(DataError, match=rf"pass --key {key} and --axes with its 4 axes"):
+        read_file(tmp_path / "any.h5")
+    assert read_file(tmp_path / "any.h5", key="picture").format == "images"
+
+
+def test_maps_beside_images_leave_them_images(tmp_path):
+    with h5py.File(tmp_path / "any.h5", "w") as file:
+        file["csm"], file["picture"] = maps((4, 9, 8)), np.ones((3, 9, 8))
+        file["sampling_pattern"] = np.ones((3, 9, 8), np.uint8)
+    assert read_file(tmp_path / "any.h5").key == "picture"
+
+
 def test_axes_that_contradict_the_array_are_refused(tmp_path):
     path = write_mat(tmp_path / "any.mat", "data", kspace((3, 9, 8)))
     with pytest.raises(DataError, match=r"axes \(kx, ky\), got shape \(3, 9, 8\)"):
