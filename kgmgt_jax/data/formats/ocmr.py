@@ -5,7 +5,8 @@ phases, repetition; with one phase the repetitions are the frames. Averages of o
 averaged. ``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``. Partial echoes
 (``center_sample``) and partial Fourier scans (``kspace_encoding_step_1.center``, where most of the
 energy lies nearer to it than to the middle) are padded with zeros, so that the centre of k-space
-lies in the middle; the mask says where. Noise scans and other readouts that are no imaging data are
+lies in the middle; the mask says where. Readouts that were sampled in reverse are turned round, and
+``center_sample`` is that of the others. Noise scans and other readouts that are no imaging data are
 skipped. Readouts are kept as long as they were sampled, in OCMR twice the field of view.
 
 Source: the ISMRMRD specification; the reading script of MRIOSU/OCMR for the padding.
@@ -64,12 +65,14 @@ class _Readouts:
         number: Position in the file.
         frame: Cardiac phase, or repetition where there is one phase only.
         line: ky.
+        reverse: Whether it was sampled from the end of its line to the beginning.
         case: Which slice, set and repetition, counted from 0 in that order.
     """
 
     number: np.ndarray
     frame: np.ndarray
     line: np.ndarray
+    reverse: np.ndarray
     case: np.ndarray
 
 
@@ -91,11 +94,12 @@ class IsmrmrdFile(CineFile):
         with open_hdf5(path) as file:
             lines, nx, centre = _encoding(path, file, package)
             heads = _imaging_heads(path, file, package)
-        self._first = heads[0]
+        reverse = _flagged(heads["head"], package, "ACQ_IS_REVERSE")
+        self._first = heads[int(np.argmin(reverse))]  # that was not, if there is any
         counters = {name: heads["head"]["idx"][name].astype(int) for name in _COUNTERS}
         _check_counters(path, heads["head"], counters["kspace_encode_step_1"], lines)
-        n_frames, self._readouts = _sort(heads["number"], counters)
-        head = heads["head"][0]
+        n_frames, self._readouts = _sort(heads["number"], reverse, counters)
+        head = self._first["head"]
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
         self.path, self._acquired = path, (n_coils, lines, n_samples)
         n_bytes = 8 * n_frames * n_coils * lines * max(nx, n_samples)
@@ -134,7 +138,7 @@ class IsmrmrdFile(CineFile):
         count = np.zeros((n_frames, n_lines), np.float32)
         np.add.at(count, (frames, lines), 1)
         with np.errstate(over="ignore", invalid="ignore"):  # NaN is refused by CineCase
-            np.add.at(total, (frames, lines), self._samples(self._readouts.number[chosen]))
+            np.add.at(total, (frames, lines), self._samples(chosen))
             total /= np.maximum(count, 1)[..., None, None]
         average = np.ascontiguousarray(total.transpose(0, 2, 1, 3))  # t n h w
         kspace = np.pad(average, [(0, 0), (0, 0), *self._padding])
@@ -149,8 +153,9 @@ class IsmrmrdFile(CineFile):
         )
         return CineCase(kspace, mask, meta)
 
-    def _samples(self, numbers: np.ndarray) -> np.ndarray:
-        """Readouts by their position in the file, complex64 (readout, coil, sample)."""
+    def _samples(self, chosen: np.ndarray) -> np.ndarray:
+        """Some readouts from left to right, complex64 (readout, coil, sample)."""
+        numbers, reverse = self._readouts.number[chosen], self._readouts.reverse[chosen]
         n_coils, _, n_samples = self._acquired
         with open_hdf5(self.path) as file:
             raw = get_dataset(file, f"{_GROUP}/data")[numbers]["data"]
@@ -160,13 +165,15 @@ class IsmrmrdFile(CineFile):
                 got = f"sizes {sorted(sizes)}"
                 raise DataError(self.path, f"readouts of {size} floats as their headers say", got)
             samples = np.stack([np.asarray(readout, np.float32) for readout in raw])
-        return samples.view(np.complex64).reshape(len(numbers), n_coils, n_samples)
+        samples = samples.view(np.complex64).reshape(len(numbers), n_coils, n_samples)
+        samples[reverse] = samples[reverse, :, ::-1]
+        return samples
 
     def _most_energy_near(self, centre: int) -> bool:
         """Whether the strongest line is nearer to ``centre`` than to the middle."""
         chosen = np.flatnonzero(self._readouts.case == 0)
         lines, n_lines = self._readouts.line[chosen], self._acquired[1]
-        size = np.abs(self._samples(self._readouts.number[chosen])).max(axis=(1, 2))
+        size = np.abs(self._samples(chosen)).max(axis=(1, 2))
         strongest = np.zeros(n_lines, np.float32)
         np.maximum.at(strongest, lines, np.nan_to_num(size))
         peak = int(np.argmax(strongest))
@@ -229,15 +236,18 @@ def _imaging_heads(path: Path, file: h5py.File, package: ModuleType) -> np.ndarr
     data = get_dataset(file, f"{_GROUP}/data")
     check_size(path, len(data) * 340, path.stat().st_size)
     heads = np.asarray(data.fields("head")[()])
-    skip = 0
-    for flag in _SKIPPED:
-        skip |= 1 << (getattr(package, flag) - 1)
-    numbers = np.flatnonzero((heads["flags"] & np.uint64(skip)) == 0)
+    numbers = np.flatnonzero(~_flagged(heads, package, *_SKIPPED))
     if not len(numbers):
         raise DataError(path, "imaging readouts", f"{len(heads)} readouts, none of that kind")
     chosen = np.empty(len(numbers), [("number", int), ("head", heads.dtype)])
     chosen["number"], chosen["head"] = numbers, heads[numbers]
     return chosen
+
+
+def _flagged(heads: np.ndarray, package: ModuleType, *flags: str) -> np.ndarray:
+    """Which readouts have any of some flags."""
+    bits = sum(1 << (getattr(package, flag) - 1) for flag in flags)
+    return (heads["flags"] & np.uint64(bits)) != 0
 
 
 def _check_counters(path: Path, heads: np.ndarray, line: np.ndarray, lines: int) -> None:
@@ -253,11 +263,13 @@ def _check_counters(path: Path, heads: np.ndarray, line: np.ndarray, lines: int)
             raise DataError(path, f"one {name} for all readouts", f"{values.tolist()[:6]}")
 
 
-def _sort(numbers: np.ndarray, counters: dict[str, np.ndarray]) -> tuple[int, _Readouts]:
+def _sort(
+    numbers: np.ndarray, reverse: np.ndarray, counters: dict[str, np.ndarray]
+) -> tuple[int, _Readouts]:
     """Number of frames, and the readouts with the frame, line and case they belong to."""
     gated = bool(counters["phase"].max() > 0)
     frame = counters["phase"] if gated else counters["repetition"]
     others = [counters["slice"], counters["set"]] + [counters["repetition"]] * gated
     _, case = np.unique(np.stack(others), axis=1, return_inverse=True)
     line = counters["kspace_encode_step_1"]
-    return int(frame.max()) + 1, _Readouts(numbers, frame, line, case.ravel())
+    return int(frame.max()) + 1, _Readouts(numbers, frame, line, reverse, case.ravel())

@@ -184,6 +184,16 @@ def test_a_late_echo_is_padded_in_front(tmp_path):
     assert "asymmetric echo" in file.notes[0]
 
 
+@pytest.mark.parametrize("late", [0, 2])
+@pytest.mark.parametrize("reverse", [0, 1])
+def test_readouts_in_reverse_are_turned_round(tmp_path, late, reverse):
+    pytest.importorskip("ismrmrd")
+    expected = read_file(writers.write_ismrmrd(tmp_path, late=late))[1]
+    case = read_file(writers.write_ismrmrd(tmp_path, late=late, reverse=reverse))[1]
+    np.testing.assert_array_equal(case.kspace, expected.kspace)
+    np.testing.assert_array_equal(case.mask, expected.mask)
+
+
 def test_an_echo_that_ends_early_is_padded_behind(tmp_path):
     pytest.importorskip("ismrmrd")
     case = read_file(writers.write_ismrmrd(tmp_path, early=2))[1]

@@ -198,6 +198,7 @@ def write_ismrmrd(
     early: int = 0,
     centre: int = 4,
     peak: int | None = None,
+    reverse: int | None = None,
 ) -> Path:
     """An ISMRMRD file of 3 phases x 2 slices, two averages, and a noise scan in front.
 
@@ -208,6 +209,7 @@ def write_ismrmrd(
         early: Samples missing at its end.
         centre: Central line, as the header says.
         peak: A line ten times as strong.
+        reverse: Parity of the lines that are stored from their end to their beginning.
     """
     import ismrmrd
 
@@ -227,7 +229,11 @@ def write_ismrmrd(
                 continue
             sign = 0.5 if average else -0.5  # averages to the data
             line = data[t, z, :, y, late : 8 - early] + sign
-            acquisition = ismrmrd.Acquisition.from_array(np.ascontiguousarray(line, np.complex64))
+            turned = y % 2 == reverse
+            line = np.ascontiguousarray(line[:, ::-1] if turned else line, np.complex64)
+            acquisition = ismrmrd.Acquisition.from_array(line)
+            if turned:
+                acquisition.setFlag(ismrmrd.ACQ_IS_REVERSE)
             acquisition.idx.phase, acquisition.idx.slice = t, z
             acquisition.idx.kspace_encode_step_1, acquisition.idx.average = y, average
             acquisition.center_sample = 4 - late
