@@ -48,7 +48,7 @@ from kgmgt_jax.data.formats.base import (
     DataWarning,
     measured_pattern,
 )
-from kgmgt_jax.data.formats.masks import MASK_KEY, number_in, read_mask
+from kgmgt_jax.data.formats.masks import has_mask, number_in, read_mask
 
 __all__ = [
     "CmrxreconFile",
@@ -114,7 +114,7 @@ class CmrxreconFile(CineFile):
     Args:
         path: A ``cine_*.mat`` file, fully sampled or undersampled.
         mask: File with the sampling mask of an undersampled file. By default it is looked for
-            where the organisers put it.
+            in the file, then where the organisers put it.
         key: Dataset that holds the k-space, where it has none of the official names. A name with
             ``full`` in it is read as fully sampled, any other as undersampled; ``kspace`` outside
             the organisers' folders as the dataset ``mask`` in the same file or its zeros say.
@@ -193,9 +193,8 @@ class CmrxreconFile(CineFile):
         """
         t, _, h, w = self.slice_shape
         self.fully_sampled = False
-        inside = [key for key in list_arrays(self.path) if MASK_KEY.fullmatch(key)]
-        if mask is not None or inside:
-            path = mask or self.path
+        path = mask or (self.path if has_mask(list_arrays(self.path)) else None)
+        if path is not None:
             read = read_mask(path, (t, h, w), self.path.name, order=self._mask_order)
             self.fully_sampled = bool(read.all())
             return read, str(path)
@@ -221,6 +220,8 @@ class CmrxreconFile(CineFile):
                 raise DataError(self.path, "undersampled k-space to go with a mask", got)
             return np.ones((t, h, w), np.float32), ALL_SAMPLES
         candidates = [Path(mask)] if mask else list(_mask_paths(self.path))
+        if not mask and has_mask(list_arrays(self.path)):
+            candidates = [self.path]
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             wanted = f"the sampling mask of {self.key!r} in {candidates[0]}"

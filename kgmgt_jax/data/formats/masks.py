@@ -1,7 +1,7 @@
 """Sampling masks in files of their own."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,14 @@ from kgmgt_jax.data.formats.arrays import list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import FROM_SAMPLES, CineFile, measured_pattern
 
-__all__ = ["MASK_KEY", "MaskedFile", "number_in", "read_mask"]
+__all__ = ["MASK_KEY", "MaskedFile", "has_mask", "number_in", "read_mask"]
 
 MASK_KEY = re.compile(r"mask(\d*)")
+
+
+def has_mask(arrays: Iterable[str]) -> bool:
+    """Whether one of the arrays in a file is a mask, by its key."""
+    return any(MASK_KEY.fullmatch(key) for key in arrays)
 
 
 def number_in(text: str) -> float | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, describe, list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.masks import MaskedFile
+from kgmgt_jax.data.formats.masks import MaskedFile, has_mask
 from kgmgt_jax.data.formats.roles import role_of
 
 __all__ = ["NamedFile", "kspace_candidates", "unnamed"]
@@ -16,7 +16,8 @@ _EXAMPLES = {2: "ky,kx", 3: "kx,ky,coil", 4: "t,coil,ky,kx"}
 class NamedFile(MaskedFile):
     """K-space whose key and axes the user names; see `CineFile`.
 
-    Without a mask file the samples that are zero in every coil count as not measured.
+    Without a mask file an array ``mask`` in the file says what was measured, else the samples that
+    are zero in every coil were not.
 
     Args:
         path: An HDF5, MATLAB or npy file.
@@ -52,7 +53,7 @@ class NamedFile(MaskedFile):
             n_slices=n_slices,
             fully_sampled=False,
         )
-        self._use_mask(mask, self._axes, shape)
+        self._use_mask(mask or (path if has_mask(arrays) else None), self._axes, shape)
 
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "tnhw")

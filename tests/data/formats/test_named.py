@@ -53,6 +53,28 @@ def test_a_mask_file_decides_what_was_measured(tmp_path):
     assert case.true_acceleration == 1 and case.meta.mask_source.endswith("m.npy")
 
 
+@pytest.mark.parametrize("key", ["kdata", "kspace"])
+def test_a_mask_in_the_file_decides_what_was_measured(tmp_path, key):
+    stored = kspace((3, 4, 9, 8)) * line_mask().astype(np.float32)
+    stored[:, :, 4, 4] = 0  # measured, and nothing there
+    with h5py.File(tmp_path / "any.h5", "w") as file:
+        file[key], file["mask"] = stored.swapaxes(-1, -2), line_mask().T
+    case = read_file(tmp_path / "any.h5", key=key, axes="t,coil,kx,ky")[0]
+    np.testing.assert_array_equal(case.mask, np.stack([line_mask()] * 3).astype(np.float32))
+    assert case.meta.mask_source == str(tmp_path / "any.h5")
+    np.save(tmp_path / "m.npy", np.ones((8, 9)))
+    other = read_file(tmp_path / "any.h5", key=key, axes="t,coil,kx,ky", mask=tmp_path / "m.npy")
+    assert other[0].mask.all()
+
+
+def test_a_mask_in_the_file_goes_with_a_named_key_of_official_axes(tmp_path):
+    with h5py.File(tmp_path / "any.h5", "w") as file:
+        file["kdata"] = kspace((3, 2, 4, 9, 8)) * line_mask().astype(np.float32)
+        file["mask"] = line_mask()
+    case = read_file(tmp_path / "any.h5", key="kdata")[0]
+    np.testing.assert_array_equal(case.mask, np.stack([line_mask()] * 3).astype(np.float32))
+
+
 def test_the_measured_frame_reads_with_key_and_axes(data_dir):
     path = data_dir / "real/cmrxrecon_underkslice.mat"
     case = read_file(path, key="underkspace", axes="kx,ky,coil")[0]
