@@ -2,9 +2,11 @@
 
 Images of a series are sorted into slices by their plane, planes of one orientation by their
 position along the normal, and into frames by trigger time, else by number. All slices need as many
-frames. See `images` for what is made of them.
+frames. Images of phase and real or imaginary parts, by their ``ComplexImageComponent`` or
+``ImageType``, are left out. See `images` for what is made of the others.
 """
 
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,13 +18,16 @@ from jaxtyping import Float32, Num
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import check_size
-from kgmgt_jax.data.formats.base import import_optional, orientation
+from kgmgt_jax.data.formats.base import DataWarning, import_optional, orientation
 from kgmgt_jax.data.formats.images import ImageFile
 from kgmgt_jax.data.simulation import Simulation
 
 __all__ = ["DicomSeries", "is_dicom", "read_series"]
 
 _LARGEST_SIDE = 1 << 14
+_NO_MAGNITUDE = re.compile(
+    r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
+)  # of the values of ImageType after the second
 # Where an image of many in a file says when it was taken; for all others it is TriggerTime.
 _TIMES = (
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
@@ -42,6 +47,7 @@ class _Image(NamedTuple):
         order: What a slice's images are sorted by.
         size: Rows and columns.
         direction: See `orientation`.
+        magnitude: Whether it is one, as far as the file says.
     """
 
     path: Path
@@ -51,6 +57,7 @@ class _Image(NamedTuple):
     order: tuple[float, ...]
     size: tuple[int, int]
     direction: str
+    magnitude: bool
 
 
 def is_dicom(head: bytes) -> bool:
@@ -59,7 +66,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> list["DicomSeries"]:
-    """The series in some DICOM files, by their identifiers.
+    """The series of magnitude images in some DICOM files, by their identifiers.
 
     Args:
         paths: DICOM files.
@@ -67,16 +74,24 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
         simulation: How k-space is made of them.
 
     Raises:
-        DataError: If the package ``pydicom`` is missing, a file is damaged, or the images of a
-            series do not make up slices of equal size and length.
+        DataError: If the package ``pydicom`` is missing, a file is damaged, no image is a
+            magnitude, or those of a series do not make up slices of equal size and length.
     """
+    found = [image for path in paths for image in _describe(path)]
     series = defaultdict(list)
-    for path in paths:
-        for image in _describe(path):
+    for image in found:
+        if image.magnitude:
             series[image.series].append(image)
+    n_left_out = len(found) - sum(map(len, series.values()))
+    notes = [f"left out {n_left_out} images that are no magnitudes"] if n_left_out else []
+    if not series:
+        got = f"{n_left_out} of phase or complex parts, by their ImageType"
+        raise DataError(source, "magnitude images", got)
+    if notes:
+        warnings.warn(f"{source}: {notes[0]}", DataWarning, stacklevel=3)
     several = len(series) > 1
     return [
-        DicomSeries(source, source.stem + f"/series{i}" * several, images, simulation)
+        DicomSeries(source, source.stem + f"/series{i}" * several, images, simulation, notes)
         for i, (_, images) in enumerate(sorted(series.items()))
     ]
 
@@ -85,7 +100,12 @@ class DicomSeries(ImageFile):
     """One series; see `ImageFile`."""
 
     def __init__(
-        self, source: Path, name: str, images: Sequence[_Image], simulation: Simulation
+        self,
+        source: Path,
+        name: str,
+        images: Sequence[_Image],
+        simulation: Simulation,
+        notes: Sequence[str] = (),
     ) -> None:
         slices = defaultdict(list)
         for image in images:
@@ -107,6 +127,7 @@ class DicomSeries(ImageFile):
             key="",
             n_slices=len(slices),
             name=name,
+            notes=notes,
         )
         self._is_stack = len({plane[:-1] for plane in slices}) == 1
 
@@ -155,7 +176,18 @@ def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) ->
         order=(number if time is None else float(time), number, index),
         size=size,
         direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
+        magnitude=_is_magnitude(data, index),
     )
+
+
+def _is_magnitude(data: Any, index: int) -> bool:
+    """Whether an image of a file is no phase and no part of a complex image, as far as it says."""
+    component = _value(data, index, "MRImageFrameTypeSequence", "ComplexImageComponent")
+    if component in ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY"):
+        return component == "MAGNITUDE"
+    kind = _value(data, index, "MRImageFrameTypeSequence", "FrameType") or data.get("ImageType")
+    values = [] if kind is None or isinstance(kind, str) else list(kind)[2:]
+    return not any(_NO_MAGNITUDE.fullmatch(str(value)) for value in values)
 
 
 def _value(data: Any, index: int, sequence: str, keyword: str) -> Any:

@@ -84,6 +84,46 @@ def test_dicom_with_many_images_in_a_file_says_of_each_where_it_belongs(tmp_path
         np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
 
 
+PHASE = [["ORIGINAL", "PRIMARY", "P", "RETRO"], ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]]
+
+
+@pytest.mark.parametrize("phase", PHASE)
+def test_dicom_images_of_phase_in_a_series_are_left_out(tmp_path, phase):
+    pytest.importorskip("pydicom")
+    kinds = {"M": ["ORIGINAL", "PRIMARY", "M", "RETRO"], "P": phase}
+    with pytest.warns(DataWarning, match="left out 6 images that are no magnitudes"):
+        file = read_file(writers.write_dicom(tmp_path, kinds=kinds))
+    for z in range(2):
+        expected = 2.0 * writers.images((3, 2, 9, 8))[:, z] + 1
+        np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
+    assert file[0].meta.notes == ("left out 6 images that are no magnitudes",)
+
+
+def test_dicom_images_of_phase_alone_are_refused(tmp_path):
+    pytest.importorskip("pydicom")
+    writers.write_dicom(tmp_path, kinds={"P": PHASE[0]})
+    with pytest.raises(DataError, match="expected magnitude images, got 6 of phase"):
+        read_file(tmp_path)
+
+
+def test_each_image_of_a_dicom_file_may_say_that_it_is_phase(tmp_path):
+    pytest.importorskip("pydicom")
+    from pydicom import dcmread
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    path = writers.write_enhanced_dicom(tmp_path)
+    data = dcmread(path)
+    data.ComplexImageComponent = "MIXED"
+    for number, group in enumerate(data.PerFrameFunctionalGroupsSequence):
+        kind = Dataset()
+        kind.ComplexImageComponent = "MAGNITUDE" if number in (0, 1, 3, 4) else "PHASE"
+        group.MRImageFrameTypeSequence = Sequence([kind])
+    data.save_as(path)
+    with pytest.warns(DataWarning, match="left out 2 images"):
+        assert read_file(path).slice_shape[0] == 2
+
+
 def test_a_dicom_series_with_a_missing_image_is_refused(tmp_path):
     pytest.importorskip("pydicom")
     writers.write_dicom(tmp_path)

@@ -1,5 +1,6 @@
 """Small files of every format, written by the library that its users write them with."""
 
+import itertools
 import zlib
 from pathlib import Path
 from typing import Any
@@ -135,24 +136,32 @@ def _dicom(name: str) -> Any:
     return data
 
 
-def write_dicom(folder: Path, angles: tuple[float, ...] = (0.0, 0.0)) -> Path:
+def write_dicom(
+    folder: Path,
+    angles: tuple[float, ...] = (0.0, 0.0),
+    kinds: dict[str, list[str]] | None = None,
+) -> Path:
     """A series of slices x 3 frames in one file each, numbered against their order in time.
 
     Args:
         folder: Where to write.
         angles: Of each slice about the second axis, in degrees; slices of one angle lie 8 mm apart.
+        kinds: ``ImageType`` of each image at one place and time, by its name; those called other
+            than ``"M"`` have other pixels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pixels = images((3, len(angles), 9, 8))
-    for t in range(3):
+    for kind, t in itertools.product(kinds or {"M": []}, range(3)):
         for z, angle in enumerate(np.deg2rad(angles)):
-            data = _dicom(f"{t}{z}")
+            data = _dicom(f"{kind}{t}{z}")
+            if kinds:
+                data.ImageType = kinds[kind]
             data.InstanceNumber, data.TriggerTime = 9 - t, 30.0 * t
             data.ImageOrientationPatient = [np.cos(angle), 0, np.sin(angle), 0, 1, 0]
             data.ImagePositionPatient = [0, 0, 8.0 * z if len(set(angles)) == 1 else 0]
             data.RescaleSlope, data.RescaleIntercept = 2, 1
-            data.PixelData = pixels[t, z].tobytes()
-            data.save_as(folder / f"im{5 - t}{z}.dcm", enforce_file_format=True)
+            data.PixelData = (pixels if kind == "M" else 4095 - pixels)[t, z].tobytes()
+            data.save_as(folder / f"im{kind}{5 - t}{z}.dcm", enforce_file_format=True)
     return folder
 
 
