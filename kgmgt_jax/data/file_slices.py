@@ -156,7 +156,9 @@ def reference_slices(
     for file in itertools.chain.from_iterable(opened):
         path = file.path
         if not file.fully_sampled:
-            fix = "leave it out, e.g. with find_full(root)"
+            fix = (
+                "leave it out, or give its folder (find_full in Python), which leaves out its like"
+            )
             raise DataError(path, "fully sampled k-space", f"undersampled {file.key!r}", fix)
         too_few = file.slice_shape[1] > 1 and acs < MIN_CALIBRATION_LINES
         if too_few and file[0].sens is None:

@@ -129,7 +129,9 @@ def test_an_undersampled_file_is_refused(tmp_path):
     path = write_file(tmp_path, "P001", kind="sub04")
     with h5py.File(path.with_name("cine_sax_mask.mat"), "w") as file:
         file["mask04"] = np.ones((16, 12))
-    with pytest.raises(DataError, match=r"fully sampled .*'kspace_single_sub04'; leave it out"):
+    with pytest.raises(
+        DataError, match=r"fully sampled .*'kspace_single_sub04'; leave it out, or give its folder"
+    ):
         FileSlices([path], acs=4)
 
 
