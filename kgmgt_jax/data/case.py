@@ -51,7 +51,6 @@ class CaseMeta:
         nominal_acceleration: Acceleration as the file names it, which leaves the central lines
             out of the count; ``None`` where the file does not say. Compare
             ``CineCase.true_acceleration``.
-        scale: What the numbers in the file were multiplied by to give ``kspace``.
         orientation: How rows (ky) and columns (kx) lie in the file, and in the patient where the
             file says so, e.g. ``"rows to P, columns to L"``.
         view: Cardiac view, e.g. ``"sax"`` or ``"lax_4ch"``; empty where the file does not say.
@@ -70,7 +69,6 @@ class CaseMeta:
     format: str
     fully_sampled: bool
     nominal_acceleration: float | None = None
-    scale: float = 1.0
     orientation: str = "rows ky, columns kx"
     view: str = ""
     is_stack: bool = True

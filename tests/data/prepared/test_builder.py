@@ -45,7 +45,8 @@ def test_slices_are_read_by_tfds_with_all_that_is_known_of_them(prepared):
         assert frames[first]["slice"] == example["id"]
         meta = json.loads(example["meta"])
         assert meta["source"] == info.source and meta["fully_sampled"] is True
-        assert {"orientation", "scale", "simulation", "format", "notes", "sens"} <= set(meta)
+        assert {"orientation", "simulation", "format", "notes", "sens"} <= set(meta)
+        assert "scale" not in meta and example["scale"] > 0
         first += info.shape[0]
 
 
