@@ -127,7 +127,7 @@ class KGMgT(nn.Module):
         remat: recompute blocks and denoiser iterations in the backward pass.
         dtype: compute precision of convolutions and linear layers.
         weight_init: ``"he"`` or ``"normal"``.
-        pallas: on NVIDIA GPUs, attend in windows and sample deformable convolutions in Pallas kernels.
+        pallas: on NVIDIA GPUs, attend and sample deformable convolutions in Pallas kernels.
     """
 
     channels: tuple[int, int, int] = (64, 128, 256)

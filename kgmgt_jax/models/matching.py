@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from kgmgt_jax.models.rows import block_limit, rows_at_once
+
 __all__ = [
     "Match",
     "best_match",
@@ -28,6 +30,9 @@ __all__ = [
     "soft_match",
 ]
 
+# Displacements x features at once: on a CPU one displacement, elsewhere what fills the device. (It
+# is never in memory: XLA multiplies and adds up what it reads.)
+_DEVICE_BLOCK = 2**27
 _EPS = 1e-5
 _OUTSIDE = -1e4  # correlation with what lies beyond the edge: finite, so that gradients are
 
@@ -80,13 +85,17 @@ def patch_correlation(
 
 
 def _local_correlation(
-    target: Float[Array, "h w c"], reference: Float[Array, "h w c"], radius: int
+    target: Float[Array, "h w c"],
+    reference: Float[Array, "h w c"],
+    radius: int,
+    at_once: int | None = None,
 ) -> Float[Array, "d hp wp"]:
     """As ``patch_correlation``, for displacements of at most ``radius``; hugely negative beyond
     the edge.
 
     The ``(2 radius + 1)^2`` displacements run row by row, so the first maximum is the first in
-    raster order of the reference, as in the exhaustive search.
+    raster order of the reference, as in the exhaustive search. So many ``at_once``, else one by
+    one.
     """
     h, w = target.shape[:2]
     side = 2 * radius + 1
@@ -101,7 +110,7 @@ def _local_correlation(
         score = _box3(jnp.sum(target * shifted, axis=-1)) * weight
         return jnp.where(weight > 0, score, _OUTSIDE)
 
-    return jax.lax.map(one, jnp.arange(side * side))
+    return jax.lax.map(one, jnp.arange(side * side), batch_size=at_once)
 
 
 def _grid(h: int, w: int) -> tuple[Int[Array, "h 1"], Int[Array, "1 w"]]:
@@ -118,7 +127,9 @@ def _search(
         y, x = _grid(h, w)
         return best % w - x, best // w - y
     side = 2 * radius + 1
-    best = jnp.argmax(_local_correlation(target, reference, radius), axis=0)
+    at_once = rows_at_once(side * side, target.size, block_limit(1, _DEVICE_BLOCK))
+    together = None if at_once == 1 else at_once
+    best = jnp.argmax(_local_correlation(target, reference, radius, together), axis=0)
     return best % side - radius, best // side - radius
 
 
