@@ -57,6 +57,7 @@ def _base() -> ConfigDict:
             "denoiser_channels": 64,
             "denoiser_norm": "none",
             "remat": True,
+            "unroll": False,  # True: compiles three times as long, for fewer kernels on a GPU
             "dtype": "float32",
             "weight_init": "he",
             "pallas": False,  # True: kernels of the package's own on NVIDIA GPUs; not timed yet

@@ -98,7 +98,7 @@ class GuidedUNet(nn.Module):
         width: channels of the target's own features and tokens.
         n_heads, window, rect_window, square_window, attention, mlp_ratio: the MGwinT blocks;
             ``rect_window`` by scale, or ``None``.
-        n_groups, n_blocks, drop_path, remat: the transformer bodies.
+        n_groups, n_blocks, drop_path, remat, unroll: the transformer bodies.
         n_offset_groups: channel groups of the deformable aggregation.
         zero_offsets: by scale, whether offset predictions start at zero.
         alignment: whether references are aligned.
@@ -119,6 +119,7 @@ class GuidedUNet(nn.Module):
     n_blocks: int = 4
     drop_path: float = 0.1
     remat: bool = True
+    unroll: bool = False
     n_offset_groups: int = 4
     zero_offsets: tuple[bool, bool, bool] = (True, True, True)
     alignment: bool = True
@@ -185,5 +186,6 @@ class GuidedUNet(nn.Module):
             "n_blocks": self.n_blocks,
             "drop_path": self.drop_path,
             "remat": self.remat,
+            "unroll": self.unroll,
         }
         return TdFA(aggregation, options, body, name=name)

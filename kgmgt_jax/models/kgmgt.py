@@ -125,6 +125,7 @@ class KGMgT(nn.Module):
         denoiser_channels: width of the denoiser.
         denoiser_norm: ``"none"`` or ``"batch"``.
         remat: recompute blocks and denoiser iterations in the backward pass.
+        unroll: compile every block by itself: longer to compile, fewer kernels a frame.
         dtype: compute precision of convolutions and linear layers.
         weight_init: ``"he"`` or ``"normal"``.
         pallas: on NVIDIA GPUs, attend and sample deformable convolutions in Pallas kernels.
@@ -156,6 +157,7 @@ class KGMgT(nn.Module):
     denoiser_channels: int = 64
     denoiser_norm: str = "none"
     remat: bool = True
+    unroll: bool = False
     dtype: str | None = None
     weight_init: str = "he"
     pallas: bool = False
@@ -180,6 +182,7 @@ class KGMgT(nn.Module):
             n_blocks=self.n_blocks,
             drop_path=self.drop_path,
             remat=self.remat,
+            unroll=self.unroll,
             n_offset_groups=self.n_offset_groups,
             zero_offsets=self.zero_offsets,
             alignment=self.alignment,

@@ -121,11 +121,13 @@ class ResidualGroup(nn.Module):
         n_blocks: blocks.
         remat: recompute each block in the backward pass, but for what its attentions give, instead
             of storing its inside.
+        unroll: compile each block by itself after all.
     """
 
     options: BlockOptions
     n_blocks: int = 4
     remat: bool = True
+    unroll: bool = False
 
     @nn.compact
     def __call__(
@@ -137,7 +139,7 @@ class ResidualGroup(nn.Module):
         if self.remat:
             policy = jax.checkpoint_policies.save_only_these_names(ATTENDED)
             turn = nn.remat(turn, prevent_cse=False, policy=policy)
-        loop = _loop(turn, self.n_blocks)
+        loop = _loop(turn, self.n_blocks, self.unroll)
         shifted = jnp.arange(self.n_blocks) % 2 == 1
         y, _ = loop(MGwinTBlock(self.options, name="blocks"), x, shifted, drop_rates)
         return x + self.options.layers.conv(self.options.width, name="conv")(y)
@@ -153,6 +155,7 @@ class TransformerBody(nn.Module):
         drop_path: largest probability of dropping a branch, reached linearly over the blocks.
         remat: recompute each block in the backward pass, but for what its attentions give, instead
             of storing its inside.
+        unroll: compile each block by itself instead of one for all.
     """
 
     options: BlockOptions
@@ -160,6 +163,7 @@ class TransformerBody(nn.Module):
     n_blocks: int = 4
     drop_path: float = 0.1
     remat: bool = True
+    unroll: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
@@ -169,13 +173,14 @@ class TransformerBody(nn.Module):
         if train and self.drop_path > 0:
             rates = jnp.linspace(0.0, self.drop_path, self.n_groups * self.n_blocks)
             rates = rates.reshape(self.n_groups, self.n_blocks)
-        loop = _loop(lambda group, x, rates: (group(x, rates), None), self.n_groups)
-        group = ResidualGroup(self.options, self.n_blocks, self.remat, name="groups")
+        turn = lambda group, x, rates: (group(x, rates), None)  # noqa: E731
+        loop = _loop(turn, self.n_groups, self.unroll)
+        group = ResidualGroup(self.options, self.n_blocks, self.remat, self.unroll, name="groups")
         x, _ = loop(group, self.options.layers.layer_norm("norm_in")(x), rates)
         return self.options.layers.layer_norm("norm_out")(x)
 
 
-def _loop(turn: Callable, length: int) -> Callable:
+def _loop(turn: Callable, length: int, unroll: bool) -> Callable:
     """``turn(module, x, ...)`` so often, each turn with parameters of its own, stacked."""
     rngs: Any = {"params": True, "dropout": True}
     return nn.scan(
@@ -184,5 +189,6 @@ def _loop(turn: Callable, length: int) -> Callable:
         split_rngs=rngs,
         in_axes=0,
         length=length,
+        unroll=length if unroll else 1,
         check_constancy_invariants=False,  # else the body is traced once more
     )

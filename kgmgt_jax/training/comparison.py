@@ -11,13 +11,13 @@ from kgmgt_jax.training.state import TrainState
 
 __all__ = ["differing_arrays", "differing_fields", "not_finite"]
 
-_FREE = {"dtype", "pallas", "remat"}
+_FREE = {"dtype", "pallas", "remat", "unroll"}
 
 
 def differing_fields(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Fields of one section of two configurations that differ; empty if none does.
 
-    How the network is computed (``dtype``, ``pallas``, ``remat``) may change when a run goes on.
+    How the network is computed (``_FREE``) may change when a run goes on.
     """
     names = sorted((set(stored) | set(wanted)) - _FREE)
     differing = [n for n in names if stored.get(n) != wanted.get(n)]

@@ -65,6 +65,19 @@ def _small_body(*, n_groups=2, n_blocks=2, **fields):
     return TransformerBody(options, n_groups=n_groups, n_blocks=n_blocks, **fields)
 
 
+def test_unrolled_blocks_are_no_loop_and_give_the_same():
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 8))
+    variables = initialise(_small_body(), 1, x, train=False)
+
+    def compiled(unroll):
+        body = _small_body(unroll=unroll)
+        return jax.jit(lambda v, x: body.apply(v, x, train=False)).lower(variables, x).compile()
+
+    loop, unrolled = compiled(False), compiled(True)
+    assert " while(" in loop.as_text() and " while(" not in unrolled.as_text()
+    assert relative_error(unrolled(variables, x), loop(variables, x)) < 1e-6
+
+
 def test_remat_changes_memory_and_not_the_gradient():
     x = jax.random.normal(jax.random.key(0), (1, 32, 32, 8))
     deep = {"n_groups": 1, "n_blocks": 8}  # the saving is that of all blocks but one

@@ -191,7 +191,7 @@ def test_another_size_is_refused(tmp_path):
 def test_another_network_is_refused_but_not_another_way_to_compute_it(tmp_path):
     _save(tmp_path, 1)
     config = get_config("tiny")
-    config.model.dtype, config.model.pallas = "bfloat16", True
+    config.model.update(dtype="bfloat16", pallas=True, unroll=True)
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         checkpoints.check(config)
         config.model.n_blocks = 6
