@@ -30,6 +30,7 @@ from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
 from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.rows import blocks_for
 from kgmgt_jax.mri.coils import sens_reduce
 from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.types import Array, Complex, Float
@@ -100,8 +101,8 @@ def export_reconstruction(
         checkpoint: a training workdir, one checkpoint, or ``"pretrained"``.
         shape: frames, coils, height and width of the k-space. With more than one coil the program
             takes sensitivities; with an ``input_fill`` other than ``"zero"``, filled k-space.
-        platforms: where it shall run, of cpu, cuda, rocm, tpu; ``None``: where it is exported. It
-            is cut into blocks that suit the latter, and is slower elsewhere.
+        platforms: where it shall run, of cpu, cuda, rocm, tpu; ``None``: where it is exported. If
+            a CPU is among them it is cut into blocks that suit a CPU, and is slower elsewhere.
 
     Raises:
         CheckpointError: if the weights cannot be read or are not those of their network.
@@ -125,7 +126,8 @@ def export_reconstruction(
     if method.input_fill != "zero":
         arguments["filled"] = arguments["kspace"]
     function = jax.jit(reconstruction_function(method))
-    return export.export(function, platforms=platforms)(**arguments)
+    with blocks_for(cpu="cpu" in (platforms or [jax.default_backend()])):
+        return export.export(function, platforms=platforms)(**arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

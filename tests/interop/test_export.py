@@ -8,7 +8,9 @@ from kgmgt_jax.data.filling import fill_gaps
 from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.interop.export import export_reconstruction, main
+from kgmgt_jax.models import deformable
 from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.models.rows import block_limit
 from kgmgt_jax.training.state import example_inputs
 from kgmgt_jax.training.weights import FIXED_WEIGHTS, build_model, save_weights
 from tests.training.small import small_config
@@ -106,6 +108,28 @@ def test_programs_for_accelerators_are_made_on_a_cpu(tmp_path):
     exported = export_reconstruction(checkpoint, (1, 1, H, W), platforms=("cuda", "tpu"))
     assert exported.platforms == ("cuda", "tpu")
     assert exported.mlir_module_serialized
+
+
+@pytest.mark.parametrize(
+    ("platforms", "limit"),
+    [
+        (None, deformable._BLOCK),
+        (("cpu", "cuda"), deformable._BLOCK),
+        (("cuda", "tpu"), deformable._DEVICE_BLOCK),
+    ],
+)
+def test_programs_are_cut_for_where_they_shall_run(tmp_path, monkeypatch, platforms, limit):
+    checkpoint = _checkpoint(tmp_path / "aligned", "zero", alignment=True)
+    jax.clear_caches()  # of other tests
+    limits = set()
+
+    def spy(*choices):
+        limits.add(block_limit(*choices))
+        return block_limit(*choices)
+
+    monkeypatch.setattr(deformable, "block_limit", spy)
+    export_reconstruction(checkpoint, (1, 1, H, W), platforms=platforms)
+    assert limits == {limit}
 
 
 @pytest.mark.parametrize(
