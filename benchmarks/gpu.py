@@ -7,6 +7,7 @@ Frames of 256 x 256 alone, in batches, and as a cine of 12, in float32 and bfloa
 
 - jax: this package, `:released` and `:base`, as XLA compiles it;
 - pallas: the same with `model.pallas=True`;
+- unrolled: that with `model.unroll=True`, too;
 - eager, compile: `:released` in the independent PyTorch twin (tests/oracles), as it is and under
   `torch.compile`.
 
@@ -32,7 +33,8 @@ import numpy as np
 from processes import Side, in_process, measure, peak_mib, processor
 from released_network import jax_variables, random_frames, torch_networks
 
-SIDES = ("eager", "compile", "jax", "pallas")
+OURS = {"jax": {}, "pallas": {"pallas": True}, "unrolled": {"pallas": True, "unroll": True}}
+SIDES = ("eager", "compile", *OURS)
 Row = dict[str, Any]
 
 
@@ -58,7 +60,7 @@ def main() -> None:
     options.rows.mkdir(parents=True, exist_ok=True)
     choices = (options.variants, options.dtypes, options.sides)
     for variant, dtype, side in itertools.product(*(c.split(",") for c in choices)):
-        if variant == "released" or side in ("jax", "pallas"):
+        if variant == "released" or side in OURS:
             result = in_process(side, "--variant", variant, "--dtype", dtype)
             path = options.rows / f"{variant}_{dtype}_{side}.json"
             path.write_text(json.dumps(result))
@@ -182,8 +184,8 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
     from kgmgt_jax.types import Measurement
 
     config: Any = get_config(options.variant)
-    pallas = options.side == "pallas"
-    model = build_model(config.model.to_dict() | {"dtype": options.dtype, "pallas": pallas})
+    how = OURS[options.side]
+    model = build_model(config.model.to_dict() | {"dtype": options.dtype} | how)
 
     def arguments(n: int) -> tuple[Any, ...]:
         channels = np.moveaxis(random_frames(n, options.size), 2, -1)
@@ -221,7 +223,7 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
 
     def describe() -> Row:
         name = processor() if device.platform == "cpu" else device.device_kind
-        if pallas:  # the same network, whose kernel XLA cannot count
+        if how:  # the same network, whose kernels XLA cannot count
             return {"device": name}
         flops = count_flops(lambda *args: model.apply(*args).image, variables, *one)
         work = {} if flops is None else {"gflop": flops / 1e9}
