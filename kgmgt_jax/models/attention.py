@@ -124,17 +124,22 @@ def _padding_logits(h: int, w: int, window: tuple[int, int]) -> Float[Array, "wi
     return jnp.asarray(_MASKED * tokens[:, None], jnp.float32)
 
 
-def _normalise_heads(x: Float[Array, "b h w c"], heads: int) -> Float[Array, "b h w c"]:
+def _normalise_heads(
+    x: Float[Array, "b h w c"], heads: int, by_product: bool = True
+) -> Float[Array, "b h w c"]:
     """``x / ||x||`` by head, finite with its gradient at zero.
 
     The sums over a head's two or four channels are a product with a constant matrix: along so short
-    an axis, a CPU would add them up one by one.
+    an axis, a CPU would add them up one by one. A GPU adds them up where it divides by them.
     """
-    same_head = np.kron(np.eye(heads), np.ones((x.shape[-1] // heads,) * 2))
+    n = x.shape[-1] // heads
     full = jnp.promote_types(x.dtype, jnp.float32)
-    wide = x.astype(full)
-    square = jnp.matmul(wide * wide, jnp.asarray(same_head, full), precision="highest")
-    square = jax.lax.optimization_barrier(square)
+    square = jnp.square(x.astype(full))
+    if by_product:
+        same_head = jnp.asarray(np.kron(np.eye(heads), np.ones((n, n))), full)
+        square = jax.lax.optimization_barrier(jnp.matmul(square, same_head, precision="highest"))
+    else:
+        square = jnp.repeat(sum(square[..., i::n] for i in range(n)), n, axis=-1)
     return x * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2)).astype(x.dtype)
 
 
@@ -169,7 +174,7 @@ def anchored_attention(
     _, h2, w2, _ = anchor.shape
     heads = scales[0].shape[0]
     half = (window[0] // 2, window[1] // 2)
-    q, k, anchor = (_normalise_heads(x, heads) for x in (q, k, anchor))
+    q, k, anchor = (_normalise_heads(x, heads, by_product=not pallas) for x in (q, k, anchor))
     q, k, v = (partition_windows(_pad_to(x, window), window, heads) for x in (q, k, v))
     anchors = partition_windows(_pad_to(anchor, half), half, heads)
     scale1, scale2 = (scale.reshape(1, 1, heads, 1, 1).astype(q.dtype) for scale in scales)

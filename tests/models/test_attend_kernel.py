@@ -12,6 +12,9 @@ import pytest
 
 from kgmgt_jax.models.attend import attend
 from kgmgt_jax.models.attend_kernel import registers_hold
+from kgmgt_jax.models.attention import AnchoredAttention
+from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.models.layers import Layers
 from tests.models.fixtures import relative_error
 from tests.models.kernels import PALLAS, lowered_for_cuda
 
@@ -63,6 +66,15 @@ def test_gradient_is_that_of_the_plain_path(interpreted):
     for got, want in zip(gradients(True), gradients(False), strict=True):
         assert relative_error(got, want) < 5e-6
     assert interpreted
+
+
+def test_mixed_attention_is_that_of_the_plain_path(interpreted):
+    x = jax.random.normal(jax.random.key(0), (1, 20, 16, 16))  # windows reach over the edge
+    modules = [AnchoredAttention(16, 4, (8, 4), Layers(pallas=pallas)) for pallas in (True, False)]
+    variables = initialise(modules[0], 0, x)
+    got, want = (module.apply(variables, x) for module in modules)
+    assert relative_error(got, want) < 2e-6
+    assert len(interpreted) == 4  # two steps, initialised and applied
 
 
 @pytest.mark.parametrize(
