@@ -71,15 +71,16 @@ def attend_in_registers(
         name="attend",
     )
     by_window = (a.reshape(windows, *a.shape[2:]) for a in (q, k, v))
-    added = (a for a in (bias, mask) if a is not None)
+    added = [] if bias is None else [bias]
+    if mask is not None:  # most windows have none, and need not read it
+        added += [mask, jnp.any(mask != 0, axis=(1, 2)).astype(jnp.int32)]
     return program(*by_window, *added).reshape(q.shape)
 
 
 def _program(at_once: int, has_bias: bool, has_mask: bool, q, k, v, *rest) -> None:
-    """Some windows of one head: q (windows heads t d), k, v, bias and mask to the last array."""
+    """Some windows of one head: q (windows heads t d), k, v, bias, mask, where it is not zero."""
     *added, out = rest
-    bias = added[0] if has_bias else None
-    mask = added[-1] if has_mask else None
+    bias = added.pop(0) if has_bias else None
     (_, _, t, d), s = q.shape, k.shape[2]
     first, head = pallas.program_id(0) * at_once, pallas.program_id(1)
     full = jnp.float32
@@ -91,8 +92,11 @@ def _program(at_once: int, has_bias: bool, has_mask: bool, q, k, v, *rest) -> No
         for i in range(d):
             query, key = (a[window, head, :, i].astype(full) for a in (q, k))
             logits += query[:, None] * key[None, :]
-        if mask is not None:
-            logits += mask[jax.lax.rem(window, jnp.int32(mask.shape[0]))].astype(full)
+        if has_mask:
+            mask, masked = added
+            place = jax.lax.rem(window, jnp.int32(mask.shape[0]))
+            add = lambda logits: logits + mask[place].astype(full)  # noqa: E731
+            logits = jax.lax.cond(masked[place] != 0, add, lambda logits: logits, logits)
         weights = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
         total = jnp.sum(weights, axis=1)
         for i in range(d):

@@ -27,7 +27,7 @@ def _inputs(b, n, heads, t, s, d, added="both", dtype=jnp.float32):
     )
     bias = 3 * jax.random.normal(keys[3], (heads, t, s)) if added != "mask" else None
     rows = {"both": t, "row": 1, "mask": t}.get(added)
-    mask = rows and -100.0 * jax.random.bernoulli(keys[4], 0.3, (n, rows, s))
+    mask = rows and -100.0 * jax.random.bernoulli(keys[4], 0.3, (n, rows, s)).at[0].set(False)
     return q, k, v, bias, mask
 
 
