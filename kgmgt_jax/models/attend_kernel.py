@@ -15,6 +15,8 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
+from kgmgt_jax.models.triton_arrays import triton_holds
+
 __all__ = ["attend_in_registers", "registers_hold"]
 
 _MOST_CHANNELS = 16  # of a head
@@ -25,14 +27,8 @@ _WINDOWS = (8, 4, 2, 1)  # that share a program, and the bias it has read
 
 
 def registers_hold(t: int, s: int, d: int) -> bool:
-    """Whether a program can hold a window of t queries and s keys of d channels.
-
-    Triton's arrays have powers of two as sides. Not where JAX computes in 64 bits: the kernel's
-    indices have 32.
-    """
-    powers = all(n & (n - 1) == 0 for n in (t, s, d))
-    small = t * s <= _MOST_LOGITS and d <= _MOST_CHANNELS
-    return powers and small and jnp.arange(1).dtype == jnp.int32
+    """Whether a program can hold a window of t queries and s keys of d channels."""
+    return t * s <= _MOST_LOGITS and d <= _MOST_CHANNELS and triton_holds(t, s, d)
 
 
 def attend_in_registers(

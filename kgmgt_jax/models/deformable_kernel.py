@@ -14,6 +14,8 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
+from kgmgt_jax.models.triton_arrays import triton_holds
+
 __all__ = ["kernel_fits", "sample_and_multiply"]
 
 _PIXELS = 64  # of a block
@@ -22,12 +24,9 @@ _SMALLEST = 16  # side of a matrix product in Triton
 
 
 def kernel_fits(c: int, groups: int, o: int) -> bool:
-    """Whether Triton can hold the channels of a group and of the output: powers of two from 16.
-
-    Not where JAX computes in 64 bits: the kernel's indices have 32.
-    """
-    powers = all(n >= _SMALLEST and n & (n - 1) == 0 for n in (c // groups, o))
-    return powers and jnp.arange(1).dtype == jnp.int32
+    """Whether Triton can hold the channels of a group and of the output, and multiply by them."""
+    sides = (c // groups, o)
+    return min(sides) >= _SMALLEST and triton_holds(*sides)
 
 
 def sample_and_multiply(
