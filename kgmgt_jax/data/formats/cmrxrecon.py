@@ -133,7 +133,9 @@ class CmrxreconFile(CineFile):
         axes: str | None = None,
     ) -> None:
         path = Path(path)
-        key, info = _find_kspace(path, key)
+        arrays = list_arrays(path)
+        key, info = _find_kspace(path, arrays, key)
+        inside = path if has_mask(arrays) else None
         default = "t,z,ky,kx" if "single" in key else "t,z,coil,ky,kx"
         self._axes = AxisOrder.parse(axes or default, path)
         self._axes.check(info.shape, path, key)
@@ -157,9 +159,9 @@ class CmrxreconFile(CineFile):
         self._view = path.stem.split("_kus_")[0].removeprefix("cine_")
         self._mask_is_foreign = False
         if is_told_by_samples(path, key):
-            self._mask, self._mask_source = self._told_by_samples(mask)
+            self._mask, self._mask_source = self._told_by_samples(mask or inside)
         else:
-            self._mask, self._mask_source = self._find_mask(mask)
+            self._mask, self._mask_source = self._find_mask(mask, inside)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -193,11 +195,10 @@ class CmrxreconFile(CineFile):
         """
         t, _, h, w = self.slice_shape
         self.fully_sampled = False
-        path = mask or (self.path if has_mask(list_arrays(self.path)) else None)
-        if path is not None:
-            read = read_mask(path, (t, h, w), self.path.name, order=self._mask_order)
+        if mask is not None:
+            read = read_mask(mask, (t, h, w), self.path.name, order=self._mask_order)
             self.fully_sampled = bool(read.all())
-            return read, str(path)
+            return read, str(mask)
         raw = (read_array(self.path, self.key, self._axes.index(z)) for z in self._kept)
         patterns = (measured_pattern(self._axes.arrange(each, "tnhw")) for each in raw)
         self.fully_sampled = not any(map(_has_gaps, patterns))
@@ -211,7 +212,9 @@ class CmrxreconFile(CineFile):
             return None
         return number_in(self.path.stem if "_kus_" in self.path.stem else self.key)
 
-    def _find_mask(self, mask: str | Path | None) -> tuple[Float32[np.ndarray, "t h w"], str]:
+    def _find_mask(
+        self, mask: str | Path | None, inside: Path | None
+    ) -> tuple[Float32[np.ndarray, "t h w"], str]:
         """Mask of every slice and where it comes from: all ones for a full file."""
         t, _, h, w = self.slice_shape
         if self.fully_sampled:
@@ -219,15 +222,14 @@ class CmrxreconFile(CineFile):
                 got = f"the fully sampled {self.key!r} together with mask={str(mask)!r}"
                 raise DataError(self.path, "undersampled k-space to go with a mask", got)
             return np.ones((t, h, w), np.float32), ALL_SAMPLES
-        candidates = [Path(mask)] if mask else list(_mask_paths(self.path))
-        if not mask and has_mask(list_arrays(self.path)):
-            candidates = [self.path]
+        given = mask or inside
+        candidates = [Path(given)] if given else list(_mask_paths(self.path))
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             wanted = f"the sampling mask of {self.key!r} in {candidates[0]}"
             fix = "put it there, or name the mask file with --mask (mask= in Python)"
             raise DataError(self.path, wanted, "no file", fix)
-        self._mask_is_foreign = not mask and _set_folder(path) != _set_folder(self.path)
+        self._mask_is_foreign = not given and _set_folder(path) != _set_folder(self.path)
         shape = (self._stored_frames, h, w)
         read = read_mask(path, shape, self.path.name, self._nominal(), self._mask_order)
         return read[:t], str(path)
@@ -242,9 +244,10 @@ def _has_gaps(pattern: Float32[np.ndarray, "t h w"]) -> bool:
     return not inner.all()
 
 
-def _find_kspace(path: Path, key: str | None) -> tuple[str, ArrayInfo]:
+def _find_kspace(
+    path: Path, arrays: dict[str, ArrayInfo], key: str | None
+) -> tuple[str, ArrayInfo]:
     """The dataset of the k-space, by its official name unless ``key`` gives another."""
-    arrays = list_arrays(path)
     key = key or kspace_key(arrays)
     if key is None or key not in arrays:
         wanted = f"one dataset named {_KEYS}" if key is None else f"a dataset named {key!r}"
