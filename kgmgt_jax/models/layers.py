@@ -96,27 +96,28 @@ class Layers:
             name=name,
         )
 
-    def dense(self, features: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
-        """A linear layer over the last axis."""
+    def dense(
+        self,
+        features: int,
+        *,
+        use_bias: bool = True,
+        init: Initialiser | None = None,
+        name: str | None = None,
+    ) -> nn.Dense:
+        """A linear layer over the last axis; its kernel starts from ``init``, if one is given."""
         kind = "normal" if self.weight_init == "normal" else "truncated_normal"
         return nn.Dense(
             features,
             use_bias=use_bias,
             dtype=self.dtype,
-            kernel_init=Initialiser(kind, 0.02),
+            kernel_init=init or Initialiser(kind, 0.02),
             bias_init=constant(0.0),
             name=name,
         )
 
     def pointwise(self, features: int, *, name: str | None = None) -> nn.Dense:
         """A 1 x 1 convolution: a linear layer over the last axis that starts as convolutions do."""
-        return nn.Dense(
-            features,
-            dtype=self.dtype,
-            kernel_init=self.conv_init(1.0),
-            bias_init=constant(0.0),
-            name=name,
-        )
+        return self.dense(features, init=self.conv_init(1.0), name=name)
 
     def layer_norm(self, name: str | None = None) -> nn.LayerNorm:
         """Layer norm over channels, eps 1e-5, always at parameter precision."""
