@@ -88,14 +88,13 @@ def _local_correlation(
     target: Float[Array, "h w c"],
     reference: Float[Array, "h w c"],
     radius: int,
-    at_once: int | None = None,
+    at_once: int = 1,
 ) -> Float[Array, "d hp wp"]:
     """As ``patch_correlation``, for displacements of at most ``radius``; hugely negative beyond
     the edge.
 
     The ``(2 radius + 1)^2`` displacements run row by row, so the first maximum is the first in
-    raster order of the reference, as in the exhaustive search. So many ``at_once``, else one by
-    one.
+    raster order of the reference, as in the exhaustive search; so many ``at_once``.
     """
     h, w = target.shape[:2]
     side = 2 * radius + 1
@@ -110,7 +109,7 @@ def _local_correlation(
         score = _box3(jnp.sum(target * shifted, axis=-1)) * weight
         return jnp.where(weight > 0, score, _OUTSIDE)
 
-    return jax.lax.map(one, jnp.arange(side * side), batch_size=at_once)
+    return jax.lax.map(one, jnp.arange(side * side), batch_size=at_once if at_once > 1 else None)
 
 
 def _grid(h: int, w: int) -> tuple[Int[Array, "h 1"], Int[Array, "1 w"]]:
@@ -128,8 +127,7 @@ def _search(
         return best % w - x, best // w - y
     side = 2 * radius + 1
     at_once = rows_at_once(side * side, target.size, block_limit(1, _DEVICE_BLOCK))
-    together = None if at_once == 1 else at_once
-    best = jnp.argmax(_local_correlation(target, reference, radius, together), axis=0)
+    best = jnp.argmax(_local_correlation(target, reference, radius, at_once), axis=0)
     return best % side - radius, best // side - radius
 
 
