@@ -16,6 +16,7 @@ tells which of two programs has less to do.
 
 import argparse
 import itertools
+import math
 import os
 import re
 import time
@@ -31,7 +32,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from gpu import OURS
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
@@ -58,11 +59,6 @@ device_description_str: "NVIDIA H200"
 BANDWIDTH, SHARE, LAUNCH = 4.8e12, 0.75, 2e-6  # B/s, of it reached, s a kernel
 FREE = {"bitcast", "constant", "get-tuple-element", "parameter", "tuple"}  # no kernels
 SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "c64": 8}
-WAYS = {
-    "plain": {},
-    "pallas": {"pallas": True},
-    "pallas, unrolled": {"pallas": True, "unroll": True},
-}
 
 
 def main() -> None:
@@ -72,7 +68,7 @@ def main() -> None:
     parser.add_argument("--variants", default="base", help="of configs/kgmgt.py")
     parser.add_argument("--dtypes", default="bfloat16")
     parser.add_argument("--batches", default="1,8", help="frames at once")
-    parser.add_argument("--ways", default=";".join(WAYS), help=f"of {'; '.join(WAYS)}")
+    parser.add_argument("--sides", default=",".join(OURS), help=f"of {', '.join(OURS)}")
     parser.add_argument("--size", type=int, default=256, help="height and width")
     options = parser.parse_args()
     gpu = options.device == "h200"
@@ -84,17 +80,17 @@ def main() -> None:
     device = topology.devices[0]
     print(f"{options.size} x {options.size}, jax {jax.__version__}, {device.device_kind}")
     counted = f"{'kernels':>10}{'GB':>8}{'ms a frame, estimated':>23}" if gpu else ""
-    print(f"{'variant':10}{'type':10}{'frames':>7}  {'how':18}{'compiling':>10}{'MiB':>7}{counted}")
-    choices = (options.variants, options.dtypes, options.batches)
-    for variant, dtype, frames in itertools.product(*(c.split(",") for c in choices)):
-        for way in map(str.strip, options.ways.split(";") if gpu else ("plain",)):
-            fields = {"dtype": dtype, **WAYS[way]}
-            start = time.perf_counter()
-            program = _compiled(variant, fields, int(frames), options.size, device)
-            seconds = time.perf_counter() - start
-            mib = program.memory_analysis().temp_size_in_bytes / 2**20
-            row = f"{variant:10}{dtype:10}{frames:>7}  {way:18}{seconds:8.0f} s{mib:7.0f}"
-            print(row + (_counted(program.as_text(), int(frames)) if gpu else ""), flush=True)
+    print(f"{'variant':10}{'type':10}{'frames':>7}{'side':>10}{'compiling':>11}{'MiB':>7}{counted}")
+    sides = options.sides if gpu else "jax"
+    choices = (options.variants, options.dtypes, options.batches, sides)
+    for variant, dtype, frames, side in itertools.product(*(c.split(",") for c in choices)):
+        start = time.perf_counter()
+        fields = {"dtype": dtype} | OURS[side]
+        program = _compiled(variant, fields, int(frames), options.size, device)
+        seconds = time.perf_counter() - start
+        mib = program.memory_analysis().temp_size_in_bytes / 2**20
+        row = f"{variant:10}{dtype:10}{frames:>7}{side:>10}{seconds:9.0f} s{mib:7.0f}"
+        print(row + (_counted(program.as_text(), int(frames)) if gpu else ""), flush=True)
 
 
 def _compiled(variant: str, fields: dict[str, Any], n: int, size: int, device: Any) -> Any:
@@ -157,9 +153,7 @@ def _of_body(bodies: dict[str, list[str]], name: str) -> Iterator[int]:
 
 def _bytes(shape: str) -> int:
     arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
-    return sum(
-        SIZES.get(t, 0) * int(np.prod([int(n) for n in s.split(",") if n])) for t, s in arrays
-    )
+    return sum(SIZES.get(t, 0) * math.prod(int(n) for n in s.split(",") if n) for t, s in arrays)
 
 
 if __name__ == "__main__":
