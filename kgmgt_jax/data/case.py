@@ -58,6 +58,9 @@ class CaseMeta:
             different views.
         mask_source: Where the mask comes from: a path, or how it was told from the k-space.
         simulation: How the k-space was simulated; empty for measured k-space.
+        pixel_mm: Height and width of a pixel of the image in mm; ``None`` where the file does not
+            say.
+        frame_seconds: Time between frames; ``None`` where the file does not say.
         notes: What else a user should know, one sentence each.
     """
 
@@ -74,6 +77,8 @@ class CaseMeta:
     is_stack: bool = True
     mask_source: str = ""
     simulation: str = ""
+    pixel_mm: tuple[float, float] | None = None
+    frame_seconds: float | None = None
     notes: tuple[str, ...] = ()
 
     @property

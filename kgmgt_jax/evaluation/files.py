@@ -110,10 +110,13 @@ def reconstruct_file(
     lines = [f"{path}: {len(file)} slices, true acceleration {done.accelerations}"]
     lines += [f"note: {note}" for note in done.notes]
     if template is None and {"nii", "dicom"} & set(formats):
-        lines.append(
-            "note: pixel size, position and time between frames are unknown and made up; "
-            "--template has them"
-        )
+        known = {
+            "position": False,
+            "pixel size": done.meta.pixel_mm,
+            "time between frames": done.meta.frame_seconds,
+        }
+        unknown = " and ".join(what for what, value in known.items() if not value)
+        lines.append(f"note: {unknown} unknown and made up; --template has them")
     origin = {
         "source": str(path),
         "key": done.meta.key,
@@ -125,6 +128,8 @@ def reconstruct_file(
         np.stack([each.image for each in done.slices], axis=1),
         np.stack([each.magnitude for each in done.slices], axis=1),
         f"{method.name}{done.simulated}, true acceleration {done.accelerations}",
+        pixel_mm=done.meta.pixel_mm,
+        frame_seconds=done.meta.frame_seconds,
         attributes={
             "true_acceleration": done.acceleration,
             "simulation": done.meta.simulation,

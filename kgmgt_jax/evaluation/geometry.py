@@ -18,15 +18,14 @@ from jaxtyping import Float64
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats.base import import_optional
-from kgmgt_jax.data.formats.dicom import is_dicom
+from kgmgt_jax.data.formats.dicom import frame_seconds, is_dicom
+from kgmgt_jax.data.formats.images import nifti_units
 
 __all__ = ["Geometry", "read_geometry"]
 
 Shape = tuple[int, int, int, int]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PARALLEL = 0.01  # largest difference of directions, as unit vectors
-_MM = {"meter": 1000.0, "micron": 0.001}
-_SECONDS = {"msec": 1e-3, "usec": 1e-6}
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,13 @@ def _of_nifti(path: Path, shape: Shape) -> Geometry:
     try:
         image = nibabel.load(path)
         size, zooms = image.shape, image.header.get_zooms()
-        length, time = image.header.get_xyzt_units()
-        affine = np.diag([*3 * [_MM.get(length, 1.0)], 1.0]) @ np.asarray(image.affine, np.float64)
+        length, time = nifti_units(image.header)
+        affine = np.diag([*3 * [length], 1.0]) @ np.asarray(image.affine, np.float64)
     except Exception as error:  # nibabel raises many kinds on damaged files
         raise DataError(path, "a complete NIfTI file", str(error)) from error
     _check_slices(path, size[2] if len(size) > 2 else 1, shape)
     known = len(zooms) > 3 and zooms[3] > 0
-    step = float(zooms[3]) * _SECONDS.get(time, 1.0) if known else None
+    step = float(zooms[3]) * time if known else None
     if step is not None and len(size) > 3:
         step *= size[3] / shape[0]
     return Geometry(affine @ _resampling((size[1], size[0]), shape), step, path)
@@ -116,7 +115,11 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape) -> Geometry:
     affine = np.eye(4)
     affine[:3] = np.stack([columns * width, rows * height, step, position], axis=1)
     affine = _LPS_TO_RAS @ affine @ _resampling((int(first.Rows), int(first.Columns)), shape)
-    return Geometry(affine, _frame_seconds(ordered[0], shape[0]), path, tuple(ordered))
+    times = [header.get("TriggerTime") for header in ordered[0]]
+    seconds = frame_seconds([None if time is None else float(time) for time in times])
+    if seconds is not None:
+        seconds *= len(times) / shape[0]  # the same cycle
+    return Geometry(affine, seconds, path, tuple(ordered))
 
 
 def _check_slices(path: Path, found: int, shape: Shape) -> None:
@@ -168,12 +171,3 @@ def _order(header: Any) -> tuple[float, float]:
     number = float(header.get("InstanceNumber") or 0)
     trigger = header.get("TriggerTime")
     return (number if trigger is None else float(trigger), number)
-
-
-def _frame_seconds(headers: Sequence[Any], n_frames: int) -> float | None:
-    """The template's cycle over the frames of the reconstruction."""
-    times = [header.get("TriggerTime") for header in headers]
-    if len(times) < 2 or None in times:
-        return None
-    step = (float(times[-1]) - float(times[0])) / (len(times) - 1)
-    return step * len(times) / n_frames / 1000 if step > 0 else None

@@ -46,8 +46,9 @@ class ImageVolume:
         images: complex images, in the units of the file.
         magnitude: real images, not negative; see :func:`consistent_images`.
         description: what was done, one line; goes into HDF5, NIfTI and DICOM.
-        pixel_mm: height and width of a pixel where no template tells them; ``None`` if unknown.
-        frame_seconds: time between frames where no template tells it; ``None`` if unknown.
+        pixel_mm: height and width of a pixel as the input says; ``None`` if unknown. A template
+            goes before it.
+        frame_seconds: time between frames, likewise.
         attributes: facts for HDF5, such as the true acceleration and how data were simulated.
     """
 
@@ -204,7 +205,13 @@ def _write_npy(folder: Path, name: str, volume: ImageVolume, _: Geometry | None)
 
 def _write_h5(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
     arrays = {"reconstruction": volume.images, "magnitude": volume.magnitude}
-    facts = {"axes": "t,z,ky,kx", "description": volume.description, **volume.attributes}
+    facts = {
+        "axes": "t,z,ky,kx",
+        "description": volume.description,
+        "pixel_mm": volume.pixel_mm,
+        "frame_seconds": volume.frame_seconds,
+        **volume.attributes,
+    }
 
     def fill(file: h5py.File) -> None:
         for key, array in arrays.items():

@@ -94,6 +94,22 @@ def test_simulated_kspace_is_told(tmp_path):
         assert "of simulated k-space" in file.attrs["description"]
 
 
+def test_pixels_and_frames_keep_their_size(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    images = np.random.default_rng(0).random((20, 24, 1, 3), np.float32)
+    image = nibabel.Nifti1Image(images, np.diag([1.5, 1.25, 8.0, 1.0]))
+    image.header.set_zooms((1.5, 1.25, 8.0, 0.04))
+    nibabel.save(image, tmp_path / "cine.nii.gz")
+    method, out = _Nothing("nothing", "", None, {}), tmp_path / "out"
+    report = reconstruct_file(tmp_path / "cine.nii.gz", method, out, formats=["nii", "h5"])
+    assert "note: position unknown and made up; --template has them" in report
+    zooms = nibabel.load(out / "cine_magnitude.nii.gz").header.get_zooms()
+    np.testing.assert_allclose(zooms, (1.5, 1.25, 1, 0.04), rtol=1e-6)
+    with h5py.File(out / "cine_recon.h5") as file:
+        np.testing.assert_allclose(file.attrs["pixel_mm"], (1.25, 1.5), rtol=1e-6)
+        assert file.attrs["frame_seconds"] == pytest.approx(0.04)
+
+
 def test_slices_of_other_accelerations_are_told(tmp_path):
     kspace = make_cine(0, shape=(24, 20), n_frames=3, noise=0.0).kspace[:, None]
     kspace = np.repeat(kspace, 2, axis=1)  # t z n ky kx

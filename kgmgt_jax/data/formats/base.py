@@ -49,6 +49,8 @@ class CineFile(Sequence[CineCase], ABC):
         slice_shape: Shape of every slice, ``(t, n, h, w)``.
         fully_sampled: Whether every sample was acquired.
         simulation: How the k-space is simulated; empty for measured k-space.
+        pixel_mm: Height and width of a pixel, where the file says so; see `CaseMeta`.
+        frame_seconds: Time between frames, where the file says so.
         notes: What else a user should know, one sentence each.
     """
 
@@ -64,11 +66,14 @@ class CineFile(Sequence[CineCase], ABC):
         n_slices: int,
         fully_sampled: bool,
         name: str = "",
+        pixel_mm: tuple[float, float] | None = None,
+        frame_seconds: float | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.path, self.format, self.key = path, format, key
         self.slice_shape, self.n_slices = slice_shape, n_slices
         self.fully_sampled, self.name = fully_sampled, name or path.stem
+        self.pixel_mm, self.frame_seconds = pixel_mm, frame_seconds
         self.notes = tuple(notes)
 
     def __len__(self) -> int:
@@ -97,6 +102,8 @@ class CineFile(Sequence[CineCase], ABC):
             n_slices=self.n_slices,
             format=self.format,
             fully_sampled=self.fully_sampled,
+            pixel_mm=self.pixel_mm,
+            frame_seconds=self.frame_seconds,
             **{"notes": self.notes, **more},
         )
 

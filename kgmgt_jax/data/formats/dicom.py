@@ -22,18 +22,35 @@ from kgmgt_jax.data.formats.base import DataWarning, import_optional, orientatio
 from kgmgt_jax.data.formats.images import ImageFile
 from kgmgt_jax.data.simulation import Simulation
 
-__all__ = ["DicomSeries", "is_dicom", "read_series"]
+__all__ = ["DicomSeries", "frame_seconds", "is_dicom", "read_series"]
 
 _LARGEST_SIDE = 1 << 14
 _NO_MAGNITUDE = re.compile(
     r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
 )  # of the values of ImageType after the second
-# Where an image of many in a file says when it was taken; for all others it is TriggerTime.
+# Where an image says when it was taken; the first is for one image a file.
 _TIMES = (
+    ("", "TriggerTime"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
     ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime"),
     ("FrameContentSequence", "TemporalPositionIndex"),
 )
+_NO_TIMES = ("TemporalPositionIndex",)  # which say the order alone, the others are milliseconds
+
+
+def frame_seconds(times: Sequence[float | None]) -> float | None:
+    """Mean time between frames of a slice.
+
+    Args:
+        times: Of each frame in order, in milliseconds; ``None`` where the file does not say.
+
+    Returns:
+        Seconds; ``None`` for one frame, where a time is missing, or where they do not grow.
+    """
+    known = [time for time in times if time is not None]
+    if len(known) < max(len(times), 2) or known[-1] <= known[0]:
+        return None
+    return (known[-1] - known[0]) / (len(known) - 1) / 1000
 
 
 class _Image(NamedTuple):
@@ -45,7 +62,9 @@ class _Image(NamedTuple):
         series: Identifier of the series.
         plane: Direction of columns and rows, rounded, and depth along their normal in mm.
         order: What a slice's images are sorted by.
+        time: Milliseconds in the cardiac cycle; ``None`` where the file does not say.
         size: Rows and columns.
+        pixel_mm: Height and width of a pixel; ``None`` where the file does not say.
         direction: See `orientation`.
         magnitude: Whether it is one, as far as the file says.
     """
@@ -55,7 +74,9 @@ class _Image(NamedTuple):
     series: str
     plane: tuple[float, ...]
     order: tuple[float, ...]
+    time: float | None
     size: tuple[int, int]
+    pixel_mm: tuple[float, float] | None
     direction: str
     magnitude: bool
 
@@ -119,6 +140,7 @@ class DicomSeries(ImageFile):
             got = f"{counts} frames a slice and sizes {sizes}"
             fix = "give the folder of one cine series"
             raise DataError(source, "as many frames of one size in every slice", got, fix)
+        pixels = {image.pixel_mm for image in images}
         super().__init__(
             source,
             simulation=simulation,
@@ -127,6 +149,8 @@ class DicomSeries(ImageFile):
             key="",
             n_slices=len(slices),
             name=name,
+            pixel_mm=pixels.pop() if len(pixels) == 1 else None,
+            frame_seconds=frame_seconds([image.time for image in self._slices[0]]),
             notes=notes,
         )
         self._is_stack = len({plane[:-1] for plane in slices}) == 1
@@ -165,16 +189,18 @@ def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) ->
     directions = tuple((along.round(2) + 0.0).tolist()) if known else ()  # + 0.0: no -0.0
     depth = float(np.cross(along[:3], along[3:]) @ position) if known else 0.0
     number = float(data.get("InstanceNumber") or 0)
-    time = data.get("TriggerTime")
-    for sequence, keyword in _TIMES:
-        time = _value(data, index, sequence, keyword) if time is None else time
+    found = [(keyword, _value(data, index, sequence, keyword)) for sequence, keyword in _TIMES]
+    keyword, time = next(((k, float(v)) for k, v in found if v is not None), ("", None))
+    pixel = vector("PixelMeasuresSequence", "PixelSpacing")
     return _Image(
         path,
         index,
         series=str(data.get("SeriesInstanceUID", "")),
         plane=(*directions, round(depth, 1)),
-        order=(number if time is None else float(time), number, index),
+        order=(number if time is None else time, number, index),
+        time=None if keyword in _NO_TIMES else time,
         size=size,
+        pixel_mm=(pixel[0], pixel[1]) if pixel.size == 2 and (pixel > 0).all() else None,
         direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
         magnitude=_is_magnitude(data, index),
     )

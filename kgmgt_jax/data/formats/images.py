@@ -31,10 +31,12 @@ from kgmgt_jax.data.formats.masks import MASK_KEY
 from kgmgt_jax.data.formats.roles import role_of
 from kgmgt_jax.data.simulation import Simulation
 
-__all__ = ["ArrayImages", "ImageFile", "NiftiImages", "image_keys"]
+__all__ = ["ArrayImages", "ImageFile", "NiftiImages", "image_keys", "nifti_units"]
 
 
 _COMPLEX = ("image", "images")  # keys of complex images
+_MM = {"meter": 1000.0, "micron": 0.001}  # of NIfTI's units, others are mm
+_SECONDS = {"msec": 1e-3, "usec": 1e-6}
 
 
 class ImageFile(CineFile):
@@ -142,11 +144,24 @@ class NiftiImages(ImageFile):
             key="",
             n_slices=n_slices,
             name=path.name.split(".nii")[0],
+            **self._spacing(image),
         )
         frame = np.diag([-1.0, -1.0, 1.0]) @ np.asarray(image.affine, float)[:3, :3]
         if {self._axes.letters.index(letter) for letter in "hw"} <= {0, 1, 2}:
             rows, columns = (frame[:, self._axes.letters.index(letter)] for letter in "hw")
             self._orientation = orientation(rows, columns)
+
+    def _spacing(self, image: Any) -> dict[str, Any]:
+        """Size of pixels and time between frames, where the axes are those that NIfTI means."""
+        place = self._axes.letters.find
+        length, time = nifti_units(image.header)
+        spacing = {}
+        if max(place("h"), place("w")) < 3:
+            sides = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0) * length
+            spacing["pixel_mm"] = (float(sides[place("h")]), float(sides[place("w")]))
+        if place("t") == 3 and image.header.get_zooms()[3] > 0:
+            spacing["frame_seconds"] = float(image.header.get_zooms()[3]) * time
+        return spacing
 
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
         image = _load_nifti(self.path)
@@ -169,6 +184,12 @@ def image_keys(arrays: dict[str, ArrayInfo]) -> list[str]:
         if len(info.shape) == 3 and images and not is_mask:
             keys.append(key)
     return keys
+
+
+def nifti_units(header: Any) -> tuple[float, float]:
+    """Millimetres and seconds in a header's units of length and time, which may be unknown."""
+    length, time = header.get_xyzt_units()
+    return _MM.get(length, 1.0), _SECONDS.get(time, 1.0)
 
 
 def _load_nifti(path: Path):

@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -76,6 +77,22 @@ class _Readouts:
     case: np.ndarray
 
 
+class _Encoding(NamedTuple):
+    """What a header says of k-space.
+
+    Attributes:
+        lines: Number of ky lines.
+        samples: Of the readout of a full echo.
+        centre: The central line.
+        field_mm: Field of view along ky and kx, oversampling included; ``None`` if not positive.
+    """
+
+    lines: int
+    samples: int
+    centre: int
+    field_mm: tuple[float, float] | None
+
+
 class IsmrmrdFile(CineFile):
     """One ISMRMRD file; see `CineFile`.
 
@@ -92,8 +109,9 @@ class IsmrmrdFile(CineFile):
         package = import_optional("ismrmrd", path)
         _probe(path)
         with open_hdf5(path) as file:
-            lines, nx, centre = _encoding(path, file, package)
+            encoding = _encoding(path, file, package)
             heads = _imaging_heads(path, file, package)
+        lines, nx, centre = encoding.lines, encoding.samples, encoding.centre
         reverse = _flagged(heads["head"], package, "ACQ_IS_REVERSE")
         self._first = heads[int(np.argmin(reverse))]  # that was not, if there is any
         counters = {name: heads["head"]["idx"][name].astype(int) for name in _COUNTERS}
@@ -123,6 +141,7 @@ class IsmrmrdFile(CineFile):
             slice_shape=shape,
             n_slices=int(self._readouts.case.max()) + 1,
             fully_sampled=False,
+            pixel_mm=_pixel_mm(encoding.field_mm, (h, w)),
             notes=notes,
         )
         wanted = self.n_slices * n_frames * lines
@@ -195,6 +214,13 @@ def _line_padding(centre: int, lines: int) -> tuple[int, int]:
     return max(lines - 2 * centre, 0), max(2 * centre - lines, 0)
 
 
+def _pixel_mm(
+    field_mm: tuple[float, float] | None, size: tuple[int, int]
+) -> tuple[float, float] | None:
+    """Height and width of a pixel: k-space of any extent has the lines 1 / field of view apart."""
+    return None if field_mm is None else (field_mm[0] / size[0], field_mm[1] / size[1])
+
+
 def _probe(path: Path) -> None:
     """Reads a file in a process of its own first.
 
@@ -213,8 +239,7 @@ def _probe(path: Path) -> None:
         raise DataError(path, "a complete HDF5 file", last, "copy it again")
 
 
-def _encoding(path: Path, file: h5py.File, package: ModuleType) -> tuple[int, int, int]:
-    """Number of ky lines, readout samples of a full echo, and the central line, of the header."""
+def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
     xml = get_dataset(file, f"{_GROUP}/xml")[0]
     try:
         encodings = package.xsd.CreateFromDocument(xml).encoding
@@ -222,13 +247,15 @@ def _encoding(path: Path, file: h5py.File, package: ModuleType) -> tuple[int, in
         matrix = encodings[0].encodedSpace.matrixSize
         lines, nx, nz = int(limits.maximum) + 1, int(matrix.x), int(matrix.z)
         centre = int(limits.center)
+        size = encodings[0].encodedSpace.fieldOfView_mm
+        field = (float(size.y), float(size.x))
         trajectory = str(getattr(encodings[0].trajectory, "value", encodings[0].trajectory))
     except Exception as error:  # the XML library raises many kinds
         raise DataError(path, "a complete ISMRMRD header", str(error)) from error
     if trajectory != "cartesian" or nz > 1:
         got = f"a {trajectory} trajectory with nz = {nz}"
         raise DataError(path, "a Cartesian cine of single slices", got)
-    return lines, nx, centre
+    return _Encoding(lines, nx, centre, field if min(field) > 0 else None)
 
 
 def _imaging_heads(path: Path, file: h5py.File, package: ModuleType) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import DataWarning, ReadOptions, find_files, open_files, read_file
+from kgmgt_jax.data.formats.dicom import frame_seconds
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.simulation import Simulation
 from tests.data.formats import writers
@@ -41,7 +42,19 @@ def test_nifti_axes_become_time_rows_columns(tmp_path):
     for z in range(2):
         expected = writers.images((3, 2, 9, 8))[:, z]
         np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
-    assert file[0].meta.orientation == "rows to P, columns to R"
+    meta = file[0].meta
+    assert meta.orientation == "rows to P, columns to R"
+    assert meta.pixel_mm == pytest.approx((1.25, 1.5))
+    assert meta.frame_seconds == pytest.approx(0.04)
+
+
+def test_nifti_axes_of_another_order_keep_their_sizes(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.nifti1.Nifti1Image(writers.images().T, np.diag([0.0015, 0.0025, 1, 1]))
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, tmp_path / "cine.nii")
+    file = read_file(tmp_path / "cine.nii", axes="y,x,t")
+    assert file.pixel_mm == pytest.approx((1.5, 2.5)) and file.frame_seconds is None
 
 
 def test_three_nifti_axes_need_a_name(tmp_path):
@@ -61,7 +74,17 @@ def test_dicom_is_sorted_by_position_and_trigger_time_and_rescaled(tmp_path):
     for z in range(2):
         expected = 2.0 * writers.images((3, 2, 9, 8))[:, z] + 1
         np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
-    assert file[0].meta.orientation == "rows to P, columns to L"
+    meta = file[0].meta
+    assert meta.orientation == "rows to P, columns to L"
+    assert meta.pixel_mm == (1.25, 1.5) and meta.frame_seconds == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [((0.0, 20.0, 50.0), 0.025), ((0.0,), None), ((0.0, None, 50.0), None), ((5.0, 5.0), None)],
+)
+def test_time_between_frames_is_known_where_all_times_are(times, seconds):
+    assert frame_seconds(times) == seconds
 
 
 def test_radial_dicom_planes_about_one_point_are_slices_of_their_own(tmp_path):

@@ -159,6 +159,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
 def test_ismrmrd_averages_become_the_data(tmp_path):
     pytest.importorskip("ismrmrd")
     file = read_file(writers.write_ismrmrd(tmp_path))
+    assert file[0].meta.pixel_mm == pytest.approx((300 / 9, 300 / 8))
     assert file.fully_sampled and len(file) == 2
     for z in range(2):
         np.testing.assert_allclose(file[z].kspace, writers.kspace()[:, z], atol=1e-6)

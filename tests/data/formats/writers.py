@@ -113,7 +113,9 @@ def write_nifti(folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     data = np.transpose(images((3, 2, 9, 8)), (3, 2, 1, 0))  # t z y x -> x y z t
-    image = nibabel.nifti1.Nifti1Image(data, np.diag([1.0, -1.0, 8.0, 1.0]))
+    image = nibabel.nifti1.Nifti1Image(data, np.diag([1.5, -1.25, 8.0, 1.0]))
+    image.header.set_zooms((1.5, 1.25, 8.0, 40.0))
+    image.header.set_xyzt_units("mm", "msec")
     nibabel.save(image, folder / "cine.nii.gz")
     return folder / "cine.nii.gz"
 
@@ -160,6 +162,7 @@ def write_dicom(
             data.ImageOrientationPatient = [np.cos(angle), 0, np.sin(angle), 0, 1, 0]
             data.ImagePositionPatient = [0, 0, 8.0 * z if len(set(angles)) == 1 else 0]
             data.RescaleSlope, data.RescaleIntercept = 2, 1
+            data.PixelSpacing = [1.25, 1.5]
             data.PixelData = (pixels if kind == "M" else 4095 - pixels)[t, z].tobytes()
             data.save_as(folder / f"im{kind}{5 - t}{z}.dcm", enforce_file_format=True)
     return folder
