@@ -18,17 +18,14 @@ the root of that sum.
 
 from pathlib import Path
 
-import numpy as np
-
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.formats.maps import SCALED, unit_maps
 from kgmgt_jax.data.formats.masks import MaskedFile
-from kgmgt_jax.data.formats.roles import role_of
+from kgmgt_jax.data.formats.roles import companion
 
 __all__ = ["NpyFile"]
-
-_ROUNDING = 1e-3
 
 
 class NpyFile(MaskedFile):
@@ -62,7 +59,7 @@ class NpyFile(MaskedFile):
             fully_sampled=False,
         )
         self._sens = self._maps_beside(path, info.shape)
-        self._use_mask(mask or _companion(path, "mask"), self._axes, info.shape)
+        self._use_mask(mask or companion(path, "mask"), self._axes, info.shape)
 
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, "", self._axes.index(z)), "tnhw")
@@ -72,28 +69,17 @@ class NpyFile(MaskedFile):
             path, axes = self._sens
             stored = read_array(path, "", axes.index(z))
             sens = axes.arrange(stored, "tnhw" if "t" in axes.letters else "nhw")
-            norm = np.linalg.norm(sens.astype(np.complex128), axis=-3, keepdims=True)
-            if np.abs(norm[norm > 0] - 1).max(initial=0) > _ROUNDING:  # CineCase refuses NaN
-                sens = np.divide(sens, norm, out=np.zeros_like(sens), where=norm > 0)
-                notes = (*notes, "coil maps brought to a sum of squares of 1")
+            sens, scaled = unit_maps(sens)
+            notes += (SCALED,) * scaled
         meta = self._meta(z, mask_source=self._mask_source, notes=notes)
         return CineCase(kspace, mask, meta, sens=sens)
 
     def _maps_beside(self, kspace: Path, shape: tuple[int, ...]) -> tuple[Path, AxisOrder] | None:
         """The file of maps and the order of its axes, if it is of the coils of the k-space."""
-        path = _companion(kspace, "sens")
+        path = companion(kspace, "sens")
         if path is None:
             return None
         info = list_arrays(path)[""]
         if info.kind != "complex":
             raise DataError(path, "complex maps", f"{info.dtype} {info.shape}")
         return path, self._axes.of_companion(info.shape, shape, "", path, "complex maps")
-
-
-def _companion(path: Path, role: str) -> Path | None:
-    """The file beside ``path`` with the same name but for another role, if there is one."""
-    _, rest = role_of(path.stem)
-    found = [p for p in sorted(path.parent.glob("*.npy")) if role_of(p.stem) == (role, rest)]
-    if len(found) > 1:
-        raise DataError(path, f"one {role} file beside it", f"{[p.name for p in found]}")
-    return found[0] if found else None

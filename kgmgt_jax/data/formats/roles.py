@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
 
-__all__ = ["ROLES", "no_kspace", "role_of"]
+__all__ = ["ROLES", "companion", "no_kspace", "role_of"]
 
 ROLES = {
     "kspace": ("kspace", "ksp", "kdata"),
@@ -43,6 +43,20 @@ def role_of(name: str) -> tuple[str, str]:
     roles = [_ROLE[word] for word in words if word in _ROLE]
     rest = "_".join(word for word in words if word not in _ROLE)
     return _AT_THE_END[last] if last else roles[-1] if roles else "", rest
+
+
+def companion(path: Path, role: str) -> Path | None:
+    """The file beside ``path`` of the same kind and name but for another role, if there is one.
+
+    Raises:
+        DataError: If there are several.
+    """
+    _, rest = role_of(path.stem)
+    beside = sorted(path.parent.glob(f"*{path.suffix}"))
+    found = [file for file in beside if role_of(file.stem) == (role, rest)]
+    if len(found) > 1:
+        raise DataError(path, f"one {role} file beside it", f"{[file.name for file in found]}")
+    return found[0] if found else None
 
 
 def no_kspace(path: Path, role: str) -> DataError:

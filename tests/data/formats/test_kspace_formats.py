@@ -90,6 +90,28 @@ def test_bart_axes_that_no_cine_has_are_refused(tmp_path):
         read_file(path)
 
 
+@pytest.mark.parametrize("n_sets", [1, 2])
+@pytest.mark.parametrize(("t", "z"), [(1, 1), (3, 2), (1, 2)])
+def test_maps_beside_bart_kspace_are_its_maps(tmp_path, n_sets, t, z):
+    path = writers.write_bart(tmp_path)
+    maps = writers.kspace((n_sets, t, z, 4, 9, 8), "maps")
+    writers.write_bart_array(tmp_path / "sens.cfl", maps)
+    unit = maps[0] / np.linalg.norm(maps[0], axis=2, keepdims=True)
+    file = read_file(path)
+    for i, case in enumerate(file):
+        expected = unit[:, i if z > 1 else 0]
+        np.testing.assert_allclose(case.sens, expected if t > 1 else expected[0], rtol=1e-6)
+        assert "coil maps brought to a sum of squares of 1" in case.meta.notes
+        assert ("the first of 2 sets of coil maps is used" in case.meta.notes) == (n_sets > 1)
+
+
+def test_bart_maps_of_other_coils_are_refused(tmp_path):
+    path = writers.write_bart(tmp_path)
+    writers.write_bart_array(tmp_path / "sens.cfl", writers.kspace((1, 1, 3, 9, 8)))
+    with _refused(r"sens.cfl: expected coil maps for sizes .*, got sizes \(8, 9, 1, 3, "):
+        read_file(path)
+
+
 # npy
 
 

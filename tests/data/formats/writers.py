@@ -65,13 +65,19 @@ def write_fastmri(folder: Path, *, masked: bool = True) -> Path:
 
 def write_bart(folder: Path) -> Path:
     """A pair of BART's, dims 0 read, 1 phase, 3 coils, 10 time, 13 slices."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes = [8, 9, 1, 4, 1, 1, 1, 1, 1, 1, 3, 1, 1, 2, 1, 1]
     data = kspace() * line_mask().astype(np.float32)
-    (folder / "ksp.hdr").write_text(f"# Dimensions\n{' '.join(map(str, sizes))} \n")
-    numbers = np.transpose(data, (4, 3, 2, 0, 1)).reshape(sizes)  # kx ky coil t z
-    numbers.ravel(order="F").tofile(folder / "ksp.cfl")
-    return folder / "ksp.cfl"
+    return write_bart_array(folder / "ksp.cfl", data)
+
+
+def write_bart_array(path: Path, data: np.ndarray) -> Path:
+    """A pair of BART's from an array (t, z, coil, ky, kx), or with sets of maps in front."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n_maps, t, z, n, h, w = (1,) * (6 - data.ndim) + data.shape
+    sizes = [w, h, 1, n, n_maps, 1, 1, 1, 1, 1, t, 1, 1, z, 1, 1]
+    path.with_suffix(".hdr").write_text(f"# Dimensions\n{' '.join(map(str, sizes))} \n")
+    numbers = np.transpose(data.reshape(n_maps, t, z, n, h, w), (5, 4, 3, 0, 1, 2)).reshape(sizes)
+    numbers.ravel(order="F").tofile(path)
+    return path
 
 
 def write_npy(folder: Path, *, sens_in_time: bool = False) -> Path:
