@@ -1,9 +1,11 @@
 """What an evaluation finds, gathered case by case: scores, cines to show, images to write."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 from jaxtyping import Complex64, Float32
 
@@ -11,18 +13,24 @@ from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
 from kgmgt_jax.evaluation.regions import WHOLE, score_regions
 from kgmgt_jax.evaluation.report import CineExample, ScoreSet
 from kgmgt_jax.evaluation.sampling import Sampling
+from kgmgt_jax.metrics import PRESETS, evaluate
 
 __all__ = ["Findings", "paired_scores"]
 
+REFERENCE = ""  # among the cines of methods, which all have names
 N_SHOWN = 12  # cines on the page, at most; at least one of each condition
 
 Images = Mapping[str, Complex64[np.ndarray, "t h w"]]
+Cines = Mapping[str, Float32[np.ndarray, "t h w"]]
 CaseScores = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
 @dataclass(eq=False)
 class Findings:
     """Everything found so far.
+
+    A preset that scores volumes takes all slices of a file as one, in the whole frame only; of a
+    file of one slice, its cine.
 
     Attributes:
         conditions: how slices are undersampled.
@@ -42,6 +50,7 @@ class Findings:
     subjects: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _samples: dict[Condition, list[float]] = field(default_factory=dict)
+    _volumes: dict[tuple[Condition, str], list[Cines]] = field(default_factory=dict)
 
     def add(self, case: EvaluationCase, images: Images) -> None:
         """Scores the images of a case, if it has a reference, and keeps it to be shown.
@@ -53,8 +62,12 @@ class Findings:
         if case.simulation:
             self.simulation[case.name] = case.simulation
         if case.condition is not None and case.reference is not None:
+            volume = _volume_of(case)
+            apart = [preset for preset in self.presets if not (volume and _of_volumes(preset))]
             try:
-                found = {p: score_regions(case.reference, magnitudes, p) for p in self.presets}
+                found = {p: score_regions(case.reference, magnitudes, p) for p in apart}
+                if volume:
+                    self._add_slice(volume, case, {REFERENCE: case.reference, **magnitudes})
             except ValueError as error:
                 self.failed[f"{case.name}, {case.sampling.label}"] = str(error)
                 return
@@ -66,6 +79,35 @@ class Findings:
             measured[0] += float(case.mask.sum())
             measured[1] += case.mask.size
         self._show(case, magnitudes)
+
+    def _add_slice(self, volume: str, case: EvaluationCase, cines: Cines) -> None:
+        """Keeps a slice of a volume, and scores the volume once it is whole."""
+        presets = [preset for preset in self.presets if _of_volumes(preset)]
+        if not presets or case.condition is None:
+            return
+        slices = self._volumes.setdefault((case.condition, volume), [])
+        slices.append(cines)
+        if len(slices) < case.n_slices:
+            return
+        del self._volumes[case.condition, volume]
+        names = [name for name in slices[0] if all(name in each for each in slices)]
+        stacked = {name: np.concatenate([each[name] for each in slices]) for name in names}
+        reference = stacked.pop(REFERENCE)
+        self.subjects[volume] = case.subject
+        if case.simulation:
+            self.simulation[volume] = case.simulation
+        for preset in presets:
+            scores = {name: evaluate(reference, image, preset) for name, image in stacked.items()}
+            place = self.scores.setdefault((case.condition, preset), {}).setdefault(WHOLE, {})
+            place[volume] = jax.tree.map(lambda value: np.asarray(value, np.float64), scores)
+
+    @property
+    def incomplete(self) -> dict[str, str]:
+        """``{volume: why}`` of those that have no score because slices failed."""
+        return {
+            f"volume {name}, {condition.mask_kind} {condition.acceleration:g}x": "a slice failed"
+            for condition, name in self._volumes
+        }
 
     def _show(
         self, case: EvaluationCase, magnitudes: Mapping[str, Float32[np.ndarray, "t h w"]]
@@ -89,6 +131,15 @@ class Findings:
             ScoreSet(self.sampling(condition), preset, paired_scores(regions), self.subjects)
             for (condition, preset), regions in self.scores.items()
         ]
+
+
+def _of_volumes(preset: str) -> bool:
+    return PRESETS[preset].per_volume
+
+
+def _volume_of(case: EvaluationCase) -> str:
+    """Name of the volume that a slice belongs to; empty if it is one by itself."""
+    return re.sub(r"/slice\d+", "", case.name) if case.n_slices > 1 else ""
 
 
 def paired_scores(regions: Mapping[str, CaseScores]) -> dict[str, CaseScores]:

@@ -101,6 +101,7 @@ def evaluate_set(
                 place = f"images of {case.name}"
                 arguments = (out / "unscored", case, images)
                 written += _guarded(place, findings.failed, write_unscored, *arguments) or []
+    findings.failed.update(findings.incomplete)
     if ranking is not None:
         findings.failed.update(ranking.incomplete)
         written += ranking.written

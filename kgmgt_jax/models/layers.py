@@ -24,6 +24,7 @@ __all__ = [
     "DepthwiseConv",
     "Layers",
     "drop_path",
+    "gelu",
     "leaky_relu",
     "pixel_shuffle",
 ]
@@ -119,6 +120,10 @@ class Layers:
         """A 1 x 1 convolution: a linear layer over the last axis that starts as convolutions do."""
         return self.dense(features, init=self.conv_init(1.0), name=name)
 
+    def compute(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        """Values at compute precision: once for all layers that take them, which would each."""
+        return x if self.dtype is None else x.astype(self.dtype)
+
     def layer_norm(self, name: str | None = None) -> nn.LayerNorm:
         """Layer norm over channels, eps 1e-5, always at parameter precision."""
         return nn.LayerNorm(
@@ -193,6 +198,12 @@ class DepthwiseConv(nn.Module):
                 tap = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
                 y = y + tap * kernel[i, j].reshape(1, 1, 1, c)
         return y
+
+
+def gelu(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """``x Φ(x)``, exact, in float32 or better; ``jax.nn.gelu`` takes erfc, which costs thrice."""
+    full = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (0.5 * full * (1 + jax.lax.erf(full * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def leaky_relu(x: Float[Array, "..."], slope: float = LRELU_SLOPE) -> Float[Array, "..."]:

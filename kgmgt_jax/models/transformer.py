@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from kgmgt_jax.models.attend import ATTENDED
 from kgmgt_jax.models.attention import AnchoredAttention, GlobalAttention, SquareAttention
-from kgmgt_jax.models.layers import Layers, drop_path
+from kgmgt_jax.models.layers import Layers, drop_path, gelu
 
 __all__ = ["BlockOptions", "MGwinTBlock", "ResidualGroup", "TransformerBody"]
 
@@ -91,9 +92,10 @@ class MGwinTBlock(nn.Module):
                 return branch
             return drop_path(branch, drop_rate, self.make_rng("dropout"))
 
-        x = x + keep(self._attend(layers.layer_norm("norm1")(x), shifted))
+        n = layers.compute(layers.layer_norm("norm1")(x))
+        x = x + keep(self._attend(n, shifted))
         n = layers.dense(self.options.mlp_ratio * width, name="mlp1")(layers.layer_norm("norm2")(x))
-        return x + keep(layers.dense(width, name="mlp2")(nn.gelu(n, approximate=False)))
+        return x + keep(layers.dense(width, name="mlp2")(gelu(n)))
 
     def _attend(
         self, n: Float[Array, "b h w c"], shifted: Bool[Array, ""] | bool
@@ -140,7 +142,7 @@ class ResidualGroup(nn.Module):
             policy = jax.checkpoint_policies.save_only_these_names(ATTENDED)
             turn = nn.remat(turn, prevent_cse=False, policy=policy)
         loop = _loop(turn, self.n_blocks, self.unroll)
-        shifted = jnp.arange(self.n_blocks) % 2 == 1
+        shifted = jnp.asarray(np.arange(self.n_blocks) % 2 == 1)
         y, _ = loop(MGwinTBlock(self.options, name="blocks"), x, shifted, drop_rates)
         return x + self.options.layers.conv(self.options.width, name="conv")(y)
 

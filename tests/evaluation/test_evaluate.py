@@ -12,7 +12,9 @@ from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.prepared import PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.simulation import Simulation
+from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
+from kgmgt_jax.evaluation.collecting import Findings
 from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
 from tests.data.formats import writers
 from tests.evaluation.small_set import FULL, SHAPE, Scaled, write_phantoms
@@ -44,6 +46,35 @@ def done(tree, tmp_path_factory):
     options = Options(CONDITIONS, PRESETS, ranking=out / "ranking")
     outcome = evaluate_set(open_evaluation(tree, acs=8), methods, out, options)
     return out, outcome, json.loads((out / "metrics.json").read_text())
+
+
+def test_the_slices_of_a_file_are_one_volume_where_the_preset_says_so(tmp_path):
+    root, condition = write_phantoms(tmp_path / "data", 1, n_slices=2), CONDITIONS[0]
+    options = Options([condition], ["frame", "fastmri"], efficiency=False)
+    evaluate_set(open_evaluation(root, acs=8), [Scaled("half", 0.5)], tmp_path, options)
+    cases = list(open_evaluation(root, acs=8).cases([condition]))
+    reference = np.concatenate([case.reference for case in cases])
+    zero_filled = np.concatenate([np.abs(ifft2c(case.kspace[:, 0])) for case in cases])
+    with open(tmp_path / "scores_by_frame.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["preset"] == "fastmri"]
+    assert [(row["case"], row["region"], row["method"]) for row in rows] == [
+        ("P001/cine_sax", "whole frame", method) for method in ("half", "zero_filled")
+    ]
+    for row, factor in zip(rows, (0.5, 1.0), strict=True):
+        error = np.mean((reference - factor * zero_filled) ** 2, dtype=np.float64)
+        psnr = 10 * np.log10(reference.max() ** 2 / error)
+        nmse = error / np.mean(reference**2, dtype=np.float64)
+        assert float(row["psnr"]) == pytest.approx(psnr, abs=1e-3)
+        assert float(row["nmse"]) == pytest.approx(nmse, rel=1e-4)
+
+
+def test_a_volume_without_one_of_its_slices_has_no_score(tmp_path):
+    root, condition = write_phantoms(tmp_path / "data", 1, n_slices=2), CONDITIONS[0]
+    findings = Findings([condition], ["fastmri"])
+    case = next(open_evaluation(root, acs=8).cases([condition]))
+    findings.add(case, {"zero_filled": case.kspace[:, 0]})
+    assert findings.score_sets() == []
+    assert findings.incomplete == {"volume P001/cine_sax, uniform 4x": "a slice failed"}
 
 
 def test_every_sampling_and_preset_has_its_scores(done):
