@@ -9,7 +9,14 @@ from jaxtyping import Array, Float
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.types import ComplexImage
 
-__all__ = ["adversarial_loss", "critic_loss", "gradient_penalty", "l1_loss", "perceptual_loss"]
+__all__ = [
+    "adversarial_loss",
+    "critic_loss",
+    "gradient_penalty",
+    "l1_loss",
+    "perceptual_loss",
+    "points_between",
+]
 
 Score = Callable[[Float[Array, "b h w 2"]], Float[Array, "b"]]
 
@@ -47,6 +54,14 @@ def perceptual_loss(
     return jnp.mean(jnp.stack(losses))
 
 
+def points_between(
+    real: Float[Array, "b h w 2"], fake: Float[Array, "b h w 2"], alpha: Float[Array, "b"]
+) -> Float[Array, "b h w 2"]:
+    """``alpha real + (1 - alpha) fake``: where `gradient_penalty` looks at the critic."""
+    weight = alpha.reshape(-1, 1, 1, 1)
+    return weight * real + (1 - weight) * fake
+
+
 def gradient_penalty(
     score: Score,
     real: Float[Array, "b h w 2"],
@@ -63,9 +78,7 @@ def gradient_penalty(
 
     Source: Gulrajani et al., Improved training of Wasserstein GANs, 2017.
     """
-    weight = alpha.reshape(-1, 1, 1, 1)
-    between = weight * real + (1 - weight) * fake
-    gradient = jax.grad(lambda z: jnp.sum(score(z)))(between)
+    gradient = jax.grad(lambda z: jnp.sum(score(z)))(points_between(real, fake, alpha))
     return jnp.mean(jnp.square(_norm(gradient.reshape(gradient.shape[0], -1)) - 1))
 
 

@@ -29,7 +29,8 @@ __all__ = [
     "square_attention",
 ]
 
-_MASKED = -100.0
+_MASKED = -100.0  # between parts of a shifted map, as in the released code
+_PADDED = -1e4  # cosines times their largest scale are up to 100
 _QUERY_CHUNK = 1024
 _BIAS_HIDDEN = 512
 _SMALLEST_NORM = 1e-12
@@ -114,14 +115,14 @@ def _pad_to(x: Float[Array, "b h w c"], multiple: tuple[int, int]) -> Float[Arra
 
 
 def _padding_logits(h: int, w: int, window: tuple[int, int]) -> Float[Array, "windows 1 k"] | None:
-    """-100 for the tokens that padding to whole windows appends, 0 for those of the map."""
+    """What hides the tokens that padding to whole windows appends, 0 for those of the map."""
     hp, wp = h + -h % window[0], w + -w % window[1]
     if (hp, wp) == (h, w):
         return None
     outside = np.ones((hp, wp))
     outside[:h, :w] = 0
     tokens = einops.rearrange(outside, "(nh a) (nw b) -> (nh nw) (a b)", a=window[0], b=window[1])
-    return jnp.asarray(_MASKED * tokens[:, None], jnp.float32)
+    return jnp.asarray(_PADDED * tokens[:, None], jnp.float32)
 
 
 def _normalise_heads(
@@ -235,7 +236,7 @@ class _AnchorStep(nn.Module):
         axes = []
         for n in (query[0] + key[0] - 1, query[1] + key[1] - 1):
             half = (n - 1) / 2
-            c = 8 * (np.arange(n) - half) / max(half, 1)
+            c = 8 * (np.arange(n) - half) / half
             axes.append(np.sign(c) * np.log2(np.abs(c) + 1) / 3)
         table = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
         log_scale = self.param("logit_scale", constant(math.log(10)), (self.n_heads,))
@@ -272,7 +273,7 @@ class AnchoredAttention(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         half = self.width // 2
         anchor = DepthwiseConv(self.layers, name="anchor_depth")(x)
-        anchor = self.layers.dense(half, name="anchor_point")(anchor)
+        anchor = self.layers.pointwise(half, name="anchor_point")(anchor)
         mixed = self.layers.dense(3 * self.width, name="qkv")(x)
         bypass, qkv = jnp.split(mixed, 2, axis=-1)
         q, k, v = jnp.split(qkv, 3, axis=-1)

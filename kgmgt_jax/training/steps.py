@@ -15,6 +15,7 @@ from kgmgt_jax.losses import (
     gradient_penalty,
     l1_loss,
     perceptual_loss,
+    points_between,
 )
 from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.critic import Critic
@@ -65,6 +66,13 @@ def _update(
     return NetworkState(optax.apply_updates(network.params, updates), model_state, opt_state)
 
 
+def _score(critic: Critic, params: Any, model_state: Any, image: Array) -> tuple[Array, Any]:
+    """Scores of the critic as in training, and its new model state."""
+    variables = {"params": params, **model_state}
+    scored: Any = critic.apply(variables, image, train=True, mutable=list(model_state))
+    return scored
+
+
 def _held(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
     """The parameters, those of the parts called ``frozen`` without gradient."""
     unknown = sorted(set(frozen) - set(params))
@@ -96,6 +104,8 @@ def make_generator_step(
 ) -> Step:
     """Builds the generator's step: ``L1 + a perceptual + b adversarial + c mentor L1``.
 
+    Of the critic, running statistics alone change, if it has any.
+
     Args:
         model: the network.
         critic: ``None`` leaves the adversarial term out.
@@ -109,7 +119,8 @@ def make_generator_step(
         n_parts: into how many parts the batch is split to take its gradient.
     """
 
-    def loss(judge: NetworkState | None, params, model_state, key: Array, batch: Batch):
+    def loss(judge: NetworkState | None, params, model_states, key: Array, batch: Batch):
+        model_state, judge_state = model_states
         variables = {"params": _held(params, frozen), **model_state}
         output, model_state = apply_model(model, variables, batch, key=key)
         reference = batch["reference"]
@@ -122,18 +133,21 @@ def make_generator_step(
             terms["perceptual"] = _perceptual(features, output.image, reference)
             total += perceptual_weight * terms["perceptual"]
         if critic is not None and judge is not None:
-            score: Any = critic.apply(judge.variables, to_channels(output.image))
+            image = to_channels(output.image)
+            score, judge_state = _score(critic, judge.params, judge_state, image)
             terms["adversarial"] = adversarial_loss(score)
             total += adversarial_weight * terms["adversarial"]
         magnitude = jnp.abs(reference)
         score = psnr(magnitude, jnp.abs(output.image), jnp.max(magnitude, axis=(1, 2)))
-        return total, ({"loss": total, "psnr": jnp.mean(score), **terms}, model_state)
+        metrics = {"loss": total, "psnr": jnp.mean(score), **terms}
+        return total, (metrics, (model_state, judge_state))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        old = state.generator
-        gradient = gradient_by_parts(functools.partial(loss, state.critic), n_parts)
-        grads, metrics, model_state = gradient(
-            old.params, old.model_state, state.step_key(_DROPOUT), batch
+        old, judge = state.generator, state.critic
+        model_states = old.model_state, {} if judge is None else judge.model_state
+        gradient = gradient_by_parts(functools.partial(loss, judge), n_parts)
+        grads, metrics, (model_state, judge_state) = gradient(
+            old.params, model_states, state.step_key(_DROPOUT), batch
         )
         new = _update(old, grads, model_state, optimizer)
         # without gradient, but perhaps with moments of steps that trained them
@@ -142,7 +156,8 @@ def make_generator_step(
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
         mean = optax.incremental_update(new.params, state.ema_params, 1 - decay)
-        state = state.replace(step=state.step + 1, generator=new, ema_params=mean)
+        judge = None if judge is None else judge.replace(model_state=judge_state)
+        state = state.replace(step=state.step + 1, generator=new, critic=judge, ema_params=mean)
         return state, metrics | {"gradient_norm": optax.global_norm(grads)}
 
     return step
@@ -174,20 +189,17 @@ def make_critic_step(
     """
 
     def loss(params, model_state, _: Array, batch: Batch):
-        def score(image):
-            variables = {"params": params, **model_state}
-            output: Any = critic.apply(variables, image, train=True, mutable=list(model_state))
-            return output
-
-        real_score, new_model_state = score(batch["real"])
-        fake_score, _ = score(batch["fake"])
-        penalty = gradient_penalty(
-            lambda z: score(z)[0], batch["real"], batch["fake"], batch["alpha"]
-        )
+        score = functools.partial(_score, critic, params)
+        pair = batch["real"], batch["fake"]
+        real_score, model_state = score(model_state, pair[0])
+        fake_score, model_state = score(model_state, pair[1])
+        penalty = gradient_penalty(lambda z: score(model_state, z)[0], *pair, batch["alpha"])
+        if model_state:  # which the penalty's pass changes, too
+            _, model_state = score(model_state, points_between(*pair, batch["alpha"]))
         wasserstein = critic_loss(real_score, fake_score)
         total = wasserstein + penalty_weight * penalty
         metrics = {"critic": total, "wasserstein": -wasserstein, "penalty": penalty}
-        return total, (metrics, new_model_state)
+        return total, (metrics, model_state)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if state.critic is None:

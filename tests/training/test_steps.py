@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from kgmgt_jax.losses import critic_loss, gradient_penalty
+from kgmgt_jax.losses import critic_loss, gradient_penalty, points_between
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.state import create_state
@@ -98,6 +98,32 @@ def test_batch_norm_sees_each_part():
         means.append(state["batch_stats"]["norm"]["mean"])
     got = after.generator.model_state["batch_stats"]["norm"]["mean"]
     np.testing.assert_allclose(got, 0.9 * means[0] + means[1], rtol=1e-4)
+
+
+def test_batch_norm_of_the_critic_sees_every_pass_of_both_steps():
+    """In the order of the released code: real, fake and between; fake for the generator."""
+    model, critic, config = Convolution(), Score(norm=True), toy_config()
+    before = create_state(model, critic, sgd(), sgd(), seed=0)
+    generator_step, critic_step = make_steps(config, model, critic, (sgd(), sgd()))
+
+    def passes(state, images):
+        variables, scores = state.critic.variables, []
+        for image in images:
+            score, changed = critic.apply(variables, image, train=True, mutable=["batch_stats"])
+            variables, scores = variables | changed, [*scores, score]
+        return scores, variables["batch_stats"]["norm"]
+
+    output, _ = apply_model(model, before.generator.variables, BATCH)
+    real, fake = to_channels(BATCH["reference"]), to_channels(output.image)
+    key = jax.random.split(before.step_key(1), 1)[0]
+    between = points_between(real, fake, jax.random.uniform(key, (4,)))
+    for step, images in ((critic_step, [real, fake, between]), (generator_step, [fake])):
+        after, metrics = jax.jit(step)(before, BATCH)
+        scores, expected = passes(before, images)
+        got = after.critic.model_state["batch_stats"]["norm"]
+        for name in ("mean", "var"):
+            np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-6)
+    assert float(metrics["adversarial"]) == pytest.approx(-float(scores[0].mean()), rel=1e-4)
 
 
 def test_several_critic_updates_are_updates_on_one_batch():

@@ -48,11 +48,16 @@ class Convolution(nn.Module):
 
 
 class Score(nn.Module):
-    """A critic of two convolutions."""
+    """A critic of two convolutions (and batch norm, if asked for)."""
+
+    norm: bool = False
 
     @nn.compact
     def __call__(self, image, *, train=False):
-        y = nn.tanh(Layers().conv(4, stride=4, name="first")(image))
+        y = Layers().conv(4, stride=4, name="first")(image)
+        if self.norm:
+            y = BatchNorm(name="norm")(y, train=train)
+        y = nn.tanh(y)
         return jnp.mean(Layers().conv(1, name="second")(y), axis=(1, 2, 3))
 
 
