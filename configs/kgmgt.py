@@ -136,6 +136,7 @@ def _base() -> ConfigDict:
             # checkpoint whose weights a new run begins with, or "pretrained"; its weights for
             # fixed masks, where it has some and all mask kinds are the same in all frames
             "start_from": "",
+            "vgg_encoder": "",  # VGG19 weights that the frame encoder of a new run begins with
             "log_every": 50,
             "checkpoint_every": 500,
             "eval_every": 2000,

@@ -198,5 +198,7 @@ def _check_steps(train: Any, batch_size: int) -> None:
     if batch_size % train.accumulation:
         got = {"accumulation": train.accumulation, "batch_size": batch_size}
         _refuse("train.accumulation", "a divisor of config.data.batch_size", got)
+    if train.start_from and train.vgg_encoder:
+        _refuse("train.vgg_encoder", "'' beside train.start_from", train.vgg_encoder)
     if train.platform not in ("", *PLATFORMS):
         _refuse("train.platform", f"one of {PLATFORMS}, or '' for any", train.platform)

@@ -23,7 +23,7 @@ from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.feeding import DeviceFeed
 from kgmgt_jax.training.optimizer import make_optimizers
 from kgmgt_jax.training.profiling import Profile
-from kgmgt_jax.training.starting import started_from
+from kgmgt_jax.training.starting import started_from, with_vgg_encoder
 from kgmgt_jax.training.state import TrainState, create_state
 from kgmgt_jax.training.steps import Step
 from kgmgt_jax.training.stopping import stop_signals
@@ -70,6 +70,8 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             if config.train.start_from:
                 fixed = FIXED_KINDS.issuperset(config.data.mask_kinds)
                 state = started_from(config.train.start_from, state, fixed_masks=fixed)
+            if config.train.vgg_encoder:
+                state = with_vgg_encoder(config.train.vgg_encoder, state)
             checkpoints.save(state, config=config, data=feed.get_state())
         else:
             state, position = checkpoints.restore(state, config=config)

@@ -1,5 +1,6 @@
-"""A run that begins with another's weights."""
+"""A run that begins with the weights of another, or of VGG19."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kgmgt_jax.interop.vgg import load_encoder
 from kgmgt_jax.models.enforcement import strength_parameter
 from kgmgt_jax.training.comparison import differing_arrays
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.weights import CheckpointError, load_fixed_weights, load_weights
 
-__all__ = ["started_from"]
+__all__ = ["started_from", "with_vgg_encoder"]
 
 _STRENGTHS = {strength_parameter(consistency)[0] for consistency in ("hard", "soft")}
 
@@ -46,15 +48,40 @@ def started_from(
             f"{checkpoint}: expected the weights of this run's network, got {other}"
         )
 
-    def place(like: jax.Array, value: np.ndarray) -> jax.Array:
-        copy = jnp.array(value, like.dtype)  # asarray may share the memory of both uses
-        return jax.device_put(copy, like.sharding)
-
-    variables = jax.tree.map(place, wanted, weights)
-    averaged = jax.tree.map(place, state.ema_params, weights["params"])
+    variables = jax.tree.map(_place, wanted, weights)
+    averaged = jax.tree.map(_place, state.ema_params, weights["params"])
     params = variables.pop("params")
     generator = state.generator.replace(params=params, model_state=variables)
     return state.replace(generator=generator, ema_params=averaged)
+
+
+def with_vgg_encoder(path: str | Path, state: TrainState) -> TrainState:
+    """The first state of a run, its shared frame encoder that of VGG19 up to relu3_1.
+
+    Args:
+        path: the weights, see `load_encoder`.
+        state: the state before the first step, on its devices.
+
+    Raises:
+        ValueError: if they cannot be read, or the network has no such encoder.
+    """
+    encoder = load_encoder(path)
+
+    def exchange(params: Mapping[str, Any]) -> dict[str, Any]:
+        own = params.get("frame_encoder", {}).get("encoder", {})
+        other = differing_arrays(encoder, own)
+        if other:
+            raise ValueError(f"{path}: expected the weights of a shared frame encoder, got {other}")
+        placed = jax.tree.map(_place, own, encoder)
+        return {**params, "frame_encoder": {**params["frame_encoder"], "encoder": placed}}
+
+    generator = state.generator.replace(params=exchange(state.generator.params))
+    return state.replace(generator=generator, ema_params=exchange(state.ema_params))
+
+
+def _place(like: jax.Array, value: np.ndarray) -> jax.Array:
+    """A copy of an array of its own, where another lies and of its type."""
+    return jax.device_put(jnp.array(value, like.dtype), like.sharding)
 
 
 def _with_as_many_iterations(weights: Any, wanted: Any) -> Any:

@@ -19,6 +19,11 @@ def test_variants_pass(variant):
 @pytest.mark.parametrize(
     ("section", "fields", "message"),
     [
+        (
+            "train",
+            {"start_from": "pretrained", "vgg_encoder": "vgg.npz"},
+            "vgg_encoder: expected '' beside train.start_from, got 'vgg.npz'",
+        ),
         ("model", {"n_heads": 3}, "n_heads.*must divide.*'n_heads': 3, 'width': 16"),
         ("model", {"n_blocks": 3}, "n_blocks: expected an even number.* got 3"),
         ("model", {"n_offset_groups": 3}, "'n_offset_groups': 3"),

@@ -4,8 +4,13 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
-from kgmgt_jax.training.starting import started_from
+from kgmgt_jax.interop.state_files import write_state_dict
+from kgmgt_jax.models.encoder import FrameEncoder
+from kgmgt_jax.models.layers import Layers
+from kgmgt_jax.mri.fourier import to_channels
+from kgmgt_jax.training.starting import started_from, with_vgg_encoder
 from kgmgt_jax.training.state import create_state
 from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, save_weights
 from tests.training.stub import TwoConvolutions
@@ -47,6 +52,46 @@ def test_a_run_on_fixed_masks_begins_with_the_weights_for_those(tmp_path):
     ):
         state = started_from(checkpoint, _state(0), fixed_masks=fixed_masks)
         jax.tree.map(np.testing.assert_array_equal, state.generator.params, wanted["params"])
+
+
+def _vgg(path):
+    """VGG weights up to relu3_1."""
+    rng, sizes = np.random.default_rng(0), (3, 64, 64, 128, 128, 256)
+    names = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
+    arrays = {}
+    for name, n_in, n_out in zip(names, sizes[:-1], sizes[1:], strict=True):
+        arrays[f"{name}.weight"] = rng.standard_normal((n_out, n_in, 3, 3), np.float32)
+        arrays[f"{name}.bias"] = rng.standard_normal(n_out, np.float32)
+    return write_state_dict(path, arrays), arrays
+
+
+class _Encoded(nn.Module):
+    """A convolution, and a frame encoder of full width beside it."""
+
+    @nn.compact
+    def __call__(self, target, *_, train=False):
+        FrameEncoder(name="frame_encoder")(to_channels(target))
+        return Layers().conv(2, name="tail")(to_channels(target))
+
+
+def test_the_frame_encoder_can_begin_as_vgg19(tmp_path):
+    path, arrays = _vgg(tmp_path / "vgg.npz")
+    adam = optax.adam(1e-3)
+    before = create_state(_Encoded(), None, adam, adam, seed=0)
+    state = with_vgg_encoder(path, before)
+    for params, old in (
+        (state.generator.params, before.generator.params),
+        (state.ema_params, before.ema_params),
+    ):
+        kernel = params["frame_encoder"]["encoder"]["conv3_1"]["kernel"]
+        np.testing.assert_array_equal(kernel, arrays["conv3_1.weight"].transpose(2, 3, 1, 0))
+        jax.tree.map(np.testing.assert_array_equal, params["tail"], old["tail"])
+
+
+def test_vgg_weights_need_an_encoder_of_their_size(tmp_path):
+    path, _ = _vgg(tmp_path / "vgg.npz")
+    with pytest.raises(ValueError, match=r"vgg.npz: expected the weights of a shared frame enc"):
+        with_vgg_encoder(path, _state(0))
 
 
 def _with_strengths(state, name, strengths):
