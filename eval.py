@@ -128,6 +128,7 @@ def _tuned(
         sens=sens,
         simulation=simulation,
         circular=circular,
+        seed=_SEED.value,
     )
     for name, tuning in found.items():
         print(f"{name}: {tuning.weights}, {tuning.score:.2f} dB on the training cases")

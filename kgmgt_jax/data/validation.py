@@ -3,6 +3,7 @@
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,12 @@ def case_mask(
 
 
 def retrospective_cases(
-    source: SliceSource, number: int, masks: Sequence[MaskSampler], seed: int = 0
+    source: SliceSource,
+    number: int,
+    masks: Sequence[MaskSampler],
+    seed: int = 0,
+    *,
+    sens_cache: str | Path | None = None,
 ) -> Iterator[RetrospectiveCase]:
     """A slice, read once and undersampled in each of some ways; see `case_mask`.
 
@@ -73,6 +79,7 @@ def retrospective_cases(
         number: Which of them.
         masks: How it is undersampled.
         seed: Seed of the masks.
+        sens_cache: Folder that keeps sensitivities for the next time; ``None`` keeps none.
 
     Raises:
         ValueError: If a mask measures too few lines around the centre to estimate sensitivities
@@ -84,7 +91,10 @@ def retrospective_cases(
     method = source.sens_method(number)
     for sampler in masks:
         mask = case_mask(sampler, info.name, (t, h, w), seed)
-        sens = cached_sens(kspace, mask, method=method) if method else source.sens(number)
+        if method is None:
+            sens = source.sens(number)
+        else:
+            sens = cached_sens(kspace, mask, method=method, cache_dir=sens_cache)
         yield RetrospectiveCase(kspace, mask, sens, info.name, info.simulated)
 
 
@@ -96,6 +106,7 @@ def validation_cases(
     acs: int,
     seed: int = 0,
     n_slices: int | None = None,
+    sens_cache: str | Path | None = None,
 ) -> Iterator[RetrospectiveCase]:
     """Slices of a source, in order, with a fixed mask for each.
 
@@ -109,6 +120,7 @@ def validation_cases(
         acs: Calibration lines of the masks.
         seed: Seed of the masks.
         n_slices: How many, spread evenly over the source; ``None`` for all.
+        sens_cache: See `retrospective_cases`.
 
     Raises:
         ValueError: If the mask kind or the acceleration is impossible, or ``n_slices`` below 1.
@@ -121,5 +133,6 @@ def validation_cases(
 
     numbers = spread(len(source.slices), n_slices or len(source.slices))
     return itertools.chain.from_iterable(
-        retrospective_cases(source, number, (masks,), seed) for number in numbers
+        retrospective_cases(source, number, (masks,), seed, sens_cache=sens_cache)
+        for number in numbers
     )

@@ -148,11 +148,11 @@ class Method:
             name,
             str(path),
             model,
-            variables,
+            jax.device_put(variables),  # once, not with every frame
             circular,
             input_fill,
             sens,
-            fixed_variables=load_item(path, FIXED_WEIGHTS),
+            fixed_variables=jax.device_put(load_item(path, FIXED_WEIGHTS)),
             frames_at_once=frames_at_once,
         )
 

@@ -1,15 +1,16 @@
 """Whole cines by networks that see three frames at a time and keep nothing in between."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.models.registry import Network
-from kgmgt_jax.types import Array, Complex, Int
+from kgmgt_jax.types import Array, Complex, Int, Measurement
 
 __all__ = ["reconstruct_triplets"]
 
@@ -23,6 +24,8 @@ def reconstruct_triplets(
     progress: Callable[[int], None] | None = None,
 ) -> Complex[Array, "t h w"]:
     """Reconstructs every frame from itself and its neighbours; memory is that of one group.
+
+    With ``progress`` each group is a compiled call, of a program that serves cines of any length.
 
     Args:
         model: a network of KGMgT's call signature.
@@ -42,7 +45,9 @@ def reconstruct_triplets(
         ]
     images = []
     for start in starts:
-        image = _group(model, variables, cine, jnp.asarray(start), circular, group)
+        targets = np.minimum(np.arange(start, start + group), n_frames - 1)
+        frames = [cine.images[index] for index in _neighbours(targets, n_frames, circular)]
+        image = _refine(model, variables, frames, cine.measurement(targets))
         done = min(group, n_frames - start)
         images.append(jax.block_until_ready(image)[:done])
         progress(done)
@@ -58,26 +63,31 @@ def _all_groups(
     circular: bool,
     group: int,
 ) -> Complex[Array, "groups group h w"]:
-    return jax.lax.map(lambda s: _group(model, variables, cine, s, circular, group), starts)
+    n_frames = cine.images.shape[0]
+
+    def one(start: Int[Array, ""]) -> Complex[Array, "group h w"]:
+        targets = jnp.minimum(start + jnp.arange(group), n_frames - 1)
+        frames = [cine.images[index] for index in _neighbours(targets, n_frames, circular)]
+        return _refine(model, variables, frames, cine.measurement(targets))
+
+    return jax.lax.map(one, starts)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "circular", "group"))
-def _group(
+@functools.partial(jax.jit, static_argnames="model")
+def _refine(
     model: Network,
     variables: Any,
-    cine: CineInput,
-    start: Int[Array, ""],
-    circular: bool,
-    group: int,
+    frames: Sequence[Complex[Array, "group h w"]],
+    measurement: Measurement,
 ) -> Complex[Array, "group h w"]:
-    """Images of the frames from ``start`` on; beyond the last frame that one again."""
-    last = cine.images.shape[0] - 1
-    targets = jnp.minimum(start + jnp.arange(group), last)
+    """Images of the first of ``frames``, which are targets, preceding and succeeding ones."""
+    output: Any = model.apply(variables, *frames, measurement)
+    return output.image
+
+
+def _neighbours(targets: Any, n_frames: int, circular: bool) -> tuple[Any, Any, Any]:
+    """Targets, and the frames before and after them."""
     before, after = targets - 1, targets + 1
     if circular:
-        before, after = before % (last + 1), after % (last + 1)
-    else:
-        before, after = jnp.maximum(before, 0), jnp.minimum(after, last)
-    frames = (cine.images[index] for index in (targets, before, after))
-    output: Any = model.apply(variables, *frames, cine.measurement(targets))
-    return output.image
+        return targets, before % n_frames, after % n_frames
+    return targets, before.clip(0), after.clip(None, n_frames - 1)

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
@@ -142,7 +141,7 @@ class ResidualGroup(nn.Module):
             policy = jax.checkpoint_policies.save_only_these_names(ATTENDED)
             turn = nn.remat(turn, prevent_cse=False, policy=policy)
         loop = _loop(turn, self.n_blocks, self.unroll)
-        shifted = jnp.asarray(np.arange(self.n_blocks) % 2 == 1)
+        shifted = jnp.arange(self.n_blocks) % 2 == 1
         y, _ = loop(MGwinTBlock(self.options, name="blocks"), x, shifted, drop_rates)
         return x + self.options.layers.conv(self.options.width, name="conv")(y)
 

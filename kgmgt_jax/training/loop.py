@@ -204,6 +204,7 @@ def _validation(data: Any) -> list[dict[str, np.ndarray]]:
         acceleration=data.accelerations[0],
         acs=data.acs,
         n_slices=data.validation_slices,
+        sens_cache=data.sens_cache or None,
     )
     options = {"circular": data.circular, "input_fill": data.input_fill}
     return [case.frames(data.validation_frames, **options) for case in cases]

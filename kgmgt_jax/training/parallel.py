@@ -17,7 +17,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from kgmgt_jax.mri.fourier import applying_transforms_by
-from kgmgt_jax.training.steps import Step
 
 __all__ = [
     "PLATFORMS",
@@ -185,26 +184,29 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
     }
 
 
-def jit_step(step: Step, mesh: Mesh, state: Any) -> Step:
+def jit_step(step: Callable, mesh: Mesh, state: Any, *constants: Any) -> Callable:
     """Compiles a step: batch split, state donated, gradients summed over devices.
 
     Args:
-        step: of state and batch.
+        step: of state, batch, and the constants.
         mesh: the devices.
         state: a state, or its shapes, by which its arrays are placed as ``replicate`` does.
+        *constants: further trees of arrays, or their shapes, placed likewise.
     """
     split = NamedSharding(mesh, PartitionSpec(_DATA))
     everywhere = NamedSharding(mesh, PartitionSpec())
     placed = _state_sharding(state, mesh)
 
     @functools.wraps(step)
-    def on_mesh(state: Any, batch: Mapping[str, Array]) -> tuple[Any, dict[str, Array]]:
+    def on_mesh(
+        state: Any, batch: Mapping[str, Array], *constants: Any
+    ) -> tuple[Any, dict[str, Array]]:
         with applying_transforms_by(functools.partial(_by_device, mesh)):
-            return step(state, batch)
+            return step(state, batch, *constants)
 
     return jax.jit(
         on_mesh,
-        in_shardings=(placed, split),
+        in_shardings=(placed, split, *(_state_sharding(each, mesh) for each in constants)),
         out_shardings=(placed, everywhere),
         donate_argnums=0,
     )

@@ -1,10 +1,13 @@
 """The two steps of a configuration, and their alternation."""
 
+import functools
 import logging
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from kgmgt_jax.interop.vgg import load_vgg19
 from kgmgt_jax.models.critic import Critic
@@ -44,15 +47,21 @@ def make_update(
         state: the state, or its shapes.
         mesh: the devices.
     """
-    generator_step, critic_step = make_steps(config, model, critic, optimizers)
-    generate = parallel.jit_step(generator_step, mesh, state)
-    if critic_step is None:
-        return generate
-    criticise = parallel.jit_step(critic_step, mesh, state)
+    features = parallel.replicate(_perceptual_features(config.loss), mesh)
+
+    def generator_step(state: TrainState, batch: Batch, features: PerceptualFeatures | None):
+        """With VGG19's weights as an argument: constants are compiled, and stored, each time."""
+        return _generator_step(config, model, critic, optimizers[0], features)(state, batch)
+
+    generate = parallel.jit_step(generator_step, mesh, state, features)
+    critic_step = _critic_step(config, model, critic, optimizers[1])
+    criticise = None if critic_step is None else parallel.jit_step(critic_step, mesh, state)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        state, critic_metrics = criticise(state, batch)
-        state, metrics = generate(state, batch)
+        critic_metrics = {}
+        if criticise is not None:
+            state, critic_metrics = criticise(state, batch)
+        state, metrics = generate(state, batch, features)
         return state, metrics | critic_metrics
 
     return update
@@ -62,12 +71,24 @@ def make_steps(
     config: Any, model: Network, critic: Critic | None, optimizers: Optimizers
 ) -> tuple[Step, Step | None]:
     """The generator's step and the critic's, not compiled. Arguments as of ``make_update``."""
+    features = _perceptual_features(config.loss)
+    generator_step = _generator_step(config, model, critic, optimizers[0], features)
+    return generator_step, _critic_step(config, model, critic, optimizers[1])
+
+
+def _generator_step(
+    config: Any,
+    model: Network,
+    critic: Critic | None,
+    optimizer: optax.GradientTransformation,
+    features: PerceptualFeatures | None,
+) -> Step:
     loss, train = config.loss, config.train
-    generator_step = make_generator_step(
+    return make_generator_step(
         model,
         critic,
-        optimizers[0],
-        _perceptual_features(loss),
+        optimizer,
+        features,
         perceptual_weight=loss.perceptual,
         adversarial_weight=loss.adversarial,
         mentor_weight=loss.mentor,
@@ -75,19 +96,28 @@ def make_steps(
         frozen=tuple(train.frozen),
         n_parts=train.accumulation,
     )
+
+
+def _critic_step(
+    config: Any,
+    model: Network,
+    critic: Critic | None,
+    optimizer: optax.GradientTransformation,
+) -> Step | None:
     if critic is None:
-        return generator_step, None
-    return generator_step, make_critic_step(
+        return None
+    return make_critic_step(
         model,
         critic,
-        optimizers[1],
-        penalty_weight=loss.gradient_penalty,
-        n_updates=train.n_critic,
-        n_parts=train.accumulation,
+        optimizer,
+        penalty_weight=config.loss.gradient_penalty,
+        n_updates=config.train.n_critic,
+        n_parts=config.train.accumulation,
     )
 
 
-def _perceptual_features(loss: Any) -> PerceptualFeatures | None:
+def _perceptual_features(loss: Any) -> Partial | None:
+    """VGG19 as a function of images that is a tree of its weights, too."""
     if not loss.perceptual:
         return None
     if not loss.vgg19:
@@ -97,5 +127,5 @@ def _perceptual_features(loss: Any) -> PerceptualFeatures | None:
         )
         return None
     layers = tuple(loss.perceptual_layers)
-    params = load_vgg19(loss.vgg19, last=deepest(layers))
-    return lambda image: vgg19_features(params, image, layers)
+    variables = load_vgg19(loss.vgg19, last=deepest(layers))
+    return Partial(functools.partial(vgg19_features, layers=layers), variables)

@@ -86,6 +86,14 @@ def test_several_coils_are_calibrated_on_what_the_mask_measures(tmp_path, kind):
     assert of_central_lines == (kind == "uniform")
 
 
+def test_estimated_maps_are_kept_on_disk_where_a_folder_is_given(tmp_path):
+    source = FileSlices([write_file(tmp_path, "P001", (6, 1, 3, 16, 12))], acs=4)
+    options = SETTINGS | {"sens_cache": tmp_path / "maps"}
+    first, again = (next(validation_cases(source, **options)) for _ in range(2))
+    assert len(list((tmp_path / "maps").glob("*.npy"))) == 1
+    np.testing.assert_array_equal(first.sens, again.sens)
+
+
 def test_maps_of_the_file_are_kept(tmp_path):
     np.save(tmp_path / "kspace.npy", writers.kspace((4, 3, 16, 12)))
     np.save(tmp_path / "sens.npy", writers.maps((3, 16, 12)))

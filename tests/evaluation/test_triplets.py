@@ -52,6 +52,14 @@ def test_a_cine_is_its_frames(n_frames, frames_at_once, circular):
     assert sum(done) == n_frames and max(done) <= frames_at_once
 
 
+def test_one_program_serves_cines_of_any_length_where_progress_is_told():
+    triplets._refine.clear_cache()
+    for n_frames in (3, 4, 5):
+        options = {"frames_at_once": 2, "progress": lambda _: None}
+        reconstruct_cine(MODEL, _variables(), _cine(n_frames), **options)
+    assert triplets._refine._cache_size() == 1
+
+
 def test_memory_does_not_grow_with_the_cine():
     def temporary(n_frames: int) -> int:
         cine = jax.tree.map(jnp.asarray, _cine(n_frames))
