@@ -57,6 +57,8 @@ _RANKING = flags.DEFINE_string("ranking", None, "Folder for CMRxRecon's img4rank
 _EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method costs.")
 _READERS = flags.DEFINE_boolean("reader_study", False, "Write a blinded reading kit.")
 flags.DEFINE_alias("reader-study", "reader_study")
+_IMAGES = flags.DEFINE_boolean("save_images", False, "Write the images that were scored.")
+_CIRCULAR = cli.define_circular()
 _FRAMES = cli.define_frames_at_once()
 
 
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> int:
     """Reconstructs, scores, prints the tables, writes everything else."""
     networks = _networks()
     sens = networks[0].sens if networks else "espirit"
-    circular = networks[0].circular if networks else True
+    circular = networks[0].circular if networks else _CIRCULAR.value is not False
     conditions = _conditions()
     simulation = Simulation(n_coils=_COILS.value, noise=_NOISE.value)
     data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens, simulation=simulation)
@@ -80,6 +82,7 @@ def main(argv: list[str]) -> int:
         seed=_SEED.value,
         ranking=_RANKING.value,
         reader_study=_READERS.value,
+        save_images=_IMAGES.value,
         efficiency=_EFFICIENCY.value,
         facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value},
     )
@@ -89,7 +92,8 @@ def main(argv: list[str]) -> int:
 
 
 def _networks() -> list[Method]:
-    load = functools.partial(Method.load, frames_at_once=_FRAMES.value)
+    options = {"frames_at_once": _FRAMES.value, "circular": _CIRCULAR.value}
+    load = functools.partial(Method.load, **options)
     networks = [load("", _CHECKPOINT.value)] if _CHECKPOINT.value else []
     for item in _COMPARE.value:
         name, _, path = item.partition("=")

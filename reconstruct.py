@@ -24,6 +24,13 @@ _FORMATS = flags.DEFINE_list(
 _TEMPLATE = flags.DEFINE_string(
     "template", None, "DICOM series or NIfTI file whose geometry the images take over."
 )
+_REVERSE = flags.DEFINE_boolean(
+    "reverse_slices", False, "Slice 0 is the template's last along its normal, not the first."
+)
+_READOUT = flags.DEFINE_integer(
+    "readout", None, "Central columns of the images to keep, of an oversampled readout."
+)
+_CIRCULAR = cli.define_circular()
 _FRAMES = cli.define_frames_at_once()
 
 
@@ -31,7 +38,7 @@ def main(argv: list[str]) -> None:
     """Reconstructs one file and prints what it wrote."""
     if len(argv) != 2:
         raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
-    method = Method.load("", _CHECKPOINT.value, _FRAMES.value)
+    method = Method.load("", _CHECKPOINT.value, _FRAMES.value, _CIRCULAR.value)
     report = reconstruct_file(
         argv[1],
         method,
@@ -42,6 +49,8 @@ def main(argv: list[str]) -> None:
         axes=_AXES.value,
         formats=_FORMATS.value,
         template=_TEMPLATE.value,
+        reverse_slices=_REVERSE.value,
+        readout=_READOUT.value,
     )
     print(report)
 

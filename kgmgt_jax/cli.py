@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from kgmgt_jax.commands import DEBUG, fail, guarded
 
-__all__ = ["define_config", "define_frames_at_once", "run"]
+__all__ = ["define_circular", "define_config", "define_frames_at_once", "run"]
 
 
 def run(
@@ -57,6 +57,16 @@ def define_frames_at_once() -> flags.FlagHolder[int]:
     """Defines ``--frames_at_once``."""
     told = "Frames that the network reconstructs together: more fill a GPU, and take more memory."
     return flags.DEFINE_integer("frames_at_once", 1, told, lower_bound=1)
+
+
+def define_circular() -> flags.FlagHolder[bool | None]:
+    """``--circular``: of scripts that reconstruct."""
+    return flags.DEFINE_boolean(
+        "circular",
+        None,
+        "Whether the last frame precedes the first; --nocircular for real-time cines. As in "
+        "training, if not given.",
+    )
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase, EvaluationSet
 from kgmgt_jax.evaluation.collecting import Findings, Images
 from kgmgt_jax.evaluation.efficiency import measure_efficiency
-from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_unscored
+from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_scored, write_unscored
 from kgmgt_jax.evaluation.methods import ZERO_FILLED, ClassicalMethod, Reconstructor
 from kgmgt_jax.evaluation.report import Efficiency
 from kgmgt_jax.evaluation.summary import Outcome, write_summary
@@ -34,6 +34,7 @@ class Options:
         seed: of the masks.
         ranking: folder for the files that CMRxRecon's organisers score; ``None`` writes none.
         reader_study: whether to write a blinded reading kit.
+        save_images: whether to write the images that were scored.
         efficiency: whether to measure what methods cost.
         facts: what else the report shall state, by name.
     """
@@ -43,6 +44,7 @@ class Options:
     seed: int = 0
     ranking: str | Path | None = None
     reader_study: bool = False
+    save_images: bool = False
     efficiency: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -97,10 +99,14 @@ def evaluate_set(
                 _guarded(f"ranking of {case.name}", findings.failed, ranking.add, case, images)
             if reading is not None:
                 reading.add(case, images)
-            if case.reference is None:
+            if case.reference is None or options.save_images:
                 place = f"images of {case.name}"
-                arguments = (out / "unscored", case, images)
-                written += _guarded(place, findings.failed, write_unscored, *arguments) or []
+                folder, write = (
+                    (out / "unscored", write_unscored)
+                    if case.reference is None
+                    else (out / "images", write_scored)
+                )
+                written += _guarded(place, findings.failed, write, folder, case, images) or []
     findings.failed.update(findings.incomplete)
     if ranking is not None:
         findings.failed.update(ranking.incomplete)

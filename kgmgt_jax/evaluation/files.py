@@ -15,6 +15,7 @@ from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.transforms import ifft2c, rss
 from kgmgt_jax.evaluation.cases import missing_sens
+from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
 from kgmgt_jax.evaluation.gif import cine_gif
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.outputs import (
@@ -76,6 +77,8 @@ def reconstruct_file(
     axes: str | None = None,
     formats: Sequence[str] = ("mat",),
     template: str | Path | None = None,
+    reverse_slices: bool = False,
+    readout: int | None = None,
 ) -> str:
     """Reconstructs every slice of a file; writes images, a figure and a GIF.
 
@@ -92,31 +95,31 @@ def reconstruct_file(
         axes: order of its axes, e.g. ``"kx,ky,coil"``.
         formats: of the images, see `write_outputs`.
         template: DICOM series or NIfTI file whose geometry is taken over.
+        reverse_slices: see `read_geometry`.
+        readout: central columns of the images to keep, of an oversampled readout; ``None`` for all.
 
     Returns:
         What was done and written, to print.
 
     Raises:
         DataError: if a file cannot be used.
+        ValueError: if something cannot be written, or there are fewer columns than ``readout``.
     """
     file = read_file(path, mask=mask, key=key, axes=axes)
     truth = None if reference is None else _open_reference(reference, file, key, axes)
     t, _, h, w = file.slice_shape
-    check_outputs(out, formats, template, (t, len(file), h, w))
-    done = _reconstruct_slices(file, method)
-    references = None if truth is None else [rss(ifft2c(case.kspace)) for case in truth]
+    columns = _central_columns(w, readout)
+    shape = (t, len(file), h, columns.stop - columns.start)
+    geometry = None if template is None else read_geometry(template, shape, reverse=reverse_slices)
+    check_outputs(out, formats, geometry)
+    done = _reconstruct_slices(file, method, columns)
+    references = None if truth is None else [_reference(case)[..., columns] for case in truth]
 
     name, out = _name_of(path), Path(out)
     lines = [f"{path}: {len(file)} slices, true acceleration {done.accelerations}"]
     lines += [f"note: {note}" for note in done.notes]
-    if template is None and {"nii", "dicom"} & set(formats):
-        known = {
-            "position": False,
-            "pixel size": done.meta.pixel_mm,
-            "time between frames": done.meta.frame_seconds,
-        }
-        unknown = " and ".join(what for what, value in known.items() if not value)
-        lines.append(f"note: {unknown} unknown and made up; --template has them")
+    if {"nii", "dicom"} & set(formats):
+        lines += [f"note: {note}" for note in _about_geometry(geometry, done.meta)]
     origin = {
         "source": str(path),
         "key": done.meta.key,
@@ -132,11 +135,12 @@ def reconstruct_file(
         frame_seconds=done.meta.frame_seconds,
         attributes={
             "true_acceleration": done.acceleration,
+            "nominal_acceleration": done.meta.nominal_acceleration,
             "simulation": done.meta.simulation,
             **origin,
         },
     )
-    written = write_outputs(out, name, volume, formats, template=template)
+    written = write_outputs(out, name, volume, formats, geometry=geometry)
     scores = out / f"{name}_metrics.json"
     if references is None:
         scores.unlink(missing_ok=True)  # of another run
@@ -180,7 +184,36 @@ class _Done(NamedTuple):
         return " of simulated k-space" if self.meta.simulated else ""
 
 
-def _reconstruct_slices(file: CineFile, method: Method) -> _Done:
+def _central_columns(width: int, kept: int | None) -> slice:
+    """The middle of an image, about pixel ``width // 2``, which the Fourier transform centres."""
+    kept = width if kept is None else kept
+    if not 1 <= kept <= width:
+        raise ValueError(f"expected readout from 1 to the {width} columns there are, got {kept}")
+    start = width // 2 - kept // 2
+    return slice(start, start + kept)
+
+
+def _reference(case: CineCase) -> Float32[np.ndarray, "t h w"]:
+    """Magnitudes of a fully sampled slice: the file's own, where they are of the whole image."""
+    if case.reference is not None and case.reference.shape == case.mask.shape:
+        return np.abs(case.reference)
+    return rss(ifft2c(case.kspace))
+
+
+def _about_geometry(geometry: Geometry | None, meta: CaseMeta) -> list[str]:
+    """What to say of where images lie."""
+    known = {
+        "position": geometry,
+        "pixel size": geometry or meta.pixel_mm,
+        "time between frames": (geometry or meta).frame_seconds,
+    }
+    unknown = " and ".join(what for what, value in known.items() if not value)
+    fix = "" if geometry else "; --template has them"
+    made_up = [f"{unknown} unknown and made up or left out{fix}"] if unknown else []
+    return made_up + list(geometry.notes if geometry else ())
+
+
+def _reconstruct_slices(file: CineFile, method: Method, columns: slice) -> _Done:
     slices, true, metas, notes = [], [], [], []
     total = len(file) * file.slice_shape[0]
     with tqdm(
@@ -190,7 +223,8 @@ def _reconstruct_slices(file: CineFile, method: Method) -> _Done:
             notes += doubts(case)
             if case.mask.all():
                 notes.append(f"{case.meta.source} [{case.meta.name}]: every sample is measured")
-            slices.append(reconstruct_case(case, method, bar.update))
+            whole = reconstruct_case(case, method, bar.update)
+            slices.append(Reconstructed(*(images[..., columns] for images in whole)))
             true.append(case.true_acceleration)
             metas.append(case.meta)
     if metas[0].simulated:
@@ -235,6 +269,7 @@ def _draw_middle(
         zero_filled=images.zero_filled,
         reference=reference,
         title=f"{name}, slice {z}{done.simulated}, {done.true[z]:.2f}x",
+        aspect=1.0 if done.meta.pixel_mm is None else np.divide(*done.meta.pixel_mm),
     )
     panels = {} if reference is None else {"reference": reference}
     panels |= {"zero-filled": images.zero_filled, method: images.magnitude}

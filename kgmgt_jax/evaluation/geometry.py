@@ -2,7 +2,9 @@
 
 A template need not have the matrix of the reconstruction (scanners interpolate): both are taken to
 cover the same field of view, so pixels are rescaled. Slice 0 of a reconstruction is the first of
-the template along the slice normal, which is how DICOM series are read too.
+the template along the slice normal, which is how DICOM series are read too, or the last, if so
+asked for. Notes tell where this may be otherwise: an oversampled readout covers more, and a scanner
+may have acquired the slices against the normal.
 """
 
 import warnings
@@ -25,6 +27,7 @@ __all__ = ["Geometry", "read_geometry"]
 
 Shape = tuple[int, int, int, int]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_STRETCH = 1.2  # of pixels against the template's, by more than which a note is due
 _PARALLEL = 0.01  # largest difference of directions, as unit vectors
 
 
@@ -37,20 +40,24 @@ class Geometry:
         frame_seconds: time between frames; ``None`` if unknown.
         source: the template.
         datasets: DICOM headers of the template by slice and frame; none for NIfTI.
+        notes: what a user should know of the fit, one sentence each.
     """
 
     affine: Float64[np.ndarray, "4 4"]
     frame_seconds: float | None
     source: Path
     datasets: tuple[tuple[Any, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def read_geometry(path: str | Path, shape: Shape) -> Geometry:
+def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> Geometry:
     """Geometry that a template gives to images of a shape.
 
     Args:
         path: a DICOM file (one slice), a folder that holds one DICOM series, or a NIfTI file.
         shape: ``(t, z, h, w)`` of the reconstruction.
+        reverse: whether slice 0 of the reconstruction is the last of the template along the normal
+            (DICOM) or the third axis (NIfTI).
 
     Raises:
         DataError: if the template is neither, lacks its package, is damaged or multi-frame, holds
@@ -59,12 +66,12 @@ def read_geometry(path: str | Path, shape: Shape) -> Geometry:
     """
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
-        return _of_nifti(path, shape)
+        return _of_nifti(path, shape, reverse)
     files = files_below(path) if path.is_dir() else [path]
     files = [file for file in files if file.is_file() and is_dicom(_head(file))]
     if not files:
         raise DataError(path, "a DICOM file or folder, or a NIfTI file, as template", "none")
-    return _of_dicom(path, files, shape)
+    return _of_dicom(path, files, shape, reverse)
 
 
 def _head(path: Path) -> bytes:
@@ -72,7 +79,7 @@ def _head(path: Path) -> bytes:
         return file.read(132)
 
 
-def _of_nifti(path: Path, shape: Shape) -> Geometry:
+def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
     nibabel = import_optional("nibabel", path)
     try:
         image = nibabel.load(path)
@@ -86,10 +93,15 @@ def _of_nifti(path: Path, shape: Shape) -> Geometry:
     step = float(zooms[3]) * time if known else None
     if step is not None and len(size) > 3:
         step *= size[3] / shape[0]
-    return Geometry(affine @ _resampling((size[1], size[0]), shape), step, path)
+    if reverse:
+        affine = affine @ np.array(
+            [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, shape[1] - 1], [0, 0, 0, 1]]
+        )
+    size = (size[1], size[0])
+    return Geometry(affine @ _resampling(size, shape), step, path, notes=_stretched(size, shape))
 
 
-def _of_dicom(path: Path, files: Sequence[Path], shape: Shape) -> Geometry:
+def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) -> Geometry:
     headers = [_header(file) for file in files]
     series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
     if len(series) > 1:
@@ -103,7 +115,9 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape) -> Geometry:
     for header in headers:
         slices[round(_depth(header), 1)].append(header)
     _check_slices(path, len(slices), shape)
-    ordered = [tuple(sorted(slices[depth], key=_order)) for depth in sorted(slices)]
+    ordered = [
+        tuple(sorted(slices[depth], key=_order)) for depth in sorted(slices, reverse=reverse)
+    ]
     first, last = ordered[0][0], ordered[-1][0]
     columns, rows, normal = _directions(first)
     height, width = (float(value) for value in first.PixelSpacing)
@@ -114,12 +128,37 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape) -> Geometry:
         step = (_vector(last, "ImagePositionPatient") - position) / (len(ordered) - 1)
     affine = np.eye(4)
     affine[:3] = np.stack([columns * width, rows * height, step, position], axis=1)
-    affine = _LPS_TO_RAS @ affine @ _resampling((int(first.Rows), int(first.Columns)), shape)
+    size = (int(first.Rows), int(first.Columns))
+    affine = _LPS_TO_RAS @ affine @ _resampling(size, shape)
     times = [header.get("TriggerTime") for header in ordered[0]]
     seconds = frame_seconds([None if time is None else float(time) for time in times])
     if seconds is not None:
         seconds *= len(times) / shape[0]  # the same cycle
-    return Geometry(affine, seconds, path, tuple(ordered))
+    notes = (*_stretched(size, shape), *_against_numbers(ordered))
+    return Geometry(affine, seconds, path, tuple(ordered), notes)
+
+
+def _stretched(size: tuple[int, int], shape: Shape) -> tuple[str, ...]:
+    """A note where pixels would have another shape than the template's."""
+    stretch = size[0] / shape[2] / (size[1] / shape[3])
+    if 1 / _STRETCH <= stretch <= _STRETCH:
+        return ()
+    matrices = f"{size[0]} x {size[1]} of the template and {shape[2]} x {shape[3]} here"
+    return (
+        f"the matrices {matrices} are taken to cover the same field of view, so that pixels are "
+        "stretched; if the readout is oversampled, --readout crops it",
+    )
+
+
+def _against_numbers(ordered: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+    """A note where images are numbered from the last slice to the first."""
+    numbers = [int(frames[0].get("InstanceNumber") or 0) for frames in ordered]
+    if len(numbers) < 2 or numbers != sorted(set(numbers), reverse=True):
+        return ()
+    return (
+        "the template's images are numbered from the last slice here to the first; if the slices "
+        "were acquired in that order, turn them by --reverse_slices",
+    )
 
 
 def _check_slices(path: Path, found: int, shape: Shape) -> None:

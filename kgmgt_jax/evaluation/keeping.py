@@ -13,7 +13,7 @@ from kgmgt_jax.evaluation.outputs import ImageVolume, consistent_images, write_o
 from kgmgt_jax.evaluation.ranking import N_FRAMES, write_ranking
 from kgmgt_jax.evaluation.reading_kit import write_reading_kit
 
-__all__ = ["RankingWriter", "ReadingCases", "write_unscored"]
+__all__ = ["RankingWriter", "ReadingCases", "write_scored", "write_unscored"]
 
 
 def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[Path]:
@@ -31,6 +31,33 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
             place, f"{case.file.stem}_slice{case.slice_index}", volume, ["mat"]
         )
     return written
+
+
+def write_scored(folder: Path, case: EvaluationCase, images: Images) -> list[Path]:
+    """Writes the images of a case as they were scored, and its reference, one slice a file.
+
+    They lie at ``METHOD/MASK_RATEx/PATH/FILE_sliceZ_recon.mat`` and ``..._magnitude.mat``; the
+    reference at ``reference/...``.
+    """
+    written: list[Path] = []
+    shown = images if case.reference is None else {"reference": case.reference, **images}
+    for method, image in shown.items():
+        volume = ImageVolume(
+            np.asarray(image, np.complex64)[:, None],
+            np.abs(image).astype(np.float32)[:, None],
+            f"{method}, {case.name}",
+            attributes={"simulation": case.simulation},
+        )
+        place = folder / method / _condition_folder(case) / case.file.parent
+        name = f"{case.file.stem}_slice{case.slice_index}"
+        written += write_outputs(place, name, volume, ["mat"])
+    return written
+
+
+def _condition_folder(case: EvaluationCase) -> str:
+    """``MASK_RATEx`` of a case that was undersampled here, else empty."""
+    condition = case.condition
+    return f"{condition.mask_kind}_{condition.acceleration:g}x" if condition else ""
 
 
 class _File(NamedTuple):
@@ -66,8 +93,7 @@ class RankingWriter:
             ValueError: if there are fewer than three frames, or the file exists already.
         """
         for method, image in images.items():
-            condition = case.condition
-            folder = f"{condition.mask_kind}_{condition.acceleration:g}x" if condition else ""
+            folder = _condition_folder(case)
             place = _File(method, folder, case.file)
             slices = self._slices.setdefault(place, [])
             slices.append(np.abs(image[:N_FRAMES]))

@@ -124,13 +124,20 @@ class Method:
         return sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables["params"]))
 
     @classmethod
-    def load(cls, name: str, path: str | Path, frames_at_once: int = 1) -> "Method":
+    def load(
+        cls,
+        name: str,
+        path: str | Path,
+        frames_at_once: int = 1,
+        circular: bool | None = None,
+    ) -> "Method":
         """Loads a checkpoint; see ``training.weights.load_weights``.
 
         Args:
             name: what tables call it; empty for the network's own name.
             path: a training workdir or one checkpoint.
             frames_at_once: frames that are reconstructed together.
+            circular: whether the last frame precedes the first; ``None`` for as in training.
 
         Raises:
             CheckpointError: if there is none, or it is not of this project.
@@ -138,7 +145,7 @@ class Method:
         config, variables = load_weights(path)
         try:
             model = build_model(config.model)
-            circular = bool(config.data.circular)
+            circular = bool(config.data.circular) if circular is None else circular
             input_fill = config.data.get("input_fill", cls.input_fill)
             sens = config.data.get("sens", cls.sens)
         except (AttributeError, TypeError, ValueError) as error:

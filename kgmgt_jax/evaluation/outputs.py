@@ -31,7 +31,7 @@ from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, rss
 from kgmgt_jax.evaluation.dicom_output import write_dicom
 from kgmgt_jax.evaluation.films import write_film
-from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
+from kgmgt_jax.evaluation.geometry import Geometry
 
 __all__ = ["FORMATS", "ImageVolume", "check_outputs", "consistent_images", "write_outputs"]
 
@@ -110,19 +110,12 @@ def consistent_images(
 
 
 def check_outputs(
-    folder: str | Path,
-    formats: Sequence[str],
-    template: str | Path | None,
-    shape: tuple[int, int, int, int],
-) -> Geometry | None:
+    folder: str | Path, formats: Sequence[str], geometry: Geometry | None = None
+) -> None:
     """Refuses what :func:`write_outputs` cannot write, before there are images.
 
     Args:
-        folder, formats, template: as there.
-        shape: of the images, (t, z, h, w).
-
-    Returns:
-        The template's geometry.
+        folder, formats, geometry: as there.
 
     Raises:
         ValueError: as there, and if ``folder`` cannot be written to.
@@ -135,16 +128,14 @@ def check_outputs(
     for kind in formats:
         for package, extra in _PACKAGES.get(kind, {}).items():
             _import(package, extra, kind)
-    geometry = None if template is None else read_geometry(template, shape)
     if geometry and "dicom" in formats and not geometry.datasets:
-        raise ValueError(f"{template}: expected DICOM as template of DICOM, got NIfTI")
+        raise ValueError(f"{geometry.source}: expected DICOM as template of DICOM, got NIfTI")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(f"{folder}: expected a folder to write to, got {error}") from error
-    return geometry
 
 
 def write_outputs(
@@ -153,28 +144,28 @@ def write_outputs(
     volume: ImageVolume,
     formats: Sequence[str],
     *,
-    template: str | Path | None = None,
+    geometry: Geometry | None = None,
 ) -> list[Path]:
     """Write a reconstruction in some formats, each file whole or not at all.
 
-    Unknown formats, missing packages and an unfit template are refused before the first file.
+    Unknown formats, missing packages and an unfit geometry are refused before the first file.
 
     Args:
         folder: where files go; made if need be.
         name: how their names begin.
         volume: what is written.
         formats: keys of :data:`FORMATS`.
-        template: DICOM file or folder of one series, or a NIfTI file (for ``nii``), whose
-            geometry is taken over; see :mod:`.geometry`.
+        geometry: of a template, for ``nii`` and, if that is DICOM, ``dicom``; see
+            :mod:`.geometry`.
 
     Returns:
         Files written, and folders for DICOM.
 
     Raises:
-        ValueError: if a format is unknown, needs a package that is missing, the template is
-            unreadable or has other slices, or NAME_dicom holds other files.
+        ValueError: if a format is unknown, needs a package that is missing, the geometry is of
+            NIfTI for DICOM, or NAME_dicom holds other files.
     """
-    geometry = check_outputs(folder, formats, template, volume.magnitude.shape)
+    check_outputs(folder, formats, geometry)
     folder = Path(folder)
     written = []
     for kind in dict.fromkeys(formats):
@@ -233,7 +224,7 @@ def _write_nii(
     for kind, array in {"recon": volume.images, "magnitude": volume.magnitude}.items():
         image = nibabel.Nifti1Image(array.transpose(3, 2, 1, 0), affine)
         seconds = volume.frame_seconds if geometry is None else geometry.frame_seconds
-        image.header.set_zooms((*image.header.get_zooms()[:3], seconds or 1.0))
+        image.header.set_zooms((*image.header.get_zooms()[:3], seconds or 0.0))  # 0: unknown
         image.header.set_xyzt_units(*_UNITS.values())
         image.header["descrip"] = volume.description.encode("ascii", "replace")[:79]
         path = folder / f"{name}_{kind}.nii.gz"

@@ -172,12 +172,14 @@ def _draw(out: Path, example: CineExample, name: str) -> list[Path]:
     name = name if name in example.images else ZERO_FILLED
     zero_filled, image = example.images[ZERO_FILLED], example.images[name]
     sampling = example.sampling
+    sampled = f"{sampling.mask_kind} {sampling.true_acceleration:.2f}x"
+    simulated = ", simulated k-space" if example.simulation else ""
     figure = comparison_figure(
         out / "figure.png",
         image,
         zero_filled=zero_filled,
         reference=example.reference,
-        title=f"{example.name}, {sampling.mask_kind} {sampling.true_acceleration:.2f}x",
+        title=f"{example.name}, {sampled}, {LABELS.get(name, name)}{simulated}",
     )
     panels = {} if example.reference is None else {"reference": example.reference}
     panels |= {"zero-filled": zero_filled, LABELS.get(name, name): image}

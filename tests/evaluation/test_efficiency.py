@@ -20,7 +20,7 @@ def test_costs_are_counted_and_measured():
     mask = np.ones((3, 64, 32), np.float32)
     cost = measure_efficiency(_Slow("slow", 2.0), kspace, mask, None)
     assert cost.parameters == 3 and cost.device == device_name()
-    assert cost.latency_ms == pytest.approx(20, abs=15)  # a frame
+    assert 20 <= cost.latency_ms < 60  # of a frame, not of all three
     megabytes = (kspace.nbytes + kspace.nbytes / 2) / 2**20  # in and out
     assert cost.peak_mib == pytest.approx(megabytes, rel=0.5)
     assert cost.gflops is not None and 0 < cost.gflops < 1e-3

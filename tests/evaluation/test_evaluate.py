@@ -3,6 +3,7 @@
 import csv
 import json
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -75,6 +76,22 @@ def test_a_volume_without_one_of_its_slices_has_no_score(tmp_path):
     findings.add(case, {"zero_filled": case.kspace[:, 0]})
     assert findings.score_sets() == []
     assert findings.incomplete == {"volume P001/cine_sax, uniform 4x": "a slice failed"}
+
+
+def test_scored_images_can_be_kept(tmp_path):
+    root, condition = write_phantoms(tmp_path / "data", 1), CONDITIONS[0]
+    options = Options([condition], efficiency=False, save_images=True)
+    outcome = evaluate_set(open_evaluation(root, acs=8), [Scaled("half", 0.5)], tmp_path, options)
+    case = next(open_evaluation(root, acs=8).cases([condition]))
+    place = f"uniform_4x/{FULL}/P001/cine_sax_slice0_magnitude.mat"
+    found = {}
+    for method in ("reference", "zero_filled", "half"):
+        path = tmp_path / "images" / method / place
+        assert path in outcome.files
+        with h5py.File(path) as file:
+            found[method] = file["magnitude"][:, 0]
+    np.testing.assert_array_equal(found["reference"], case.reference)
+    np.testing.assert_allclose(found["half"], 0.5 * found["zero_filled"], atol=1e-6)
 
 
 def test_every_sampling_and_preset_has_its_scores(done):

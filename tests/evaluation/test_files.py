@@ -8,6 +8,7 @@ import pytest
 
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.phantom import make_cine, write_cmrxrecon2023
+from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.files import _name_of, reconstruct_case, reconstruct_file
 from kgmgt_jax.evaluation.methods import Method
 
@@ -102,12 +103,35 @@ def test_pixels_and_frames_keep_their_size(tmp_path):
     nibabel.save(image, tmp_path / "cine.nii.gz")
     method, out = _Nothing("nothing", "", None, {}), tmp_path / "out"
     report = reconstruct_file(tmp_path / "cine.nii.gz", method, out, formats=["nii", "h5"])
-    assert "note: position unknown and made up; --template has them" in report
+    assert "note: position unknown and made up or left out; --template has them" in report
     zooms = nibabel.load(out / "cine_magnitude.nii.gz").header.get_zooms()
     np.testing.assert_allclose(zooms, (1.5, 1.25, 1, 0.04), rtol=1e-6)
     with h5py.File(out / "cine_recon.h5") as file:
         np.testing.assert_allclose(file.attrs["pixel_mm"], (1.25, 1.5), rtol=1e-6)
         assert file.attrs["frame_seconds"] == pytest.approx(0.04)
+
+
+def test_an_oversampled_readout_is_cropped_about_its_middle(tmp_path):
+    cine = make_cine(0, shape=(24, 20), n_frames=3, noise=0.0)
+    np.save(tmp_path / "kspace.npy", cine.kspace)
+    method, out = _Nothing("nothing", "", None, {}), tmp_path / "out"
+    reference = {"reference": tmp_path / "kspace.npy"}
+    options = {"formats": ["npy"], "readout": 10, **reference}
+    reconstruct_file(tmp_path / "kspace.npy", method, out, **options)
+    whole = np.abs(ifft2c(cine.kspace))[:, 0]
+    found = np.load(out / "kspace_magnitude.npy")
+    np.testing.assert_allclose(found[:, 0], whole[..., 5:15], atol=1e-5)
+    with pytest.raises(ValueError, match="expected readout from 1 to the 20 columns there are"):
+        reconstruct_file(tmp_path / "kspace.npy", method, out, readout=21)
+
+
+def test_images_are_scored_against_themselves_without_noise(tmp_path):
+    images = np.random.default_rng(0).random((3, 24, 20), np.float32)
+    np.save(tmp_path / "images.npy", images)
+    method, out = _Nothing("nothing", "", None, {}), tmp_path / "out"
+    reconstruct_file(tmp_path / "images.npy", method, out, reference=tmp_path / "images.npy")
+    scores = json.loads((out / "images_metrics.json").read_text())["methods"]
+    assert 20 < scores["zero_filled"]["psnr"]["mean"] < 60  # the simulated noise
 
 
 def test_slices_of_other_accelerations_are_told(tmp_path):

@@ -85,6 +85,36 @@ def test_another_matrix_covers_the_same_field(tmp_path):
         )
 
 
+@pytest.mark.parametrize("kind", ["dicom", "nifti"])
+def test_slices_can_be_turned_round(tmp_path, kind):
+    shape, template = (3, 2, 20, 30), write_template(tmp_path / "t")
+    if kind == "nifti":
+        affine = read_geometry(template, shape).affine
+        template = tmp_path / "t.nii.gz"
+        nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), affine).to_filename(template)
+    usual, turned = (read_geometry(template, shape, reverse=reverse) for reverse in (False, True))
+    for z in range(2):
+        got, expected = (_patient(g.affine, 4, 7, i) for g, i in ((turned, z), (usual, 1 - z)))
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+    for one, other in zip(turned.datasets, usual.datasets[::-1], strict=True):
+        assert [a.SOPInstanceUID for a in one] == [b.SOPInstanceUID for b in other]
+
+
+@pytest.mark.parametrize(
+    ("size", "against", "told"),
+    [((20, 30), False, []), ((20, 60), False, ["stretched"]), ((20, 30), True, ["--reverse"])],
+)
+def test_what_may_not_fit_is_told(tmp_path, size, against, told):
+    folder = write_template(tmp_path / "t")
+    for path in folder.iterdir() if against else ():
+        image = pydicom.dcmread(path)
+        image.InstanceNumber = 100 - image.InstanceNumber
+        image.save_as(path)
+    notes = read_geometry(folder, (3, 2, *size)).notes
+    assert len(notes) == len(told)
+    assert all(word in note for word, note in zip(told, notes, strict=True))
+
+
 @pytest.mark.parametrize(("n_frames", "seconds"), [(3, 0.04), (6, 0.02)])
 def test_frames_share_the_templates_cycle(tmp_path, n_frames, seconds):
     geometry = read_geometry(write_template(tmp_path / "t"), (n_frames, 2, 20, 30))

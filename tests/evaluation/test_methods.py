@@ -85,3 +85,8 @@ def test_arrays_that_are_no_cine_are_refused(n_coils, value, message):
     method = Method("any", "made up", None, {})
     with pytest.raises(ValueError, match=message):
         method.reconstruct(kspace, np.ones((3, 16, 16), np.float32), None)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, True), (False, False), (True, True)])
+def test_cines_wrap_around_as_in_training_unless_told_otherwise(asked, expected):
+    assert Method.load("", "pretrained", circular=asked).circular == expected

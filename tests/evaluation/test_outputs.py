@@ -10,6 +10,7 @@ import pytest
 from kgmgt_jax.data.formats import find_units, read_file
 from kgmgt_jax.data.transforms import fft2c, ifft2c
 from kgmgt_jax.evaluation import outputs
+from kgmgt_jax.evaluation.geometry import read_geometry
 from kgmgt_jax.evaluation.outputs import FORMATS, ImageVolume, consistent_images, write_outputs
 
 nibabel = pytest.importorskip("nibabel")
@@ -92,13 +93,20 @@ def test_our_own_reader_takes_the_nifti(tmp_path, volume):
 
 def test_nifti_and_dicom_take_the_templates_place(tmp_path, volume):
     template = write_template(tmp_path / "template")
-    write_outputs(tmp_path / "out", "case", volume, ["nii", "dicom"], template=template)
+    geometry = read_geometry(template, volume.magnitude.shape)
+    write_outputs(tmp_path / "out", "case", volume, ["nii", "dicom"], geometry=geometry)
     image = nibabel.load(tmp_path / "out" / "case_magnitude.nii.gz")
     np.testing.assert_allclose(
         image.affine @ [4, 7, 1, 1], _place_of(template, column=4, row=7, z=1), atol=1e-4
     )
     assert image.header.get_zooms() == pytest.approx((2, 1.5, 8, 0.04))
     assert len(list((tmp_path / "out" / "case_dicom").iterdir())) == 6
+
+
+def test_unknown_time_between_frames_is_zero_in_nifti(tmp_path, volume):
+    untimed = dataclasses.replace(volume, frame_seconds=None)
+    write_outputs(tmp_path, "case", untimed, ["nii"])
+    assert nibabel.load(tmp_path / "case_recon.nii.gz").header.get_zooms()[3] == 0
 
 
 def _place_of(template, *, column: int, row: int, z: int) -> list[float]:
@@ -124,8 +132,9 @@ def test_formats_are_written_once(tmp_path, volume):
 def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, volume, formats, message):
     template = tmp_path / "t.nii.gz"
     nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), np.eye(4)).to_filename(template)
+    geometry = read_geometry(template, volume.magnitude.shape)
     with pytest.raises(ValueError, match=message):
-        write_outputs(tmp_path / "out", "case", volume, formats, template=template)
+        write_outputs(tmp_path / "out", "case", volume, formats, geometry=geometry)
     assert not (tmp_path / "out").exists()
 
 
