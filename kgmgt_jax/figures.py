@@ -4,7 +4,6 @@ A comparison of images is fair only if nothing is rescaled in between: all panel
 window, all error maps one gain, and the profiles run along one line through the heart.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,21 +14,19 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from scipy import ndimage
 
 from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.heart import HeartLine, heart_line
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.types import Array, Float
 
 __all__ = [
     "FONT",
     "Cine",
-    "HeartLine",
     "check_suffix",
     "cine_magnitudes",
     "comparison_figure",
     "grey_window",
-    "heart_line",
 ]
 
 Cine = Num[Array | np.ndarray, "t h w"]
@@ -45,14 +42,6 @@ TITLE, HEADING, CAPTION, BAR_WIDTH, BAR_SPACE = 0.17, 0.20, 0.22, 0.07, 0.45
 LETTER = 0.068  # width of an average letter of the title, generously
 SLIMMEST, TALLEST = 0.3, 1.8  # bounds on height / width of an image's box
 DPI = 250
-
-
-class HeartLine(NamedTuple):
-    """Rows ``start .. stop - 1`` of image column ``column`` (an index along the readout)."""
-
-    column: int
-    start: int
-    stop: int
 
 
 class _Panel(NamedTuple):
@@ -91,9 +80,10 @@ def comparison_figure(
 
     Magnitudes are shown in one grey window, black at 0 and white at the 99.5th percentile of the
     reference. Error maps show ``error_gain · ||reference| - |image||`` up to the same white level.
-    The profiles follow :func:`heart_line` (drawn in the first panel) over all frames; a tick marks
-    the frame shown. PSNR, SSIM and NMSE are means over all frames under the preset ``frame``.
-    Without a reference there are two panels, no scores, and the reconstruction sets the window.
+    The profiles follow :func:`kgmgt_jax.heart.heart_line` (drawn in the first panel) over all
+    frames; a tick marks the frame shown. PSNR, SSIM and NMSE are means over all frames under the
+    preset ``frame``. Without a reference there are two panels, no scores, and the reconstruction
+    sets the window.
 
     Args:
         path: PNG file to write, whole or not at all; its folder is made if need be.
@@ -136,36 +126,6 @@ def comparison_figure(
 def grey_window(magnitude: Float[np.ndarray, "t h w"]) -> float:
     """The white level of a cine: its 99.5th percentile, else its maximum, else 1; always > 0."""
     return float(np.percentile(magnitude, WINDOW_PERCENTILE) or magnitude.max() or 1)
-
-
-def heart_line(magnitude: Float[np.ndarray, "t h w"]) -> HeartLine:
-    """Find the heart by its motion, and the stretch of the phase-encoding axis that crosses it.
-
-    With s(y, x) the temporal standard deviation, smoothed by a Gaussian of 1/24 of the image, and
-    the weight ``v = max(s - max(s) / 2, 0)``::
-
-        (y0, x0) = Σ v (y, x) / Σ v,    σ^2 = Σ v (y - y0)^2 / Σ v
-
-    the line is column round(x0), rows y0 ± max(3 σ, h / 6). A cine without motion (one frame, say)
-    gives the middle column in full.
-
-    Args:
-        magnitude: frames, not negative.
-
-    Returns:
-        The line, inside the image.
-    """
-    h, w = magnitude.shape[1:]
-    spread = magnitude.std(axis=0, dtype=np.float64)
-    spread = ndimage.gaussian_filter(spread, max(h, w) / 24, mode="constant")
-    if not spread.max() > 1e-6 * magnitude.max():
-        return HeartLine(w // 2, 0, h)
-    weight = np.maximum(spread - spread.max() / 2, 0)
-    rows, columns = weight.sum(axis=1) / weight.sum(), weight.sum(axis=0) / weight.sum()
-    y, y0, x0 = np.arange(h), rows @ np.arange(h), columns @ np.arange(w)
-    half = max(3 * np.sqrt(rows @ (y - y0) ** 2), h / 6)
-    start, stop = max(math.floor(y0 - half), 0), min(math.ceil(y0 + half) + 1, h)
-    return HeartLine(round(float(x0)), start, stop)
 
 
 def cine_magnitudes(cines: Mapping[str, Cine]) -> dict[str, Float[np.ndarray, "t h w"]]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kgmgt_jax import figures
-from kgmgt_jax.figures import comparison_figure, grey_window, heart_line
+from kgmgt_jax.figures import comparison_figure, grey_window
+from kgmgt_jax.heart import heart_line
 
 IMAGES = ["zero-filled", "reconstruction"]
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -46,21 +47,6 @@ def _images(figure, heading: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _headings(figure) -> list[str]:
     return [ax.get_title() for ax in figure.axes if ax.get_title()]
-
-
-def test_line_passes_through_what_moves():
-    column, start, stop = heart_line(_cine(centre=(25, 10)))
-    assert column == 10
-    assert start <= 25 - 7 and stop > 25 + 7
-
-
-def test_line_stays_inside_the_image():
-    assert heart_line(_cine(centre=(1, 30)))[1] == 0
-    assert heart_line(_cine(centre=(39, 30)))[2] == 40
-
-
-def test_line_of_a_still_cine_is_the_middle_column():
-    assert heart_line(np.repeat(_cine(t=1), 3, axis=0)) == (16, 0, 40)
 
 
 def test_white_is_the_percentile_and_never_zero():

@@ -13,6 +13,7 @@ RANK = {
     "mri": 1,
     "classical": 2,
     "models": 2,
+    "heart": 2,
     "losses": 2,
     "metrics": 2,
     "data": 3,

@@ -11,57 +11,19 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy import ndimage
 
+from kgmgt_jax.heart import heart_region
 from kgmgt_jax.metrics import PRESETS, WINDOW, evaluate, ssim_map
 from kgmgt_jax.types import Array, Float
 
-__all__ = ["HEART", "WHOLE", "heart_region", "region_scores", "score_regions"]
+__all__ = ["HEART", "WHOLE", "region_scores", "score_regions"]
 
 WHOLE, HEART = "whole frame", "heart region"
 
 Cine = Float[Array | np.ndarray, "t h w"]
 Scores = dict[str, Float64[np.ndarray, " n"]]
 
-SMOOTHING, CLOSING = 48, 24  # fractions of the longer side
-PERCENTILE, FRACTION = 99, 0.5
 MARGIN = WINDOW // 2
-
-
-def heart_region(magnitude: Float[np.ndarray, "t h w"]) -> Bool[np.ndarray, "h w"]:
-    """The pixels of a cine that move, as one region without holes.
-
-    With s(y, x) the temporal standard deviation, smoothed by a Gaussian of 1/48 of the longer
-    side::
-
-        moving = s > 0.5 P99(s)
-
-    then gaps up to 1/24 of the longer side are closed, the connected part with the most motion
-    Σ s is kept, and its holes are filled.
-
-    Args:
-        magnitude: frames of the reference, not negative.
-
-    Returns:
-        True where the heart is; nowhere in a cine without motion, one of a single frame, say.
-
-    Raises:
-        ValueError: if the cine is not ``(t, h, w)``.
-    """
-    magnitude = np.asarray(magnitude)
-    if magnitude.ndim != 3:
-        raise ValueError(f"expected a cine of shape (t, h, w), got {magnitude.shape=}")
-    side = max(magnitude.shape[1:])
-    spread = magnitude.std(axis=0, dtype=np.float64)
-    spread = ndimage.gaussian_filter(spread, side / SMOOTHING, mode="constant")
-    if not spread.max() > 1e-6 * magnitude.max():
-        return np.zeros(spread.shape, bool)
-    moving = spread > FRACTION * np.percentile(spread, PERCENTILE)
-    parts = np.zeros(moving.shape, np.int32)
-    ndimage.label(_closed(moving, round(side / CLOSING)), output=parts)
-    motion = np.bincount(parts.ravel(), spread.ravel())
-    motion[0] = 0  # that of the still pixels
-    return np.asarray(ndimage.binary_fill_holes(parts == int(np.argmax(motion))), bool)
 
 
 def region_scores(
@@ -81,7 +43,7 @@ def region_scores(
     Args:
         reference: magnitude frames of the fully sampled cine.
         prediction: magnitude frames of the reconstruction, on the same scale.
-        region: True where it counts, as :func:`heart_region` gives it.
+        region: True where it counts, as :func:`kgmgt_jax.heart.heart_region` gives it.
         preset: a key of :data:`kgmgt_jax.metrics.PRESETS`.
 
     Returns:
@@ -163,13 +125,6 @@ def _check(reference: Cine, prediction: Cine, region: Bool[np.ndarray, "h w"], p
             "expected cines of one shape (t, h, w) and a region (h, w), got "
             f"{reference.shape=}, {prediction.shape=}, {region.shape=}"
         )
-
-
-def _closed(moving: Bool[np.ndarray, "h w"], radius: int) -> Bool[np.ndarray, "h w"]:
-    """Morphological closing by a disc; what lies outside the image does not move."""
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    padded = ndimage.binary_closing(np.pad(moving, radius), x**2 + y**2 <= radius**2)
-    return padded[radius : radius + moving.shape[0], radius : radius + moving.shape[1]]
 
 
 def _normalised(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from kgmgt_jax.evaluation.regions import HEART, WHOLE, heart_region, region_scores, score_regions
+from kgmgt_jax.evaluation.regions import HEART, WHOLE, region_scores, score_regions
+from kgmgt_jax.heart import heart_region
 from kgmgt_jax.metrics import PRESETS, evaluate
 from tests.evaluation.cines import beating_disc, reconstructions
 
@@ -15,33 +16,6 @@ EVERYWHERE = np.ones((48, 40), bool)
 def pair():
     reference = beating_disc()
     return reference, reconstructions(reference)["modl"]
-
-
-def test_region_covers_what_moves_and_little_else():
-    reference = beating_disc(centre=(26, 16))
-    region = heart_region(reference)
-    spread = reference.std(axis=0)
-    moving = spread > 0.5 * spread.max()
-    assert region[moving].all()
-    y, x = np.mgrid[:48, :40]
-    assert not region[np.hypot(y - 26, x - 16) > 9 + 4].any()
-    assert region[26, 16]  # the still middle of the disc is filled
-
-
-def test_region_is_one_part_the_one_with_the_most_motion():
-    reference = beating_disc(centre=(30, 12))
-    reference[::2, 3:6, 32:36] += 1.5  # a vessel far away
-    region = heart_region(reference)
-    assert region[30, 12] and not region[:8, 30:].any()
-
-
-def test_region_at_the_border_stays_inside():
-    assert heart_region(beating_disc(centre=(1, 38))).any()
-
-
-def test_still_cine_has_no_region():
-    assert not heart_region(np.repeat(beating_disc(t=1), 4, axis=0)).any()
-    assert not heart_region(beating_disc(t=1)).any()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

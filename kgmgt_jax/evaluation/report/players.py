@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from kgmgt_jax.evaluation.regions import WHOLE, heart_region
+from kgmgt_jax.evaluation.regions import WHOLE
 from kgmgt_jax.evaluation.report.data import CineExample, ReportData, ScoreSet
 from kgmgt_jax.evaluation.report.markup import METRICS, simulation_note
 from kgmgt_jax.evaluation.report.sprites import sprite
-from kgmgt_jax.figures import grey_window, heart_line
+from kgmgt_jax.figures import grey_window
+from kgmgt_jax.heart import heart_line, heart_region
 
 __all__ = ["HEADROOM", "example_payload"]
 
