@@ -13,6 +13,7 @@ from kgmgt_jax.models.matching import (
     best_match,
     centred_flow,
     corner_flow,
+    normalise_features,
     patch_correlation,
     similarity_map,
     soft_match,
@@ -118,6 +119,13 @@ def test_fast_correlation_equals_unfolding(fixtures_dir, case):
     assert np.max(np.abs(got - want)) < 1e-5
     n = want.shape[0] * want.shape[1]
     np.testing.assert_array_equal(got.reshape(n, n).argmax(1), want.reshape(n, n).argmax(1))
+
+
+def test_features_are_normalised_however_small():
+    x = jnp.array([[3e-8, 4e-8], [0.0, 0.0], [0.6, 0.8]])
+    found = normalise_features(x)
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0.6, 0.8]], rtol=1e-5)
+    assert bool(jnp.all(jnp.isfinite(jax.grad(lambda x: jnp.sum(normalise_features(x)))(x))))
 
 
 def test_local_search_with_full_reach_is_the_global_search():
