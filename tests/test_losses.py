@@ -61,6 +61,12 @@ def test_perceptual_norm_is_taken_per_image():
     assert float(perceptual_loss(a, b, per_image=False)) == pytest.approx(np.sqrt(29))
 
 
+def test_perceptual_loss_is_the_mean_over_layers():
+    a = {"one": jnp.array([[3.0, 4.0]]), "two": jnp.array([[[1.0]]])}
+    b = {"two": jnp.zeros((1, 1, 1)), "one": jnp.zeros((1, 2))}
+    assert float(perceptual_loss(a, b)) == pytest.approx((5 + 1) / 2)
+
+
 def test_perceptual_loss_does_not_grow_with_the_batch():
     one = {"one": jnp.ones((1, 4))}
     four = {"one": jnp.ones((4, 4))}

@@ -203,8 +203,11 @@ def test_images_smaller_than_the_window_are_refused():
 def test_evaluate_needs_a_cine():
     with pytest.raises(ValueError, match=r"shape \(t, h, w\)"):
         evaluate(*_pair())
+    with pytest.raises(ValueError, match=r"shape \(t, h, w\), got reference.shape=\(1, 2, 8, 8\)"):
+        evaluate(jnp.ones((1, 2, 8, 8)), jnp.ones((1, 2, 8, 8)))
 
 
-def test_complex_images_are_refused():
+@pytest.mark.parametrize("dtypes", [("complex64", "float32"), ("float32", "complex64")])
+def test_complex_images_are_refused(dtypes):
     with pytest.raises(TypeError, match="absolute values"):
-        psnr(jnp.ones((8, 8), jnp.complex64), jnp.ones((8, 8)), 1.0)
+        psnr(*(jnp.ones((8, 8), dtype) for dtype in dtypes), 1.0)

@@ -62,6 +62,14 @@ def test_augmentation_turns_all_pixels_by_one_phase():
     assert abs(np.angle(images[0, 0, 0, 0])) > 1e-3
 
 
+def test_the_phase_is_any_of_the_whole_circle():
+    rng = np.random.default_rng(0)
+    one = np.ones((1, 1, 1, 1), np.complex64)
+    phases = [np.angle(Augmentation().apply(one, None, rng)[0].item()) for _ in range(64)]
+    quarters = np.bincount(((np.array(phases) + np.pi) // (np.pi / 2)).astype(int), minlength=4)
+    assert quarters.min() >= 6
+
+
 def test_sensitivities_are_mirrored_with_the_images():
     image, sens = _random(1, 1, 4, 5), _sens(3, 4, 5)
     rng = np.random.default_rng(0)
@@ -107,6 +115,15 @@ def test_a_quarter_of_a_turn_by_interpolation_is_a_quarter_turn():
     np.testing.assert_allclose(maps, np.rot90(sens, 1, (-2, -1)), atol=1e-5)
 
 
+def test_rotation_interpolates_linearly_about_the_middle():
+    y, x = np.mgrid[-8:9, -8:9].astype(np.complex64)
+    turned, _ = rotate_case((y + 2j * x)[None, None], None, 20.0)
+    c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
+    inside = np.hypot(y.real, x.real) < 7
+    expected = (c * y + s * x) + 2j * (c * x - s * y)
+    np.testing.assert_allclose(turned[0, 0][inside], expected[inside], atol=1e-5)
+
+
 def test_rotated_maps_have_unit_norm_where_there_are_any():
     _, maps = rotate_case(_random(1, 3, 8, 8), _sens(3, 8, 8), 30.0)
     norm = np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
@@ -117,10 +134,13 @@ def test_rotated_maps_have_unit_norm_where_there_are_any():
 def test_a_random_rotation_stays_within_its_angle():
     images = np.zeros((1, 1, 33, 33), np.complex64)
     images[..., 16, 28] = 1  # to the right of the middle
+    rows = []
     for seed in range(8):
         turned = _only(max_angle=10.0).apply(images, None, np.random.default_rng(seed))[0]
         row, column = np.unravel_index(np.abs(turned[0, 0]).argmax(), (33, 33))
         assert abs(row - 16) <= 12 * np.sin(np.radians(10)) + 1 and column >= 27
+        rows.append(row)
+    assert min(rows) < 16 < max(rows)
 
 
 def test_intensity_lies_within_its_range_on_both_sides():

@@ -28,6 +28,12 @@ def test_a_shape_of_many_slices_is_padded_last():
     assert choose_buckets(few + many, 2) == few + [(1, 20, 12)] * 10
 
 
+def test_a_shape_counts_as_often_as_there_are_slices():
+    """30 samples more for one slice are fewer than 20 more for each of ten."""
+    shapes = [(1, 10, 10)] * 10 + [(1, 10, 12), (1, 10, 15)]
+    assert choose_buckets(shapes, 2) == shapes[:10] + [(1, 10, 15)] * 2
+
+
 def test_no_bucket_at_all_is_refused():
     with pytest.raises(ValueError, match="n_buckets=0"):
         choose_buckets(SHAPES, 0)

@@ -108,6 +108,13 @@ def test_samples_outside_the_mask_are_refused():
         CineCase(kspace, mask, META)
 
 
+def test_residue_above_rounding_is_refused():
+    kspace, mask = _arrays()
+    kspace[0, 0, 1, 0] = 1e-5 * np.abs(kspace).max()
+    with pytest.raises(DataError, match="1 samples outside the mask, up to 1e-05 of the peak"):
+        CineCase(kspace, mask, META)
+
+
 def test_rounding_residue_outside_the_mask_is_set_to_zero():
     kspace, mask = _arrays()
     clean = kspace.copy()
@@ -169,6 +176,19 @@ def test_acs_counts_complete_lines_around_the_centre(lines, expected):
     kspace, mask = np.ones((2, 1, 5, 4), np.complex64), np.zeros((2, 5, 4), np.float32)
     mask[:, list(lines)] = 1
     assert CineCase(kspace * mask[:, None], mask, META).acs == expected
+
+
+def test_acs_are_lines_of_every_frame_and_calibration_lines_those_of_any():
+    kspace, mask = np.ones((2, 1, 7, 4), np.complex64), np.zeros((2, 7, 4), np.float32)
+    mask[:, 3] = mask[0, 2] = mask[1, [4, 5]] = 1
+    case = CineCase(kspace * mask[:, None], mask, META)
+    assert (case.acs, case.calibration_lines) == (1, 4)
+
+
+def test_lines_of_a_partial_echo_are_complete():
+    kspace, mask = np.ones((2, 1, 5, 4), np.complex64), np.ones((2, 5, 4), np.float32)
+    mask[..., 0] = 0
+    assert CineCase(kspace * mask[:, None], mask, META).acs == 5
 
 
 def test_a_case_is_simulated_if_it_says_how():

@@ -39,6 +39,17 @@ def test_the_generator_decides_the_mask():
     )
 
 
+def test_an_aligned_comb_begins_at_the_first_line():
+    mask = MaskSampler(("uniform_aligned",), (4.0,), 0).draw(_rng(), (3, 22, 2))
+    np.testing.assert_array_equal(np.flatnonzero(mask[0, :, 0]), range(0, 22, 4))
+
+
+def test_masks_hardly_ever_repeat():
+    sampler, rng = MaskSampler(("variable_density",), (4.0,), 4), _rng()
+    masks = {sampler.draw(rng, (3, 24, 16)).tobytes() for _ in range(64)}
+    assert len(masks) == 64
+
+
 def test_kinds_and_accelerations_are_mixed():
     sampler = MaskSampler(("variable_density", "variable_density_fixed"), (2.0, 4.0), 2)
     rng = _rng()

@@ -287,3 +287,13 @@ def test_impossible_settings_are_refused_at_once(files, settings, message):
 def test_impossible_examples_are_refused_at_once(files, options, message):
     with pytest.raises(ValueError, match=message):
         _loader(files, _options(**options))
+
+
+def test_shapes_draw_masks_of_their_own(tmp_path):
+    shapes = [(4, 1, 1, 16, width) for width in (12, 10)]
+    files = [write_file(tmp_path, f"P{i}", shape) for i, shape in enumerate(shapes)]
+    options = _options(("variable_density",), (4.0,), acs=0, crop=(None, None))
+    lines: dict[int, set[bytes]] = {12: set(), 10: set()}
+    for batch in _loader(files, options, batch_size=1, num_epochs=1):
+        lines[batch["mask"].shape[2]].add(batch["mask"][0, :, 0].tobytes())
+    assert lines[12] != lines[10] and all(lines.values())

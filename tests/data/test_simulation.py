@@ -16,8 +16,19 @@ def test_coil_images_have_the_magnitude_of_the_image():
     np.testing.assert_allclose(np.abs(image), IMAGES, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(32, 16), (16, 32)])
+def test_coils_lie_around_the_longer_side(size):
+    """Those of an oblong image are those of the square around it."""
+    cut = tuple(slice((32 - n) // 2, (32 + n) // 2) for n in size)
+    square, oblong = np.ones((1, 32, 32), np.float32), np.ones((1, *size), np.float32)
+    run = Simulation(n_coils=3, noise=0.0).run
+    whole, part = (np.abs(ifft2c(run(images, "a")[0])) for images in (square, oblong))
+    np.testing.assert_allclose(part, whole[:, :, *cut], atol=1e-4)
+
+
 def test_noise_has_the_size_asked_for():
     images = np.full((4, 64, 64), 3.0, np.float32)
+    images[:, 0, 0] = 300  # beyond the 99th percentile
     noisy, _ = Simulation(n_coils=2, noise=0.1).run(images, "a")
     clean, _ = Simulation(n_coils=2, noise=0.0).run(images, "a")
     assert np.std(noisy - clean) == pytest.approx(0.3, rel=0.02)

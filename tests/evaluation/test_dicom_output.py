@@ -76,6 +76,17 @@ def test_what_speaks_of_the_templates_pixels_is_gone(derived):
     assert "PixelPaddingValue" not in image and (0x0029, 0x0010) not in image
 
 
+def test_overlays_of_the_template_are_gone(tmp_path):
+    template = write_template(tmp_path / "template")
+    for path in template.iterdir():
+        image = pydicom.dcmread(path)
+        image.add_new((0x6002, 0x0010), "US", 20)  # rows of an overlay
+        image.save_as(path)
+    geometry = read_geometry(template, SHAPE)
+    image = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, description="x"))
+    assert not any((0x6002, 0x0010) in each for each in image.values())
+
+
 def test_another_matrix_moves_the_first_pixel(tmp_path):
     folder = write_template(tmp_path / "template")
     shape = (3, 2, 40, 90)

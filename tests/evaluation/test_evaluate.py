@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
@@ -104,6 +105,26 @@ def test_every_sampling_and_preset_has_its_scores(done):
         assert set(each["regions"]["heart region"]["kgmgt"]) == {"psnr", "ssim", "nmse", "xt_ssim"}
     with open(out / "scores_by_frame.csv") as file:
         assert len(list(csv.DictReader(file))) == 2 * 2 * 2 * 2 * SHAPE[0]  # also by region
+
+
+@dataclass(frozen=True)
+class _StillMasks(Scaled):
+    """A method that fails where masks vary in time."""
+
+    def reconstruct(self, kspace, mask, sens, progress=None):
+        if (mask != mask[:1]).any():
+            raise RuntimeError("moving mask")
+        return super().reconstruct(kspace, mask, sens, progress)
+
+
+def test_main_method_is_the_first_that_every_sampling_has_scores_of(tmp_path):
+    data = open_evaluation(write_phantoms(tmp_path / "data", 1), acs=8)
+    methods = [_StillMasks("modl"), Scaled("kgmgt", 1.1)]
+    evaluate_set(data, methods, tmp_path, Options(CONDITIONS, ["frame"], efficiency=False))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    found = [list(each["methods"]) for each in metrics["sets"]]
+    assert found == [["zero_filled", "modl", "kgmgt"], ["zero_filled", "kgmgt"]]
+    assert metrics["main"] == "kgmgt"
 
 
 def test_failures_are_named_and_stop_nothing(done):

@@ -69,6 +69,13 @@ def test_pixels_lie_where_dicom_says(tmp_path):
     np.testing.assert_allclose(_patient(geometry.affine, 4, 7, 1), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize(("more", "gap"), [({}, GAP), ({"SpacingBetweenSlices": 10.0}, 10.0)])
+def test_a_single_slice_is_as_far_from_the_next_as_its_header_says(tmp_path, more, gap):
+    folder = write_template(tmp_path / "t", n_slices=1, **more)
+    affine = read_geometry(folder, (3, 1, 20, 30)).affine
+    np.testing.assert_allclose(_patient(affine, 0, 0, 1), ORIGIN + gap * NORMAL, atol=1e-9)
+
+
 def test_slices_and_frames_are_in_order_whatever_the_names(tmp_path):
     geometry = read_geometry(write_template(tmp_path / "t"), (3, 2, 20, 30))
     numbers = [[image.InstanceNumber for image in frames] for frames in geometry.datasets]
@@ -123,7 +130,12 @@ def test_frames_share_the_templates_cycle(tmp_path, n_frames, seconds):
 
 @pytest.mark.parametrize(
     ("units", "in_mm", "in_seconds"),
-    [((None, None), 1, 1), (("mm", "sec"), 1, 1), (("meter", "msec"), 1e3, 1e-3)],
+    [
+        ((None, None), 1, 1),
+        (("mm", "sec"), 1, 1),
+        (("meter", "msec"), 1e3, 1e-3),
+        (("micron", "usec"), 1e-3, 1e-6),
+    ],
 )
 def test_nifti_template_keeps_its_affine(tmp_path, units, in_mm, in_seconds):
     affine = np.array([[-2, 0, 0, 9], [0, 0.1, 3, 8], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
@@ -152,6 +164,14 @@ def test_unfit_templates_are_refused_in_one_line(tmp_path, make, message):
     with pytest.raises(ValueError, match=message) as refusal:
         read_geometry(make(tmp_path / "t"), (3, 2, 20, 30))
     assert "\n" not in str(refusal.value)
+
+
+def test_frames_share_the_cycle_of_a_nifti_template(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), np.eye(4))
+    image.header.set_zooms((1, 1, 1, 0.05))
+    image.to_filename(tmp_path / "t.nii.gz")
+    geometry = read_geometry(tmp_path / "t.nii.gz", (6, 2, 20, 30))
+    assert geometry.frame_seconds == pytest.approx(0.025)
 
 
 def test_damaged_nifti_is_refused(tmp_path):

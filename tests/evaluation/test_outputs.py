@@ -68,6 +68,12 @@ def test_nifti_is_x_y_z_t_in_mm_and_s(tmp_path, volume):
     assert not any(p.name.startswith(".") for p in tmp_path.iterdir())
 
 
+def test_nifti_of_unknown_pixels_and_times_has_units_of_one(tmp_path, volume):
+    unknown = dataclasses.replace(volume, pixel_mm=None, frame_seconds=None)
+    write_outputs(tmp_path, "case", unknown, ["nii"])
+    assert nibabel.load(tmp_path / "case_magnitude.nii.gz").header.get_zooms() == (1, 1, 1, 1)
+
+
 def test_nifti_and_dicom_lie_alike_without_a_template(tmp_path, volume):
     pydicom = pytest.importorskip("pydicom")
     write_outputs(tmp_path, "case", volume, ["nii", "dicom"])

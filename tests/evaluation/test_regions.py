@@ -77,6 +77,18 @@ def test_temporal_ssim_is_scikit_images_of_a_plane_over_time(pair):
     assert score == pytest.approx([expected], rel=1e-6)
 
 
+def test_temporal_ssim_has_the_data_range_of_each_frame(pair):
+    reference, prediction = (x * np.linspace(1, 2, len(x))[:, None, None] for x in pair)
+    region = np.zeros((48, 40), bool)
+    region[15:35, 17] = True
+    scores = region_scores(reference, prediction, region)["xt_ssim"]
+    planes = [np.concatenate([x[-3:], x, x[:3]])[:, 12:38, 17] for x in (reference, prediction)]
+    for frame, score in enumerate(scores):
+        window = [plane[frame : frame + 7].astype(np.float64) for plane in planes]
+        expected = structural_similarity(*window, data_range=float(reference[frame].max()))
+        assert score == pytest.approx(expected, rel=1e-5)
+
+
 def test_temporal_ssim_sees_frozen_motion(pair):
     reference, _ = pair
     frozen = np.repeat(reference.mean(axis=0, keepdims=True), len(reference), axis=0)

@@ -86,7 +86,12 @@ def test_perfect_case_is_the_largest_difference():
 
 @pytest.mark.parametrize(
     ("first", "second", "message"),
-    [([1.0], [1.0, 2.0], "as many"), ([], [], "one or more"), ([math.nan], [1.0], "NaN")],
+    [
+        ([1.0], [1.0, 2.0], "as many"),
+        ([], [], "one or more"),
+        ([math.nan], [1.0], "NaN"),
+        ([1.0], [math.nan], "NaN"),
+    ],
 )
 def test_what_is_not_paired_is_refused(first, second, message):
     with pytest.raises(ValueError, match=message):
@@ -106,6 +111,7 @@ def test_comparison_pools_frames_and_pairs_cases():
 def test_main_method_and_single_cases_have_no_p():
     assert compare(_scores(), "ours")["ours"]["psnr"].p is None
     assert compare(_scores(n_cases=1), "ours")["start"]["psnr"].p is None
+    assert compare(_scores(), "ours", dict.fromkeys(_scores(), "a"))["start"]["psnr"].p is None
 
 
 def test_means_over_frames_decide_not_single_frames():

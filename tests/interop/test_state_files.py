@@ -131,3 +131,10 @@ def test_program_reports_bad_input_in_one_line(tmp_path):
     assert done.returncode == 2
     message = f"error: {tmp_path}/none.pth: expected a file of weights, got no such file\n"
     assert done.stderr == message
+
+
+def test_averaged_parameters_count_where_both_are_there(tmp_path):
+    torch = pytest.importorskip("torch")
+    both = {"params": {"a": torch.zeros(2)}, "params_ema": {"a": torch.ones(2)}}
+    torch.save(both, tmp_path / "net.pth")
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "net.pth")["a"], np.ones(2))

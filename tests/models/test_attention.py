@@ -11,6 +11,7 @@ from kgmgt_jax.models.attention import (
     GlobalAttention,
     SquareAttention,
     _AnchorStep,
+    anchored_attention,
     relative_position_index,
     shift_mask,
 )
@@ -111,6 +112,48 @@ def test_windows_need_not_divide_the_map():
     assert y.shape == x.shape and bool(jnp.all(jnp.isfinite(y)))
     whole = jax.jit(module.apply)(variables, x[:, :16, :8])
     np.testing.assert_allclose(y[:, :15, :7], whole[:, :15, :7], atol=2e-6)
+
+
+def test_padding_of_a_window_takes_no_part():
+    """A map of 6 x 3 in a window of 8 x 4, its anchors of 3 x 2 in 4 x 2, by the formula."""
+    rng, heads, d = np.random.default_rng(0), 2, 3
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    q, k, v = (draw(6, 3, heads, d) for _ in range(3))
+    anchor, scales = draw(3, 2, heads, d), ([5.0, 2.0], [3.0, 4.0])
+    biases = draw(heads, 8, 32), draw(heads, 32, 8)
+    flat = lambda a: jnp.asarray(a.reshape(1, *a.shape[:2], -1))  # noqa: E731
+    arrays = (*map(flat, (q, k, v, anchor)), tuple(map(jnp.asarray, scales)))
+    found = anchored_attention(*arrays, tuple(map(jnp.asarray, biases)), window=(8, 4))
+
+    tokens = (4 * np.arange(6)[:, None] + np.arange(3)).ravel()
+    anchors = np.arange(6)  # of 4 x 2 the first three rows
+    unit = lambda a: a / np.linalg.norm(a, axis=-1, keepdims=True)  # noqa: E731
+    rows = lambda a: a.reshape(-1, heads, d)  # noqa: E731
+    cosine = np.einsum("ahd,thd->hat", rows(unit(anchor)), rows(unit(k)))
+    scale1, scale2 = (np.array(scale)[:, None, None] for scale in scales)
+    weights = jax.nn.softmax(scale1 * cosine + biases[0][:, anchors][:, :, tokens])
+    summary = np.einsum("hat,thd->ahd", weights, rows(v))
+    cosine = np.einsum("thd,ahd->hta", rows(unit(q)), rows(unit(anchor)))
+    weights = jax.nn.softmax(scale2 * cosine + biases[1][:, tokens][:, :, anchors])
+    expected = np.einsum("hta,ahd->thd", weights, summary)
+    np.testing.assert_allclose(found[0].reshape(18, heads, d), expected, atol=1e-5)
+
+
+def test_temperature_starts_at_a_tenth_and_ends_at_a_hundredth():
+    step = _AnchorStep(2)
+    variables = step.init(jax.random.key(0), (2, 2), (4, 4))
+    np.testing.assert_allclose(step.apply(variables, (2, 2), (4, 4))[0], [10, 10], rtol=1e-5)
+    variables["params"]["logit_scale"] = jnp.log(jnp.array([50.0, 1000.0]))
+    np.testing.assert_allclose(step.apply(variables, (2, 2), (4, 4))[0], [50, 100], rtol=1e-5)
+
+
+def test_global_attention_takes_any_number_of_pixels(monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (1, 34, 33, 4))  # 1122, no multiple of the chunk
+    module = GlobalAttention(4, 2)
+    variables = module.init(jax.random.key(1), x)
+    found = module.apply(variables, x)
+    monkeypatch.setattr("kgmgt_jax.models.attention._QUERY_CHUNK", 1122)
+    np.testing.assert_allclose(found, module.apply(variables, x), atol=1e-6)
 
 
 def test_global_attention_sees_everything():

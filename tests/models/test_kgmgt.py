@@ -12,7 +12,7 @@ from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.models.padding import pad_frame
+from kgmgt_jax.models.padding import crop_frame, pad_frame
 from kgmgt_jax.mri.fourier import fft2c
 from kgmgt_jax.training.weights import build_model
 from kgmgt_jax.types import Measurement
@@ -149,6 +149,14 @@ def test_padding_wraps_phase_encoding_and_reflects_readout():
     np.testing.assert_array_equal(padded[1:7, 1:6], frame[0])
     np.testing.assert_array_equal(padded[0, 1:6], frame[0, -1])  # the last row, from around
     np.testing.assert_array_equal(padded[1:7, 0], frame[0, :, 1])  # the second column, mirrored
+
+
+@pytest.mark.parametrize("size", [(5, 1), (8, 6), (13, 11)])
+def test_cropping_undoes_padding(size):
+    frame = jnp.arange(float(np.prod(size))).reshape(1, *size) + 0j
+    padded = pad_frame(frame, 8)
+    assert all(n % 8 == 0 for n in padded.shape[1:])
+    np.testing.assert_array_equal(crop_frame(padded.real[..., None], *size)[..., 0], frame.real)
 
 
 def _with_another(changed):

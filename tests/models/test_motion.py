@@ -11,12 +11,14 @@ from kgmgt_jax.models.deformable import deformable_conv
 from kgmgt_jax.models.matching import (
     Match,
     best_match,
+    centred_flow,
     corner_flow,
+    normalise_features,
     patch_correlation,
     similarity_map,
     soft_match,
 )
-from kgmgt_jax.models.motion import Alignment, DeformableAggregation, align, warp
+from kgmgt_jax.models.motion import Alignment, DeformableAggregation, align, upscale_flow, warp
 from tests.models.fixtures import Fixture, nchw, nhwc, relative_error
 
 
@@ -119,6 +121,13 @@ def test_fast_correlation_equals_unfolding(fixtures_dir, case):
     np.testing.assert_array_equal(got.reshape(n, n).argmax(1), want.reshape(n, n).argmax(1))
 
 
+def test_features_are_normalised_however_small():
+    x = jnp.array([[3e-8, 4e-8], [0.0, 0.0], [0.6, 0.8]])
+    found = normalise_features(x)
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0.6, 0.8]], rtol=1e-5)
+    assert bool(jnp.all(jnp.isfinite(jax.grad(lambda x: jnp.sum(normalise_features(x)))(x))))
+
+
 def test_local_search_with_full_reach_is_the_global_search():
     query, key = jax.random.normal(jax.random.key(1), (2, 2, 9, 7, 5))
     near, everywhere = best_match(query, key, search_radius=8), best_match(query, key)
@@ -133,6 +142,18 @@ def test_local_search_stays_within_its_radius_and_finds_a_shift():
     assert float(jnp.max(jnp.abs(match.flow))) <= 3
     inner = match.flow[:, 2:-4, 2:-2]
     np.testing.assert_array_equal(inner, jnp.broadcast_to(jnp.array([-1.0, 2.0]), inner.shape))
+
+
+def test_local_search_stays_inside_whatever_it_finds_there():
+    """Even where all patches are opposite: they are more alike than what lies outside."""
+    query, key = -jnp.ones((1, 6, 5, 2)), jnp.ones((1, 6, 5, 2))
+    flow = np.asarray(best_match(query, key, search_radius=2).flow[0])
+    y, x = np.mgrid[:4, :3]
+    assert (y + flow[..., 1] >= 0).all() and (y + flow[..., 1] < 4).all()
+    assert (x + flow[..., 0] >= 0).all() and (x + flow[..., 0] < 3).all()
+    soft = soft_match(query, key, jnp.float32(1.0), search_radius=2)
+    np.testing.assert_allclose(soft.flow[0, :, 0, 0], 1, atol=1e-4)  # mean of 0, 1 and 2
+    np.testing.assert_allclose(soft.similarity, -1, rtol=1e-4)
 
 
 def test_similarity_carries_the_gradient_of_the_matched_patch():
@@ -183,6 +204,37 @@ def test_half_pixel_warp_averages_neighbours():
     image = jnp.arange(5.0).reshape(1, 1, 5, 1)
     flow = jnp.broadcast_to(jnp.array([0.5, 0.0]), (1, 1, 5, 2))
     np.testing.assert_allclose(warp(image, flow)[0, 0, :, 0], [0.5, 1.5, 2.5, 3.5, 2.0])
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_flow_of_a_finer_grid_is_in_its_pixels(smooth):
+    flow = jnp.broadcast_to(jnp.array([0.5, -1.0]), (1, 3, 4, 2))
+    finer = upscale_flow(flow, 4, smooth=smooth)
+    np.testing.assert_allclose(finer, jnp.broadcast_to(4 * flow[0, 0, 0], (1, 12, 16, 2)))
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("warp_flow", ["centred", "corner"])
+def test_reference_is_warped_by_one_flow_and_its_taps_are_moved_by_the_corners(warp_flow, smooth):
+    flow = jax.random.normal(jax.random.key(8), (1, 4, 5, 2))
+    match = Match(flow if smooth else jnp.round(flow), jnp.ones((1, 4, 5)))
+    keys = zip(jax.random.split(jax.random.key(9), 3), (4, 2, 1), strict=True)
+    values = [jax.random.normal(key, (1, 6 * n, 7 * n, 2)) for key, n in keys]
+    corner = corner_flow(match.flow)
+    plain = corner if warp_flow == "corner" else centred_flow(match.flow)
+    scales = align(match, tuple(values), warp_flow=warp_flow, smooth=smooth)
+    for scale, factor in zip(scales, (4, 2, 1), strict=True):
+        moved = warp(scale.reference, upscale_flow(plain, factor, smooth=smooth))
+        np.testing.assert_allclose(scale.warped, moved, atol=1e-5)
+        taps = upscale_flow(corner, factor, smooth=smooth)
+        np.testing.assert_array_equal(scale.tap_flow[..., 0, :], _moved(taps, 0, 0))
+        np.testing.assert_array_equal(scale.tap_flow[..., 5, :], _moved(taps, factor, 2 * factor))
+
+
+def _moved(flow, rows, columns):
+    """A flow moved down and to the right, zeros behind it."""
+    padded = jnp.pad(flow, ((0, 0), (rows, 0), (columns, 0), (0, 0)))
+    return padded[:, : flow.shape[1], : flow.shape[2]]
 
 
 def test_centred_flow_agrees_with_the_similarity():

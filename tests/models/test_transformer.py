@@ -12,6 +12,7 @@ from kgmgt_jax.interop.torch_names import (
     group_entries,
 )
 from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.models.layers import drop_path
 from kgmgt_jax.models.transformer import (
     BlockOptions,
     MGwinTBlock,
@@ -95,6 +96,32 @@ def test_remat_changes_memory_and_not_the_gradient():
         jax.tree.leaves(with_remat(variables)), jax.tree.leaves(without(variables)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+
+
+def test_stochastic_depth_grows_over_the_blocks_and_draws_for_each_branch(monkeypatch):
+    seen = []
+
+    def record(x, rate, key):
+        note = lambda rate, key: seen.append((float(rate), np.asarray(key).tobytes()))  # noqa: E731
+        jax.debug.callback(note, rate, jax.random.key_data(key), ordered=True)
+        return x
+
+    monkeypatch.setattr("kgmgt_jax.models.transformer.drop_path", record)
+    x = jnp.ones((1, 16, 16, 8))
+    body = _small_body(drop_path=0.3, remat=False)
+    variables = initialise(body, 1, x, train=False)
+    body.apply(variables, x, train=True, rngs={"dropout": jax.random.key(0)})
+    jax.effects_barrier()
+    rates, keys = zip(*seen, strict=True)
+    assert rates == pytest.approx([0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3])
+    assert len(set(keys)) == 8
+
+
+def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
+    dropped = np.asarray(drop_path(jnp.ones((4000, 2, 3)), jnp.float32(0.25), jax.random.key(0)))
+    assert (dropped == dropped[:, :1, :1]).all()
+    assert set(np.unique(dropped).round(4)) == {0, np.float32(1.3333)}
+    assert np.mean(dropped) == pytest.approx(1, abs=0.04)
 
 
 def test_stochastic_depth_acts_in_training_alone():

@@ -124,6 +124,16 @@ def test_acs_limits_the_calibration_block():
     assert _calibrated_lines(jnp.ones((1, 33, 6)), acs=5) == [14, 15, 16, 17, 18]
 
 
+@pytest.mark.parametrize(("h", "w"), [(12, 13), (13, 12)])
+@pytest.mark.parametrize("acs", [5, 6])
+def test_calibration_block_lies_around_the_centre(h, w, acs):
+    """Rows from ``h // 2 - acs // 2`` on, of even and odd number, in even and odd sizes."""
+    kspace = _random(1, 2, h, w)
+    first = h // 2 - acs // 2
+    block = calibration_block(kspace, jnp.ones((1, h, w)), acs)
+    np.testing.assert_allclose(block, kspace[0, :, first : first + acs], rtol=1e-6)
+
+
 def test_arguments_that_do_not_fit_are_refused():
     kspace = jnp.ones((2, 3, 16, 12), jnp.complex64)
     for mask in (jnp.ones((2, 12, 12)), jnp.ones((3, 16, 12)), jnp.ones((16, 12))):
@@ -176,6 +186,17 @@ def test_maps_have_unit_sum_of_squares_everywhere():
 
 def test_maps_without_any_signal_are_finite():
     assert np.isfinite(adaptive_maps(jnp.zeros((4, *SIZE), jnp.complex64))).all()
+
+
+def test_maps_of_single_pixels_are_those_of_hann_weighted_images():
+    """The window falls to zero one sample beyond the block, on either side of the centre."""
+    block = _random(3, 9, 8)
+    kspace = jnp.pad(block, ((0, 0), (8, 7), (6, 6)))  # around (12, 10)
+    hann = np.hanning(11)[1:-1]
+    images = ifft2c(jnp.pad(block * np.outer(hann, hann[:8])[None], ((0, 0), (8, 7), (6, 6))))
+    maps = adaptive_maps(kspace.astype(jnp.complex64), patch=1)
+    overlap = jnp.abs(sens_reduce(images / rss(images)[None], maps))
+    np.testing.assert_allclose(overlap, np.ones((24, 20)), atol=1e-5)
 
 
 def test_phase_of_the_object_stays_out_of_the_maps():

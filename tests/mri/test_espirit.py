@@ -86,6 +86,27 @@ def test_uniform_coils_by_hand():
         np.testing.assert_allclose(maps[coil], np.full(SIZE, expected), atol=1e-5)
 
 
+def test_operator_is_that_of_the_formula():
+    """Against a matrix of all patches, and sums over all pairs of places at every pixel."""
+    n, k, (h, w), block = 2, 3, (9, 8), np.asarray(_random(2, 6, 5), np.complex128)
+    corners = [(y, x) for y in range(6 - k + 1) for x in range(5 - k + 1)]
+    a = np.stack([block[:, y : y + k, x : x + k].ravel() for y, x in corners], axis=1)
+    values, vectors = np.linalg.eigh(a @ a.conj().T)
+    signal = vectors[:, values > 0.3 * values[-1]]
+    p = (signal @ signal.conj().T).reshape(n, k, k, n, k, k)
+    u = np.exp(2j * np.pi * np.outer(np.arange(h) - h // 2, np.arange(k)) / h)
+    v = np.exp(2j * np.pi * np.outer(np.arange(w) - w // 2, np.arange(k)) / w)
+    g = np.einsum("ya,xb,iabjcd,yc,xd->yxij", u, v, p, u.conj(), v.conj()) / k**2
+    values, vectors = np.linalg.eigh(g)
+    maps, eigenvalue = espirit_eigenmaps(
+        jnp.asarray(block, jnp.complex64), (h, w), kernel_size=k, threshold=0.3, n_iterations=500
+    )
+    np.testing.assert_allclose(eigenvalue, values[..., -1], atol=1e-4)
+    along = np.abs(np.einsum("yxn,nyx->yx", vectors[..., -1].conj(), maps))
+    gap = values[..., -1] - values[..., -2]
+    np.testing.assert_allclose(along[gap > 0.05], 1, atol=1e-3)
+
+
 def test_data_without_structure_keep_their_own_coil_images():
     """Patches of noise fill the whole space: G is the identity, every vector an eigenvector."""
     block = _random(3, 20, 21)
@@ -124,6 +145,14 @@ def test_crop_removes_the_pixels_of_small_eigenvalues():
     cropped = espirit_maps(_random(3, 20, 21), SIZE, threshold=0.3, crop=level)
     assert 0.4 < kept.mean() < 0.6
     np.testing.assert_array_equal(cropped, np.where(kept, maps, 0))
+
+
+def test_crop_is_barts_by_default():
+    block = _random(3, 20, 21)
+    eigenvalue = np.asarray(espirit_eigenmaps(block, SIZE, threshold=0.35)[1])
+    kept = np.abs(espirit_maps(block, SIZE, threshold=0.35)).any(axis=0)
+    np.testing.assert_array_equal(kept, eigenvalue > 0.8)
+    assert 0.1 < kept.mean() < 0.9
 
 
 def test_eigenvalues_tell_the_body_from_the_air():

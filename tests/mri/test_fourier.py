@@ -77,6 +77,7 @@ def test_complex128_is_kept():
         transformed = fft2c(image)
         assert transformed.dtype == jnp.complex128
         np.testing.assert_allclose(ifft2c(transformed), image, atol=1e-14)
+        np.testing.assert_array_equal(to_complex(to_channels(image / 3)), image / 3)
 
 
 def test_channels_are_real_then_imaginary():

@@ -123,13 +123,30 @@ def test_kt_gaussian_resolves_collisions_up_to_full_sampling():
     assert _lines(kt_gaussian(KEY, SHAPE, 1, acs=0)).all()
 
 
+def _at_least_so_far(per_line):
+    """Sums over the lines that lie 0, 1, 2, ... or more lines from the centre."""
+    distance = np.abs(np.arange(per_line.size) - per_line.size // 2)
+    return np.array([per_line[distance >= d].sum() for d in range(distance.max() + 1)])
+
+
 def test_kt_gaussian_density_is_that_of_the_formula():
-    """At one line a frame there are no collisions: 4000 frames are 4000 draws."""
+    """At one line a frame there are no collisions: 20000 frames are 20000 draws."""
     ny = 40
-    frequency = _lines(kt_gaussian(KEY, (4000, ny, 1), ny, acs=0)).mean(axis=0)
+    frequency = _lines(kt_gaussian(KEY, (20000, ny, 1), ny, acs=0)).mean(axis=0)
     y = np.arange(ny) - ny // 2
     density = np.exp(-(y**2) / (2 * (ny / 5) ** 2)) + 0.1
-    np.testing.assert_allclose(frequency, density / density.sum(), atol=0.012)  # 5 sigma
+    density /= density.sum()
+    np.testing.assert_allclose(frequency, density, atol=0.007)  # 5 sigma
+    far, wanted = _at_least_so_far(frequency), _at_least_so_far(density)
+    np.testing.assert_allclose(far, wanted, atol=0.012)  # 4 sigma
+
+
+def test_kt_gaussian_gives_way_to_both_sides_alike():
+    """Half of all lines collide often, and yet their mean stays at the centre."""
+    ny = 41
+    lines = _lines(kt_gaussian(KEY, (16000, ny, 1), 2, acs=0))
+    mean = (lines * (np.arange(ny) - ny // 2)).sum(axis=1).mean() / lines[0].sum()
+    assert abs(mean) < 0.06  # 4 sigma; to one side only, it would be 0.15
 
 
 def test_kt_gaussian_changes_over_time():
@@ -152,10 +169,14 @@ def test_variable_density_fixed_keeps_the_lines():
 
 
 def test_variable_density_single_draw_follows_the_polynomial():
+    """20000 frames of one line each; the steep end of the polynomial tells its width."""
     ny = 40
-    frequency = _lines(variable_density(KEY, (4000, ny, 1), ny, acs=0, power=3.0)).mean(axis=0)
+    frequency = _lines(variable_density(KEY, (20000, ny, 1), ny, acs=0, power=3.0)).mean(axis=0)
     weight = (1 - np.abs(np.arange(ny) - ny // 2) / (ny // 2 + 1)) ** 3
-    np.testing.assert_allclose(frequency, weight / weight.sum(), atol=0.02)  # 5 sigma
+    weight /= weight.sum()
+    np.testing.assert_allclose(frequency, weight, atol=0.01)  # 5 sigma
+    far, wanted = _at_least_so_far(frequency), _at_least_so_far(weight)
+    np.testing.assert_allclose(far[8:], wanted[8:], atol=0.009)  # 4 sigma
 
 
 def test_variable_density_refuses_acs_beyond_the_budget():
@@ -176,16 +197,25 @@ def test_kt_radial_spoke_reaches_two_borders_without_a_gap(shape):
         assert (np.diff(rows) == 1).all() and (np.diff(columns) == 1).all()
 
 
-def test_kt_radial_turns_by_the_golden_angle():
-    """On a square grid the end of each spoke gives its angle, to about one pixel in 100."""
-    frames = np.asarray(kt_radial(KEY, (6, 201, 201), 201, acs=0).mask)
+@pytest.mark.parametrize(("ny", "nx"), [(201, 201), (101, 201), (201, 101)])
+def test_kt_radial_turns_by_the_golden_angle(ny, nx):
+    """On a grid scaled to a square the end of each spoke gives its angle, to about a pixel."""
+    frames = np.asarray(kt_radial(KEY, (6, ny, nx), ny, acs=0).mask)
     angles = []
     for spoke in frames:
         y, x = np.nonzero(spoke)
-        end = np.argmax(np.hypot(y - 100, x - 100))
-        angles.append(np.arctan2(y[end] - 100, x[end] - 100))
+        y, x = (y - ny // 2) / (ny // 2), (x - nx // 2) / (nx // 2)
+        end = np.argmax(np.hypot(y, x))
+        angles.append(np.arctan2(y[end], x[end]))
     turn = np.mod(np.diff(angles), np.pi)
-    np.testing.assert_allclose(turn, np.deg2rad(111.246), atol=0.015)
+    np.testing.assert_allclose(turn, np.deg2rad(111.246), atol=1.5 / (min(ny, nx) // 2))
+
+
+def test_kt_radial_begins_at_any_angle():
+    masks = jax.vmap(lambda key: kt_radial(key, (1, 21, 21), 21, acs=0).mask)
+    spokes = np.asarray(masks(jax.random.split(KEY, 200)))[:, 0]
+    for corner in (spokes[:, :8, :10], spokes[:, :8, 11:]):  # half of them, steep or not
+        assert 0.3 < corner.any(axis=(1, 2)).mean() < 0.6
 
 
 def test_kt_radial_frame_has_ny_over_r_spokes():

@@ -15,8 +15,11 @@ import jax
 import numpy as np
 import pytest
 
+from kgmgt_jax.data.augmentation import Augmentation
 from kgmgt_jax.data.formats import open_files
+from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
+from kgmgt_jax.data.pipeline import TripletOptions
 from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.training import loop
 from kgmgt_jax.training.checkpoint import Checkpoints
@@ -157,6 +160,43 @@ def test_validation_sees_several_slices(data):
     one, other = loop._validation(settings)
     assert len(one["target"]) == len(other["target"]) == 3
     assert not np.allclose(one["reference"], other["reference"], atol=0.1)
+
+
+def test_validation_is_sampled_by_the_first_kind_and_acceleration(data):
+    settings = make_config(data).data
+    settings.update(mask_kinds=("uniform_aligned", "kt_gaussian"), accelerations=(2, 8), acs=4)
+    settings.update(validation_frames=2, circular=False)
+    batch = loop._validation(settings)[0]
+    lines = np.flatnonzero(batch["mask"][0, :, 0])
+    assert lines.tolist() == sorted({*range(0, 32, 2), *range(14, 18)})
+    np.testing.assert_array_equal(batch["preceding"][0], batch["target"][0])  # of real time
+
+
+def test_training_examples_are_made_as_configured(data, monkeypatch):
+    def make(source, options, **more):
+        return {"options": options} | more
+
+    opened = {}
+    source = lambda *args, **more: opened.update(more)  # noqa: E731
+    monkeypatch.setattr(loop, "make_training_loader", make)
+    monkeypatch.setattr(loop, "open_slices", source)
+    settings = make_config(data).data
+    settings.update(mask_kinds=("kt_uniform",), accelerations=(3, 5), acs=6, crop=(24, 16))
+    settings.update(circular=False, input_fill="average", batch_size=2, n_buckets=3)
+    settings.calibration_lines = 10
+    made = loop._loader(settings, 7)
+    assert made["options"] == TripletOptions(
+        MaskSampler(("kt_uniform",), (3, 5), 6),
+        Augmentation(crop=(24, 16), **settings.augmentation),
+        input_fill="average",
+        circular=False,
+    )
+    expected = {"batch_size": 2, "n_buckets": 3, "seed": 7, "process": (0, 1)}
+    assert {name: made[name] for name in expected} == expected
+    assert (opened["crop_rows"], opened["acs"], opened["split"]) == (24, 10, "train")
+    settings.calibration_lines = 0
+    loop._loader(settings, 7)
+    assert opened["acs"] == 6
 
 
 def test_log_has_every_step_and_the_validation(runs):

@@ -53,6 +53,18 @@ def test_adam_s_first_step_is_the_rate_whatever_the_gradient():
     np.testing.assert_allclose(updates, [-1e-4, 1e-4], rtol=1e-4)
 
 
+def test_adam_forgets_gradients_in_ten_steps_and_squares_in_a_thousand():
+    """One gradient of 1 and 20 of 0, with both means corrected for their start at 0."""
+    optimizer = make_optimizer(1e-4, n_steps=100, schedule="constant")
+    params, state = jnp.zeros(()), optimizer.init(jnp.zeros(()))
+    updates, state = optimizer.update(jnp.ones(()), state, params)
+    for _ in range(20):
+        updates, state = optimizer.update(jnp.zeros(()), state, params)
+    mean = 0.1 * 0.9**20 / (1 - 0.9**21)
+    square = 0.001 * 0.999**20 / (1 - 0.999**21)
+    assert float(updates) == pytest.approx(-1e-4 * mean / square**0.5, rel=1e-3)
+
+
 def test_clipping_bounds_the_norm_of_the_whole_gradient():
     """Adam forgets a constant factor, but not one step's: 1 then 100 clipped to 1 is 1 and 1."""
     params, rate = {"a": jnp.zeros(()), "b": jnp.zeros(())}, 1e-3

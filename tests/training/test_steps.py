@@ -15,6 +15,7 @@ from kgmgt_jax.losses import critic_loss, gradient_penalty, perceptual_loss, poi
 from kgmgt_jax.models.encoder import vgg19_features
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training import parallel
+from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
 from kgmgt_jax.training.state import create_state
 from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
 from kgmgt_jax.training.update import make_steps, make_update
@@ -69,9 +70,64 @@ def test_step_moves_its_own_network_only():
     assert int(_run("generator")[1].step) == 1 and int(_run("critic")[1].step) == 0
 
 
-def test_average_of_parameters_warms_up():
-    before, after, _ = _run()
-    decay = 0.1  # (1 + 0) / (10 + 0)
+def test_critic_step_adds_its_terms():
+    _, _, metrics = _run("critic")
+    total = -metrics["wasserstein"] + 10.0 * metrics["penalty"]
+    assert float(metrics["critic"]) == pytest.approx(float(total), rel=1e-5)
+
+
+def test_psnr_is_the_mean_over_images_of_their_own_peaks():
+    model, config = Convolution(), toy_config()
+    batch = dict(BATCH) | {"reference": BATCH["reference"] * np.arange(1, 5)[:, None, None]}
+    state = _state(model)
+    step, _ = make_steps(config, model, Score(), (sgd(), sgd()))
+    _, metrics = jax.jit(step)(state, batch)
+    output, _ = apply_model(model, state.generator.variables, batch)
+    reference, image = np.abs(batch["reference"]), np.abs(output.image)
+    scores = [
+        10 * np.log10(r.max() ** 2 / np.mean((r - x) ** 2))
+        for r, x in zip(reference, image, strict=True)
+    ]
+    assert float(metrics["psnr"]) == pytest.approx(np.mean(scores), rel=1e-4)
+
+
+def test_fakes_are_those_of_the_parameters_in_training_and_images_those_of_their_mean():
+    before, _, metrics = _run("critic")
+    other = before.replace(ema_params=jax.tree.map(jnp.zeros_like, before.ema_params))
+    step = make_steps(toy_config(), *TOY, (sgd(), sgd()))[1]
+    assert float(jax.jit(step)(other, BATCH)[1]["critic"]) == float(metrics["critic"])
+    assert other.eval_variables["params"] is other.ema_params
+
+
+def test_every_step_and_purpose_has_random_numbers_of_its_own():
+    states = [_run()[0], _run()[1]]
+    keys = {jax.random.key_data(s.step_key(i)).tobytes() for s in states for i in range(3)}
+    assert len(keys) == 6
+
+
+def test_every_part_of_a_batch_has_random_numbers_of_its_own():
+    def loss(params, model_state, key, batch):
+        return params * jax.random.uniform(key) * jnp.mean(batch["x"]), ({}, model_state)
+
+    key, batch = jax.random.key(0), {"x": jnp.ones(4)}
+    drawn = np.array([jax.random.uniform(jax.random.fold_in(key, part)) for part in range(2)])
+    gradient, _, _ = gradient_by_parts(loss, 2)(jnp.ones(()), {}, key, batch)
+    assert float(gradient) == pytest.approx(drawn.mean(), rel=1e-5)
+    values = map_by_parts(lambda key, batch: jax.random.uniform(key) * batch["x"], 2)(key, batch)
+    np.testing.assert_allclose(values, drawn[[0, 1, 0, 1]], rtol=1e-5)
+
+
+def test_seeds_start_both_networks_from_other_parameters():
+    states = [create_state(*TOY, sgd(), sgd(), seed=seed) for seed in (0, 1)]
+    for network in ("generator", "critic"):
+        one, other = (jax.tree.leaves(getattr(state, network).params) for state in states)
+        assert _distance(one, other) > 0.1
+
+
+@pytest.mark.parametrize(("most", "decay"), [(0.999, 0.1), (0.05, 0.05)])
+def test_average_of_parameters_warms_up(most, decay):
+    """To ``most``, from (1 + 0) / (10 + 0)."""
+    before, after, _ = _run(ema_decay=most)
     for start, end, mean in zip(
         jax.tree.leaves(before.generator.params),
         jax.tree.leaves(after.generator.params),

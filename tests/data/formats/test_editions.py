@@ -38,11 +38,15 @@ def _kus(root: Path, task: str, mask: np.ndarray, *, mask_set: str = "Validation
     return write_mat(path, "kus", kspace() * line_mask().astype(np.float32))
 
 
-def _full(root: Path, subject: str, shape=(6, 3, 2, 9, 8), *, task: str = "Mask_Task1") -> Path:
-    """A fully sampled file of the 2024 training set, known by the masks beside it."""
-    top = root / "MultiCoil/Cine/TrainingSet"
+def _full(
+    root: Path, subject: str, *, task: str = "Mask_Task1", full_set: str = "TrainingSet"
+) -> Path:
+    """A fully sampled file of a set of 2024, known by the masks beside it."""
+    top = root / "MultiCoil/Cine" / full_set
     (top / task).mkdir(parents=True, exist_ok=True)
-    return write_mat(top / "FullSample" / subject / "cine_sax.mat", "kspace_full", kspace(shape))
+    return write_mat(
+        top / "FullSample" / subject / "cine_sax.mat", "kspace_full", kspace((6, 3, 2, 9, 8))
+    )
 
 
 # Samples in the official layout
@@ -172,4 +176,9 @@ def test_p100_loses_four_frames_and_its_second_slice(tmp_path):
 @pytest.mark.parametrize("subject, task", [("P101", "Mask_Task1"), ("P109", "AccFactor04")])
 def test_other_subjects_and_editions_keep_all_frames(tmp_path, subject, task):
     file = read_file(_full(tmp_path, subject, task=task))
+    assert (len(file), file.slice_shape[0]) == (3, 6)
+
+
+def test_another_set_s_subject_of_that_number_keeps_all_frames(tmp_path):
+    file = read_file(_full(tmp_path, "P109", full_set="ValidationSet"))
     assert (len(file), file.slice_shape[0]) == (3, 6)

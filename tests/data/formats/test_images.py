@@ -87,6 +87,16 @@ def test_time_between_frames_is_known_where_all_times_are(times, seconds):
     assert frame_seconds(times) == seconds
 
 
+def test_dicom_images_of_nearly_one_place_are_one_slice(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    for number, path in enumerate(sorted(writers.write_dicom(tmp_path).iterdir())):
+        image = pydicom.dcmread(path)
+        image.ImagePositionPatient[2] += 0.002 * number
+        image.ImageOrientationPatient[1] += 1e-4 * number
+        image.save_as(path)
+    assert read_file(tmp_path).slice_shape[0] == 3 and read_file(tmp_path)[0].meta.is_stack
+
+
 def test_radial_dicom_planes_about_one_point_are_slices_of_their_own(tmp_path):
     pytest.importorskip("pydicom")
     file = read_file(writers.write_dicom(tmp_path, angles=(0.0, 60.0, 120.0)))

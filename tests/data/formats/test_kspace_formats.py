@@ -188,6 +188,35 @@ def test_ismrmrd_averages_become_the_data(tmp_path):
     assert file[0].meta.orientation == "rows to A, columns to L"
 
 
+def test_ismrmrd_readouts_that_are_no_images_are_skipped(tmp_path):
+    ismrmrd = pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    kinds = ("NOISE_MEASUREMENT", "PARALLEL_CALIBRATION", "NAVIGATION_DATA", "PHASECORR_DATA")
+    kinds += ("HPFEEDBACK_DATA", "DUMMYSCAN_DATA", "RTFEEDBACK_DATA")
+    with ismrmrd.Dataset(str(path), "dataset") as file:
+        for kind in (*kinds, "SURFACECOILCORRECTIONSCAN_DATA"):
+            acquisition = file.read_acquisition(1)
+            acquisition.clearAllFlags()
+            acquisition.setFlag(getattr(ismrmrd, f"ACQ_IS_{kind}"))
+            file.append_acquisition(acquisition)
+    np.testing.assert_allclose(read_file(path)[0].kspace, writers.kspace()[:, 0], atol=1e-6)
+
+
+def test_repetitions_of_a_gated_cine_are_cases_of_their_own(tmp_path):
+    ismrmrd = pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    with ismrmrd.Dataset(str(path), "dataset") as file:
+        for number in range(1, file.number_of_acquisitions()):
+            acquisition = file.read_acquisition(number)
+            acquisition.idx.repetition = acquisition.idx.average
+            file.write_acquisition(acquisition, number)
+    cases = list(read_file(path))
+    assert len(cases) == 4
+    for case, (z, sign) in zip(cases, np.ndindex(2, 2), strict=True):
+        expected = writers.kspace()[:, z] + (0.5 if sign else -0.5)
+        np.testing.assert_allclose(case.kspace, expected, atol=1e-6)
+
+
 def test_ismrmrd_lines_that_were_skipped_are_not_in_the_mask(tmp_path):
     pytest.importorskip("ismrmrd")
     case = read_file(writers.write_ismrmrd(tmp_path, skip=(0, 3)))[0]
@@ -215,6 +244,20 @@ def test_readouts_in_reverse_are_turned_round(tmp_path, late, reverse):
     case = read_file(writers.write_ismrmrd(tmp_path, late=late, reverse=reverse))[1]
     np.testing.assert_array_equal(case.kspace, expected.kspace)
     np.testing.assert_array_equal(case.mask, expected.mask)
+
+
+@pytest.mark.parametrize(("centre", "front"), [(0, 2), (5, 0)])
+def test_an_impossible_centre_of_an_echo_tells_its_side_alone(tmp_path, centre, front):
+    """6 of 8 samples do not begin or end at the centre, but lie nearer to it on one side."""
+    ismrmrd = pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path, early=2)
+    with ismrmrd.Dataset(str(path), "dataset") as file:
+        for number in range(1, file.number_of_acquisitions()):
+            acquisition = file.read_acquisition(number)
+            acquisition.center_sample = centre
+            file.write_acquisition(acquisition, number)
+    mask = read_file(path)[0].mask
+    np.testing.assert_array_equal(np.flatnonzero(mask[0, 0]), np.arange(6) + front)
 
 
 def test_an_echo_that_ends_early_is_padded_behind(tmp_path):

@@ -254,7 +254,7 @@ def write_ismrmrd(
                 acquisition.setFlag(ismrmrd.ACQ_IS_REVERSE)
             acquisition.idx.phase, acquisition.idx.slice = t, z
             acquisition.idx.kspace_encode_step_1, acquisition.idx.average = y, average
-            acquisition.center_sample = 4 - late
+            acquisition.center_sample = 3 - early if turned else 4 - late
             acquisition.read_dir[:], acquisition.phase_dir[:] = (1, 0, 0), (0, -1, 0)
             file.append_acquisition(acquisition)
     return path

@@ -1,0 +1,46 @@
+"""Scores while training: by the averaged parameters, over all frames, of each frame's own peak."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from kgmgt_jax.training.validation import make_validator
+from kgmgt_jax.types import Reconstruction
+from tests.training.small import random_batch
+
+
+class _Scaled(nn.Module):
+    """The target times one parameter."""
+
+    @nn.compact
+    def __call__(self, target, preceding, succeeding, measurement, *, train=False):
+        image = target * self.param("scale", nn.initializers.ones, ())
+        return Reconstruction(image, mentor=image)
+
+
+def _batch(n, seed):
+    batch = random_batch(n, 8, seed)
+    brightness = np.arange(1, n + 1, dtype=np.float32)[:, None, None]
+    return batch | {"reference": batch["reference"] * brightness, "id": np.arange(n)}
+
+
+def test_score_is_the_mean_over_the_frames_of_all_batches():
+    batches = [_batch(1, 0), _batch(3, 1)]
+    state = SimpleNamespace(eval_variables={"params": {"scale": jnp.array(0.5)}})
+    found = make_validator(_Scaled(), batches)(state)
+    scores = []
+    for batch in batches:
+        for image, reference in zip(0.5 * batch["target"], batch["reference"], strict=True):
+            error = np.mean((np.abs(image) - np.abs(reference)) ** 2)
+            scores.append(10 * np.log10(np.abs(reference).max() ** 2 / error))
+    assert found.psnr == pytest.approx(np.mean(scores), rel=1e-5)
+    np.testing.assert_allclose(found.reconstruction, 0.5 * batches[0]["target"], rtol=1e-6)
+    np.testing.assert_array_equal(found.zero_filled, batches[0]["target"])
+    np.testing.assert_array_equal(found.reference, batches[0]["reference"])
+
+
+def test_without_batches_there_is_no_score():
+    assert make_validator(_Scaled(), [])(SimpleNamespace(eval_variables={})) is None
