@@ -68,10 +68,10 @@ def test_nifti_is_x_y_z_t_in_mm_and_s(tmp_path, volume):
     assert not any(p.name.startswith(".") for p in tmp_path.iterdir())
 
 
-def test_nifti_of_unknown_pixels_and_times_has_units_of_one(tmp_path, volume):
+def test_nifti_of_unknown_pixels_has_pixels_of_one_and_no_times(tmp_path, volume):
     unknown = dataclasses.replace(volume, pixel_mm=None, frame_seconds=None)
     write_outputs(tmp_path, "case", unknown, ["nii"])
-    assert nibabel.load(tmp_path / "case_magnitude.nii.gz").header.get_zooms() == (1, 1, 1, 1)
+    assert nibabel.load(tmp_path / "case_magnitude.nii.gz").header.get_zooms() == (1, 1, 1, 0)
 
 
 def test_nifti_and_dicom_lie_alike_without_a_template(tmp_path, volume):
@@ -107,12 +107,6 @@ def test_nifti_and_dicom_take_the_templates_place(tmp_path, volume):
     )
     assert image.header.get_zooms() == pytest.approx((2, 1.5, 8, 0.04))
     assert len(list((tmp_path / "out" / "case_dicom").iterdir())) == 6
-
-
-def test_unknown_time_between_frames_is_zero_in_nifti(tmp_path, volume):
-    untimed = dataclasses.replace(volume, frame_seconds=None)
-    write_outputs(tmp_path, "case", untimed, ["nii"])
-    assert nibabel.load(tmp_path / "case_recon.nii.gz").header.get_zooms()[3] == 0
 
 
 def _place_of(template, *, column: int, row: int, z: int) -> list[float]:
