@@ -180,14 +180,18 @@ def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
         "npy": lambda: [NpyFile(path, mask=mask)],
         "nifti": lambda: [NiftiImages(path, simulation=simulation)],
         "dicom": lambda: read_series(_dicom_files(path), path, simulation),
-        "images": lambda: [
-            ArrayImages(path, key, simulation=simulation) for key in image_keys(list_arrays(path))
-        ],
+        "images": lambda: _open_stacks(path, simulation),
     }
     files = [_open_named(unit, options)] if named else list(openers[unit.format]())
     if mask is not None:
         _check_takes_mask(files, mask)
     return files
+
+
+def _open_stacks(path: Path, simulation: Simulation) -> list[ArrayImages]:
+    arrays = list_arrays(path)
+    keys = image_keys(arrays)
+    return [ArrayImages(path, key, arrays[key], simulation=simulation) for key in keys]
 
 
 def _check_takes_mask(files: Sequence[CineFile], mask: str | Path) -> None:
@@ -217,7 +221,7 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
     official = cmrxrecon.kspace_key(arrays) if unit.format == "cmrxrecon" else None
     name = only if key is None and official is None else key or official
     if name in arrays and (arrays[name].kind == "real" or name in image_keys(arrays)):
-        return ArrayImages(path, name, axes=axes or "t,y,x", simulation=simulation)
+        return ArrayImages(path, name, arrays[name], axes=axes or "t,y,x", simulation=simulation)
     if axes is None or name == official:
         return CmrxreconFile(path, mask=mask, key=key, axes=axes)
     return NamedFile(path, key=name, axes=axes, mask=mask)
