@@ -77,10 +77,9 @@ def open_case(finding: Finding, options: ReadOptions | None = None) -> CineCase:
         warnings.simplefilter("ignore")
         files = open_files(finding.path, options)
     for file in files:
-        if name.startswith(f"{file.name}/slice"):
-            for case in file:
-                if case.meta.name == name:
-                    return case
+        for z in range(len(file)):
+            if file.slice_name(z) == name:
+                return file[z]
     raise DataError(finding.path, f"the case {name!r}", "no such case")
 
 

@@ -83,7 +83,7 @@ class EvaluationCase:
         file: its file, below the path that was given; of several cines in one file, its own name
             below that.
         slice_index: its place in that file.
-        n_slices: slices of that file.
+        n_slices: slices of that file, without those that are left out.
     """
 
     name: str
@@ -156,7 +156,7 @@ class EvaluationSet:
                 try:
                     yield self._as_acquired(file, z)
                 except (DataError, OSError) as error:
-                    self.failed[f"{file.name}/slice{z}"] = str(error)
+                    self.failed[file.slice_name(z)] = str(error)
 
     def _retrospective(
         self, number: int, info: SliceInfo, name: str, conditions: Sequence[Condition], seed: int
@@ -179,7 +179,7 @@ class EvaluationSet:
                 condition=condition,
                 simulation=info.simulation,
                 file=self._place_of(info),
-                slice_index=_slice_index(info),
+                slice_index=info.slice_index,
                 n_slices=self._n_slices[_cine_of(info)],
             )
 
@@ -201,7 +201,7 @@ class EvaluationSet:
             condition=None,
             simulation=case.meta.simulation,
             file=below,
-            slice_index=z,
+            slice_index=case.meta.slice_index,
             n_slices=len(file),
         )
 
@@ -322,11 +322,7 @@ def _shown(path: Path, root: Path) -> str:
 
 def _cine_of(info: SliceInfo) -> tuple[str, str]:
     """Path of its file, and its name without the slice."""
-    return info.source, info.name.rsplit("/slice", 1)[0]
-
-
-def _slice_index(info: SliceInfo) -> int:
-    return int(info.name.rsplit("/slice", 1)[1])
+    return info.source, info.name.removesuffix(f"/slice{info.slice_index}")
 
 
 def _distinct_names(slices: Sequence[SliceInfo]) -> list[str]:

@@ -166,9 +166,12 @@ class CmrxreconFile(CineFile):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def slice_index(self, z: int) -> int:
+        """See `CineFile.slice_index`."""
+        return self._kept[z]
+
     def _read(self, z: int) -> CineCase:
-        z = self._kept[z]
-        raw = read_array(self.path, self.key, self._axes.index(z))
+        raw = read_array(self.path, self.key, self._axes.index(self.slice_index(z)))
         kspace = self._axes.arrange(raw, "tnhw")[: self.slice_shape[0]]
         meta = self._meta(
             z,

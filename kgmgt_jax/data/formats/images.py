@@ -59,7 +59,7 @@ class ImageFile(CineFile):
 
     def _read(self, z: int) -> CineCase:
         images = self._read_images(z)
-        name = f"{self.name}/slice{z}"
+        name = self.slice_name(z)
         _check_images(self.path, name, images)
         kind = np.complex64 if np.iscomplexobj(images) else np.float32
         kspace, reference = self.simulation.run(images.astype(kind), name)

@@ -179,6 +179,7 @@ def _info(entry: dict[str, Any]) -> SliceInfo:
         shape=(t, n, h, w),
         simulation=entry["simulation"],
         source=entry["source"],
+        slice_index=entry["slice_index"],
     )
 
 

@@ -51,7 +51,7 @@ class PlannedSlice:
     Attributes:
         unit: What to open.
         number: Which file of those that the unit holds.
-        index: Which slice of that file.
+        index: Which slice of that file, of those that are not left out.
         path: Path of that file.
         name: Of the slice, for messages.
         subject: Who was scanned.
@@ -179,14 +179,13 @@ def _plan(
     for index in range(len(file)):
         place = [os.path.relpath(file.path, root), file.key, file.name, index]
         made_of = [kgmgt_jax.__version__, VERSION, str(root), place, state, settings]
-        name = f"{file.name}/slice{index}"
         slices.append(
             PlannedSlice(
                 unit,
                 number,
                 index,
                 file.path,
-                name,
+                file.slice_name(index),
                 subject,
                 view,
                 id=_hashed(place),

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import DataWarning, find_files, find_full, read_file
 from kgmgt_jax.data.formats.cmrxrecon import subject_of
 from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
+from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from tests.data.formats.writers import kspace, line_mask, write_mat5
 
 SHAPES = {
@@ -167,6 +171,19 @@ def test_p100_loses_four_frames_and_its_second_slice(tmp_path):
     assert [case.meta.slice_index for case in file] == [0, 2]
     assert file[0].meta.notes and file[0].shape[0] == 2
     np.testing.assert_array_equal(file[1].kspace, kspace((6, 3, 2, 9, 8))[:2, 2])
+
+
+@pytest.mark.filterwarnings("ignore:.*left out:kgmgt_jax.data.formats.DataWarning")
+def test_a_slice_has_one_name_whoever_reads_it(tmp_path):
+    path = _full(tmp_path / "2024", "P100", (6, 3, 1, 24, 20))
+    names = [f"P100/cine_sax/slice{z}" for z in (0, 2)]
+    assert [case.meta.name for case in read_file(path)] == names
+    assert [info.name for info in FileSlices([path], acs=8).slices] == names
+    prepare(path, tmp_path / "set", PrepareOptions(split=(0.0, 0.0, 1.0)))
+    assert [info.name for info in PreparedSet(tmp_path / "set", split="test").slices] == names
+    for data in (path, tmp_path / "set"):
+        cases = list(open_evaluation(data, acs=8).cases([Condition("uniform", 2.0, 8)]))
+        assert [(c.name, c.slice_index) for c in cases] == [(names[0], 0), (names[1], 2)]
 
 
 @pytest.mark.parametrize("subject, task", [("P101", "Mask_Task1"), ("P109", "AccFactor04")])
