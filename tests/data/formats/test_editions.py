@@ -1,5 +1,6 @@
 """CMRxRecon 2024 and 2025: trees, masks by name, MATLAB 5, odd sizes, damaged cases."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,16 @@ def _kus(root: Path, task: str, mask: np.ndarray, *, mask_set: str = "Validation
     return write_mat(path, "kus", kspace() * line_mask().astype(np.float32))
 
 
-def _full(root: Path, subject: str, shape=(6, 3, 2, 9, 8), *, task: str = "Mask_Task1") -> Path:
-    """A fully sampled file of the 2024 training set, known by the masks beside it."""
-    top = root / "MultiCoil/Cine/TrainingSet"
+def _full(
+    root: Path,
+    subject: str,
+    shape=(6, 3, 2, 9, 8),
+    *,
+    task: str = "Mask_Task1",
+    folder: str = "TrainingSet",
+) -> Path:
+    """A fully sampled file of 2024, known by the masks beside it."""
+    top = root / "MultiCoil/Cine" / folder
     (top / task).mkdir(parents=True, exist_ok=True)
     return write_mat(top / "FullSample" / subject / "cine_sax.mat", "kspace_full", kspace(shape))
 
@@ -190,3 +198,24 @@ def test_a_slice_has_one_name_whoever_reads_it(tmp_path):
 def test_other_subjects_and_editions_keep_all_frames(tmp_path, subject, task):
     file = read_file(_full(tmp_path, subject, task=task))
     assert (len(file), file.slice_shape[0]) == (3, 6)
+
+
+@pytest.mark.parametrize("folder", ["ValidationSet", "TestSet"])
+def test_subjects_of_the_same_number_in_other_sets_keep_all_frames(tmp_path, folder):
+    assert read_file(_full(tmp_path, "P109", folder=folder)).slice_shape[0] == 6
+
+
+@pytest.mark.parametrize(
+    "subject, damaged", [("P109", "the last 3 frames"), ("P100", "the last 4 frames and slice 1")]
+)
+def test_a_file_that_may_be_a_damaged_one_keeps_all_frames_with_a_warning(
+    tmp_path, subject, damaged
+):
+    path = write_mat(tmp_path / subject / "cine_sax.mat", "kspace_full", kspace((6, 3, 2, 9, 8)))
+    with pytest.warns(DataWarning, match=f"{damaged} are damaged as published if .* of 2024"):
+        file = read_file(path)
+    assert (len(file), file.slice_shape[0], file.format) == (3, 6, "cmrxrecon2023")
+    assert "below a folder named 2024 they are left out" in file[0].meta.notes[0]
+    told = shutil.copytree(path.parent, tmp_path / "2024" / subject) / path.name
+    with pytest.warns(DataWarning, match=f"left out {damaged}"):
+        assert read_file(told).slice_shape[0] < 6
