@@ -61,7 +61,7 @@ def inspect_path(path: str | Path, options: ReadOptions | None = None) -> Iterat
         raise DataError(path, "files of cines", "a prepared set", fix)
     units = find_units(path)
     if not units:
-        raise DataError(path, "cines such as cine_*.mat files at any depth", "none")
+        raise DataError(path, "cines in files of a known format", "none")
     for unit in units:
         yield from _inspect_unit(unit, options)
 

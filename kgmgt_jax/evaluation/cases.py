@@ -270,7 +270,7 @@ def open_evaluation(
             failed[_shown(unit.path, root)] = str(error)
             errors.append(error)
     if not full and not alone:
-        raise errors[0] if errors else DataError(root, "cines, such as cine_*.mat files", "none")
+        raise errors[0] if errors else DataError(root, "cines in files of a known format", "none")
     source = FileSlices(full, root=root, acs=acs, sens=sens, cache_gib=0) if full else None
     return EvaluationSet(root, source, alone, failed, sens)
 

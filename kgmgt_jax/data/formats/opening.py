@@ -85,7 +85,7 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
     opened = [open_full(unit, options) for unit in _cines(root)]
     files = [file for each in opened if each is not None for file in each]
     if not files:
-        raise DataError(root, "fully sampled cine_*.mat files", "none of that kind")
+        raise DataError(root, "fully sampled cines", "none of that kind")
     return files
 
 
@@ -98,7 +98,7 @@ def _cines(root: Path) -> list[Unit]:
         if unit.error and (unit.format == "damaged" or not good):
             raise unit.error
     if not good:
-        raise DataError(root, "cines such as cine_*.mat files at any depth", "none")
+        raise DataError(root, "cines in files of a known format", "none")
     if bad:
         note = f"{root}: left out {len(bad)} files that hold no cine, such as {bad[0].path}"
         warnings.warn(note, DataWarning, stacklevel=3)
@@ -136,7 +136,7 @@ def open_files(path: str | Path, options: ReadOptions | None = None) -> list[Cin
     if path.is_dir():
         units = find_units(path)
         if not units:
-            raise DataError(path, "cines such as cine_*.mat files at any depth", "none")
+            raise DataError(path, "cines in files of a known format", "none")
         return [file for unit in units for file in open_unit(unit, options)]
     return open_unit(recognise(path), options)
 

@@ -58,7 +58,7 @@ def find_units(root: str | Path) -> list[Unit]:
     """
     root = Path(root)
     if not root.exists():
-        raise DataError(root, "a directory or a .mat file", "nothing at that path")
+        raise DataError(root, "a file or a directory", "nothing at that path")
     if root.is_file():
         return [recognise(root)]
     units = {}
@@ -90,7 +90,7 @@ def recognise(path: Path) -> Unit:
 
 def _recognise(path: Path) -> Unit:
     if not path.is_file():
-        what = "a .mat file" if path.suffix in (".mat", "") else f"a {path.suffix} file"
+        what = f"a {path.suffix} file" if path.suffix else "a file"
         raise DataError(path, what, "no file")
     with open(path, "rb") as file:
         head = file.read(600)
