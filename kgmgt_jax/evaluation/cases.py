@@ -26,8 +26,8 @@ from kgmgt_jax.data.formats import (
     ReadOptions,
     Unit,
     find_units,
-    open_full,
     open_unit,
+    undersampled_key,
     without_images,
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
@@ -249,23 +249,23 @@ def open_evaluation(
     options = ReadOptions(simulation=simulation or Simulation())
     full: list[CineFile] = []
     scanned: set[tuple[str, ...]] = set()
-    undersampled: list[Unit] = []
+    undersampled: list[tuple[Unit, list[CineFile] | None]] = []
     errors: list[DataError] = []
     for unit in _units(root):
         try:
-            files = open_full(unit, options)
-            if files is None:
-                undersampled.append(unit)
-            else:
+            files = None if undersampled_key(unit) else open_unit(unit, options)
+            if files is not None and all(file.fully_sampled for file in files):
                 full += files
                 scanned.add(_scan(unit.path))
+            else:
+                undersampled.append((unit, files))
         except DataError as error:
             failed[_shown(unit.path, root)] = str(error)
             errors.append(error)
     alone: list[CineFile] = []
-    for unit in undersampled:
+    for unit, files in undersampled:
         try:
-            alone += [] if _scan(unit.path) in scanned else open_unit(unit)
+            alone += [] if _scan(unit.path) in scanned else files or open_unit(unit, options)
         except DataError as error:
             failed[_shown(unit.path, root)] = str(error)
             errors.append(error)

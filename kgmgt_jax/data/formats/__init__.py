@@ -29,9 +29,9 @@ from kgmgt_jax.data.formats.opening import (
     find_files,
     find_full,
     open_files,
-    open_full,
     open_unit,
     read_file,
+    undersampled_key,
     without_images,
 )
 from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units
@@ -46,8 +46,8 @@ __all__ = [
     "find_full",
     "find_units",
     "open_files",
-    "open_full",
     "open_unit",
     "read_file",
+    "undersampled_key",
     "without_images",
 ]

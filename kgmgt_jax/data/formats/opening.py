@@ -25,9 +25,9 @@ __all__ = [
     "find_files",
     "find_full",
     "open_files",
-    "open_full",
     "open_unit",
     "read_file",
+    "undersampled_key",
     "without_images",
 ]
 
@@ -82,8 +82,9 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
     root = Path(root)
     if root.is_file():
         return open_files(root, options)
-    opened = [open_full(unit, options) for unit in _cines(root)]
-    files = [file for each in opened if each is not None for file in each]
+    likely = [unit for unit in _cines(root) if undersampled_key(unit) is None]
+    opened = (open_unit(unit, options) for unit in likely)
+    files = [file for each in opened if all(f.fully_sampled for f in each) for file in each]
     if not files:
         raise DataError(root, "fully sampled cines", "none of that kind")
     return files
@@ -227,21 +228,16 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
     return NamedFile(path, key=name, axes=axes, mask=mask)
 
 
-def open_full(unit: Unit, options: ReadOptions | None = None) -> list[CineFile] | None:
-    """Opens a file that is fully sampled; ``None`` for others.
+def undersampled_key(unit: Unit) -> str | None:
+    """The key by which a file of CMRxRecon is undersampled; ``None`` where no key says so.
 
-    CMRxRecon's keys say that one is not without opening it, which would want its mask.
+    It is told without opening the file, which would want its mask.
 
     Raises:
-        DataError: If it cannot be opened.
+        DataError: If the file is damaged.
     """
-    if unit.format == "cmrxrecon":
-        key = cmrxrecon.kspace_key(list_arrays(unit.path)) or ""
-        told = not cmrxrecon.is_told_by_samples(unit.path, key)
-        if told and not cmrxrecon.is_full_key(key):
-            return None
-    files = open_unit(unit, options)
-    return files if all(file.fully_sampled for file in files) else None
+    key = cmrxrecon.kspace_key(list_arrays(unit.path)) if unit.format == "cmrxrecon" else None
+    return key if key and not cmrxrecon.is_full_key(key) else None
 
 
 def _dicom_files(path: Path) -> list[Path]:

@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 import kgmgt_jax
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats import CineFile, Unit, find_units, open_unit
-from kgmgt_jax.data.formats.arrays import list_arrays
-from kgmgt_jax.data.formats.cmrxrecon import is_full_key, kspace_key
+from kgmgt_jax.data.formats import CineFile, Unit, find_units, open_unit, undersampled_key
 from kgmgt_jax.data.formats.recognise import IMAGES
 from kgmgt_jax.data.prepared.layout import VERSION
 from kgmgt_jax.data.prepared.options import PrepareOptions
@@ -149,9 +147,9 @@ def _left_out(
         return str(unit.error)
     if unit.format in IMAGES and beside_kspace:
         return "magnitude images where there is k-space"
-    if unit.format == "cmrxrecon" and not named:
-        key = kspace_key(list_arrays(unit.path))
-        return f"undersampled {key!r}" if key and not is_full_key(key) else None
+    if not named:
+        key = undersampled_key(unit)
+        return None if key is None else f"undersampled {key!r}"
     return None
 
 
