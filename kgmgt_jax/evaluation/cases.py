@@ -7,7 +7,6 @@ cannot be used is noted and stops nothing.
 
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,12 @@ from jaxtyping import Float32
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import (
-    IMAGES,
     CineFile,
-    DataWarning,
     ReadOptions,
     Unit,
-    find_units,
+    find_cines,
     open_unit,
     undersampled_key,
-    without_images,
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
@@ -251,7 +247,7 @@ def open_evaluation(
     scanned: set[tuple[str, ...]] = set()
     undersampled: list[tuple[Unit, list[CineFile] | None]] = []
     errors: list[DataError] = []
-    for unit in _units(root):
+    for unit in find_cines(root):
         try:
             files = None if undersampled_key(unit) else open_unit(unit, options)
             if files is not None and all(file.fully_sampled for file in files):
@@ -292,21 +288,6 @@ def missing_sens(case: CineCase, method: str) -> Sens:
     except ValueError as error:
         where = f"{case.meta.source} [{case.meta.name}]"
         raise DataError(where, "coil maps, or lines to estimate them from", str(error)) from error
-
-
-def _units(root: Path) -> list[Unit]:
-    """Cines below a path, damaged ones too; images count where there is no k-space."""
-    units = find_units(root)
-    cines = [unit for unit in units if unit.error is None or unit.format == "damaged"]
-    others = [unit for unit in units if unit not in cines]
-    if others and not cines and others[0].error:
-        raise others[0].error
-    if others:
-        note = f"{root}: left out {len(others)} files that hold no cine, such as {others[0].path}"
-        warnings.warn(note, DataWarning, stacklevel=3)
-    if any(unit.error is None and unit.format not in IMAGES for unit in cines):
-        cines = without_images(cines, root)
-    return cines
 
 
 def _scan(path: Path) -> tuple[str, ...]:

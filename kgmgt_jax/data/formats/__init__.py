@@ -26,22 +26,22 @@ packages named here.
 from kgmgt_jax.data.formats.base import CineFile, DataWarning
 from kgmgt_jax.data.formats.opening import (
     ReadOptions,
+    find_cines,
     find_files,
     find_full,
     open_files,
     open_unit,
     read_file,
     undersampled_key,
-    without_images,
 )
-from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units
+from kgmgt_jax.data.formats.recognise import Unit, find_units
 
 __all__ = [
-    "IMAGES",
     "CineFile",
     "DataWarning",
     "ReadOptions",
     "Unit",
+    "find_cines",
     "find_files",
     "find_full",
     "find_units",
@@ -49,5 +49,4 @@ __all__ = [
     "open_unit",
     "read_file",
     "undersampled_key",
-    "without_images",
 ]

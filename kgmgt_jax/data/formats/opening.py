@@ -22,13 +22,13 @@ from kgmgt_jax.data.simulation import Simulation
 
 __all__ = [
     "ReadOptions",
+    "find_cines",
     "find_files",
     "find_full",
     "open_files",
     "open_unit",
     "read_file",
     "undersampled_key",
-    "without_images",
 ]
 
 _NAMED = ("arrays", "mask", "maps", "results", "npy")
@@ -66,7 +66,7 @@ def find_files(root: str | Path) -> list[Path]:
         DataError: If ``root`` does not exist or holds no cine, or a file is damaged.
     """
     root = Path(root)
-    return [root] if root.is_file() else [unit.path for unit in _cines(root)]
+    return [root] if root.is_file() else [unit.path for unit in _intact_cines(root)]
 
 
 def find_full(root: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
@@ -82,7 +82,7 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
     root = Path(root)
     if root.is_file():
         return open_files(root, options)
-    likely = [unit for unit in _cines(root) if undersampled_key(unit) is None]
+    likely = [unit for unit in _intact_cines(root) if undersampled_key(unit) is None]
     opened = (open_unit(unit, options) for unit in likely)
     files = [file for each in opened if all(f.fully_sampled for f in each) for file in each]
     if not files:
@@ -90,35 +90,42 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
     return files
 
 
-def _cines(root: Path) -> list[Unit]:
-    """What can be read below a directory."""
-    units = find_units(root)
-    good = [unit for unit in units if unit.error is None]
-    bad = [unit for unit in units if unit.error is not None]
-    for unit in bad:
-        if unit.error and (unit.format == "damaged" or not good):
-            raise unit.error
-    if not good:
-        raise DataError(root, "cines in files of a known format", "none")
-    if bad:
-        note = f"{root}: left out {len(bad)} files that hold no cine, such as {bad[0].path}"
-        warnings.warn(note, DataWarning, stacklevel=3)
-    return without_images(good, root)
+def find_cines(root: Path) -> list[Unit]:
+    """Cines below a path, and damaged files.
 
-
-def without_images(units: Sequence[Unit], root: Path) -> list[Unit]:
-    """Those of k-space, with a warning about images beside them; all, if there are images alone.
+    Files that hold no cine, and images beside k-space, are left out with a warning.
 
     Args:
-        units: What can be read.
-        root: Where it was found.
+        root: A directory, searched to any depth, or one file.
+
+    Raises:
+        DataError: If ``root`` does not exist, or all that is there holds no cine.
     """
-    images = [unit for unit in units if unit.format in IMAGES]
-    if not images or len(images) == len(units):
-        return list(units)
+    units = find_units(root)
+    cines = [unit for unit in units if unit.error is None or unit.format == "damaged"]
+    others = [unit for unit in units if unit.error is not None and unit.format != "damaged"]
+    if others and not cines and others[0].error:
+        raise others[0].error
+    if others:
+        note = f"{root}: left out {len(others)} files that hold no cine, such as {others[0].path}"
+        warnings.warn(note, DataWarning, stacklevel=3)
+    images = [unit for unit in cines if unit.format in IMAGES]
+    if not images or not any(unit.error is None and unit.format not in IMAGES for unit in cines):
+        return cines
     note = f"{root}: left out {len(images)} files of images, since others hold k-space"
-    warnings.warn(f"{note}, such as {images[0].path}", DataWarning, stacklevel=4)
-    return [unit for unit in units if unit.format not in IMAGES]
+    warnings.warn(f"{note}, such as {images[0].path}", DataWarning, stacklevel=3)
+    return [unit for unit in cines if unit.format not in IMAGES]
+
+
+def _intact_cines(root: Path) -> list[Unit]:
+    """Those of a directory, of which none may be damaged."""
+    cines = find_cines(root)
+    for unit in cines:
+        if unit.error is not None:
+            raise unit.error
+    if not cines:
+        raise DataError(root, "cines in files of a known format", "none")
+    return cines
 
 
 def open_files(path: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
