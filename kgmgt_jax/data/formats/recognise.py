@@ -130,7 +130,7 @@ def _recognise_npy(path: Path, info: ArrayInfo) -> Unit:
         return Unit(path, "npy")
     if len(info.shape) == 3 and info.kind == "real" and role != "kspace":
         return Unit(path, "images")
-    return Unit(path, "arrays", unnamed(path))
+    return Unit(path, "arrays", unnamed(path, {"": info}))
 
 
 def _is_result(path: Path, arrays: dict[str, ArrayInfo]) -> bool:
@@ -153,11 +153,11 @@ def _recognise_arrays(path: Path) -> Unit:
     if cmrxrecon.kspace_key(arrays):
         return Unit(path, "cmrxrecon")
     if arrays and all(MASK_KEY.fullmatch(key) for key in arrays):
-        return Unit(path, "mask", unnamed(path))
+        return Unit(path, "mask", unnamed(path, arrays))
     unknown = any(len(arrays[key].shape) > 2 for key in kspace_candidates(arrays))
     if image_keys(arrays) and not unknown:
         return Unit(path, "images")
-    return Unit(path, "arrays", unnamed(path))
+    return Unit(path, "arrays", unnamed(path, arrays))
 
 
 def _is_candidate(path: Path) -> bool:
