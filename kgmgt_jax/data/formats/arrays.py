@@ -24,6 +24,7 @@ __all__ = [
     "ArrayInfo",
     "check_size",
     "describe",
+    "file_state",
     "get_dataset",
     "list_arrays",
     "open_hdf5",
@@ -62,7 +63,7 @@ def list_arrays(path: str | Path) -> dict[str, ArrayInfo]:
         array = _load_npy(path)
         return {"": ArrayInfo(array.shape, array.dtype)}
     if _is_mat5(path):
-        loaded = _load_mat5(path, _state(path))
+        loaded = _load_mat5(path, file_state(path))
         return {key: ArrayInfo(array.shape, array.dtype) for key, array in loaded.items()}
     with open_hdf5(path) as file:
         return {name: ArrayInfo(item.shape or (), _dtype(item)) for name, item in _datasets(file)}
@@ -78,7 +79,7 @@ def read_array(path: str | Path, key: str, index: Any = ()) -> np.ndarray:
     if _is_npy(path):
         return _plain(np.array(_load_npy(path)[index]))
     if _is_mat5(path):
-        loaded = _load_mat5(path, _state(path))
+        loaded = _load_mat5(path, file_state(path))
         if key not in loaded:
             raise DataError(path, f"an array named {key!r}", f"the keys {sorted(loaded)}")
         return _plain(np.array(loaded[key][index]))
@@ -149,6 +150,16 @@ def check_size(path: str | Path, n_bytes: int, stored: int) -> None:
         raise DataError(path, f"less than {memory:.3g} bytes of memory", f"{n_bytes:.3g} bytes")
 
 
+def file_state(path: Path) -> tuple[int, int]:
+    """Time of the last change of a file and its size, by which caches tell that it has changed.
+
+    Raises:
+        DataError: If there is no such file.
+    """
+    status = _existing(path).stat()
+    return status.st_mtime_ns, status.st_size
+
+
 def describe(arrays: dict[str, ArrayInfo]) -> str:
     """What a file holds, for error messages: keys, kinds and shapes of the first few arrays."""
     if not arrays:
@@ -185,11 +196,6 @@ def _is_mat5(path: Path) -> bool:
     head = _head(path, 520)
     endian = head[126:128]
     return endian in (b"IM", b"MI") and not head[512:].startswith(_SIGNATURE) and head[:1] != b"\0"
-
-
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
 
 
 def _kind(dtype: np.dtype) -> str:

@@ -1,5 +1,7 @@
 """Magnitude cines in HDF5, npy, NIfTI and DICOM: their images come back as the reference."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from kgmgt_jax.data.formats import (
     DataWarning,
     ReadOptions,
     arrays,
+    dicom,
     find_files,
     find_units,
     open_files,
@@ -126,6 +129,17 @@ def test_dicom_with_many_images_in_a_file_says_of_each_where_it_belongs(tmp_path
     for z in range(2):
         expected = (z + 1.0) * writers.images((3, 2, 9, 8))[:, z]
         np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
+
+
+def test_dicom_with_many_images_in_a_file_is_decoded_once_for_all_slices(tmp_path, monkeypatch):
+    pytest.importorskip("pydicom")
+    file, loaded, load = read_file(writers.write_enhanced_dicom(tmp_path)), [], dicom._load
+    monkeypatch.setattr(dicom, "_load", lambda *a, **kw: loaded.append(a) or load(*a, **kw))
+    assert len(list(file)) == 2 and len(loaded) == 1
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    file[0]
+    assert len(loaded) == 2
 
 
 PHASE = [["ORIGINAL", "PRIMARY", "P", "RETRO"], ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]]
