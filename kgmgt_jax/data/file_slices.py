@@ -176,10 +176,11 @@ def _infos(places: Sequence[tuple[CineFile, int]], root: Path | None) -> Iterato
         subject, view = identify(file, root or file.path.parent)
         for _, z in slices:
             yield SliceInfo(
-                name=f"{file.name}/slice{z}",
+                name=file.slice_name(z),
                 subject=subject,
                 view=view,
                 shape=file.slice_shape,
                 simulation=str(file.simulation),
                 source=str(file.path),
+                slice_index=file.slice_index(z),
             )

@@ -61,7 +61,7 @@ def inspect_path(path: str | Path, options: ReadOptions | None = None) -> Iterat
         raise DataError(path, "files of cines", "a prepared set", fix)
     units = find_units(path)
     if not units:
-        raise DataError(path, "cines such as cine_*.mat files at any depth", "none")
+        raise DataError(path, "cines in files of a known format", "none")
     for unit in units:
         yield from _inspect_unit(unit, options)
 
@@ -77,10 +77,9 @@ def open_case(finding: Finding, options: ReadOptions | None = None) -> CineCase:
         warnings.simplefilter("ignore")
         files = open_files(finding.path, options)
     for file in files:
-        if name.startswith(f"{file.name}/slice"):
-            for case in file:
-                if case.meta.name == name:
-                    return case
+        for z in range(len(file)):
+            if file.slice_name(z) == name:
+                return file[z]
     raise DataError(finding.path, f"the case {name!r}", "no such case")
 
 

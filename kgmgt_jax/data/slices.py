@@ -26,6 +26,7 @@ class SliceInfo:
         shape: Frames, coils, rows and columns of the coil images: ``(t, n, h, w)``.
         simulation: How the k-space was simulated; empty for measured k-space.
         source: Path of the file the slice comes from.
+        slice_index: Position of the slice in that file, from 0, as in ``CaseMeta.slice_index``.
     """
 
     name: str
@@ -34,6 +35,7 @@ class SliceInfo:
     shape: tuple[int, int, int, int]
     simulation: str
     source: str
+    slice_index: int
 
     @property
     def simulated(self) -> bool:

@@ -7,7 +7,6 @@ cannot be used is noted and stops nothing.
 
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +19,12 @@ from jaxtyping import Float32
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import (
-    IMAGES,
     CineFile,
-    DataWarning,
     ReadOptions,
     Unit,
-    find_units,
-    open_full,
+    find_cines,
     open_unit,
-    without_images,
+    undersampled_key,
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
@@ -83,7 +79,7 @@ class EvaluationCase:
         file: its file, below the path that was given; of several cines in one file, its own name
             below that.
         slice_index: its place in that file.
-        n_slices: slices of that file.
+        n_slices: slices of that file, without those that are left out.
     """
 
     name: str
@@ -156,7 +152,7 @@ class EvaluationSet:
                 try:
                     yield self._as_acquired(file, z)
                 except (DataError, OSError) as error:
-                    self.failed[f"{file.name}/slice{z}"] = str(error)
+                    self.failed[file.slice_name(z)] = str(error)
 
     def _retrospective(
         self, number: int, info: SliceInfo, name: str, conditions: Sequence[Condition], seed: int
@@ -179,7 +175,7 @@ class EvaluationSet:
                 condition=condition,
                 simulation=info.simulation,
                 file=self._place_of(info),
-                slice_index=_slice_index(info),
+                slice_index=info.slice_index,
                 n_slices=self._n_slices[_cine_of(info)],
             )
 
@@ -201,7 +197,7 @@ class EvaluationSet:
             condition=None,
             simulation=case.meta.simulation,
             file=below,
-            slice_index=z,
+            slice_index=case.meta.slice_index,
             n_slices=len(file),
         )
 
@@ -249,28 +245,28 @@ def open_evaluation(
     options = ReadOptions(simulation=simulation or Simulation())
     full: list[CineFile] = []
     scanned: set[tuple[str, ...]] = set()
-    undersampled: list[Unit] = []
+    undersampled: list[tuple[Unit, list[CineFile] | None]] = []
     errors: list[DataError] = []
-    for unit in _units(root):
+    for unit in find_cines(root):
         try:
-            files = open_full(unit, options)
-            if files is None:
-                undersampled.append(unit)
-            else:
+            files = None if undersampled_key(unit) else open_unit(unit, options)
+            if files is not None and all(file.fully_sampled for file in files):
                 full += files
                 scanned.add(_scan(unit.path))
+            else:
+                undersampled.append((unit, files))
         except DataError as error:
             failed[_shown(unit.path, root)] = str(error)
             errors.append(error)
     alone: list[CineFile] = []
-    for unit in undersampled:
+    for unit, files in undersampled:
         try:
-            alone += [] if _scan(unit.path) in scanned else open_unit(unit)
+            alone += [] if _scan(unit.path) in scanned else files or open_unit(unit, options)
         except DataError as error:
             failed[_shown(unit.path, root)] = str(error)
             errors.append(error)
     if not full and not alone:
-        raise errors[0] if errors else DataError(root, "cines, such as cine_*.mat files", "none")
+        raise errors[0] if errors else DataError(root, "cines in files of a known format", "none")
     source = FileSlices(full, root=root, acs=acs, sens=sens, cache_gib=0) if full else None
     return EvaluationSet(root, source, alone, failed, sens)
 
@@ -294,21 +290,6 @@ def missing_sens(case: CineCase, method: str) -> Sens:
         raise DataError(where, "coil maps, or lines to estimate them from", str(error)) from error
 
 
-def _units(root: Path) -> list[Unit]:
-    """Cines below a path, damaged ones too; images count where there is no k-space."""
-    units = find_units(root)
-    cines = [unit for unit in units if unit.error is None or unit.format == "damaged"]
-    others = [unit for unit in units if unit not in cines]
-    if others and not cines and others[0].error:
-        raise others[0].error
-    if others:
-        note = f"{root}: left out {len(others)} files that hold no cine, such as {others[0].path}"
-        warnings.warn(note, DataWarning, stacklevel=3)
-    if any(unit.error is None and unit.format not in IMAGES for unit in cines):
-        cines = without_images(cines, root)
-    return cines
-
-
 def _scan(path: Path) -> tuple[str, ...]:
     """What the files of one scan have in common, however they are undersampled."""
     path = path.absolute()
@@ -322,11 +303,7 @@ def _shown(path: Path, root: Path) -> str:
 
 def _cine_of(info: SliceInfo) -> tuple[str, str]:
     """Path of its file, and its name without the slice."""
-    return info.source, info.name.rsplit("/slice", 1)[0]
-
-
-def _slice_index(info: SliceInfo) -> int:
-    return int(info.name.rsplit("/slice", 1)[1])
+    return info.source, info.name.removesuffix(f"/slice{info.slice_index}")
 
 
 def _distinct_names(slices: Sequence[SliceInfo]) -> list[str]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import CineFile
 from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
@@ -90,6 +91,15 @@ def test_undersampled_file_counts_only_without_its_reference(tree, tmp_path):
     assert alone.sampling.nominal_acceleration == 4 and alone.kspace.shape[0] == SHAPE[0]
     assert list(data.unscored) == [alone.name] and "AccFactor04/P002" in alone.name
     assert alone.file.as_posix().endswith("AccFactor04/P002/cine_sax.mat")
+
+
+def test_an_undersampled_file_is_read_once_to_open_it(tmp_path, monkeypatch):
+    kspace = make_cine(0, shape=(24, 20), n_frames=3).kspace
+    kspace[:, :, ::2] = 0
+    np.save(tmp_path / "kspace.npy", kspace)
+    reads, read = [], CineFile.__getitem__
+    monkeypatch.setattr(CineFile, "__getitem__", lambda *a: reads.append(a[1]) or read(*a))
+    assert len(open_evaluation(tmp_path, acs=8).slices) == 0 and reads == [0]
 
 
 def test_names_with_dots_are_other_scans(tmp_path):

@@ -26,28 +26,27 @@ packages named here.
 from kgmgt_jax.data.formats.base import CineFile, DataWarning
 from kgmgt_jax.data.formats.opening import (
     ReadOptions,
+    find_cines,
     find_files,
     find_full,
     open_files,
-    open_full,
     open_unit,
     read_file,
-    without_images,
+    undersampled_key,
 )
-from kgmgt_jax.data.formats.recognise import IMAGES, Unit, find_units
+from kgmgt_jax.data.formats.recognise import Unit, find_units
 
 __all__ = [
-    "IMAGES",
     "CineFile",
     "DataWarning",
     "ReadOptions",
     "Unit",
+    "find_cines",
     "find_files",
     "find_full",
     "find_units",
     "open_files",
-    "open_full",
     "open_unit",
     "read_file",
-    "without_images",
+    "undersampled_key",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "ArrayInfo",
     "check_size",
     "describe",
+    "file_state",
     "get_dataset",
     "list_arrays",
     "open_hdf5",
@@ -35,6 +36,7 @@ _DENSEST = 1100  # deflate, the densest compression in use, shrinks at most 1032
 _SLACK = 1 << 16
 _MOST_ARRAYS, _DEEPEST = 20_000, 32
 _LARGEST_CHUNK = 1 << 30
+_AGAIN = "copy it again, or save it from MATLAB with -v7.3"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -61,10 +63,10 @@ def list_arrays(path: str | Path) -> dict[str, ArrayInfo]:
         array = _load_npy(path)
         return {"": ArrayInfo(array.shape, array.dtype)}
     if _is_mat5(path):
-        loaded = _load_mat5(path, _state(path))
+        loaded = _load_mat5(path, file_state(path))
         return {key: ArrayInfo(array.shape, array.dtype) for key, array in loaded.items()}
     with open_hdf5(path) as file:
-        return {name: ArrayInfo(item.shape or (), item.dtype) for name, item in _datasets(file)}
+        return {name: ArrayInfo(item.shape or (), _dtype(item)) for name, item in _datasets(file)}
 
 
 def read_array(path: str | Path, key: str, index: Any = ()) -> np.ndarray:
@@ -77,7 +79,7 @@ def read_array(path: str | Path, key: str, index: Any = ()) -> np.ndarray:
     if _is_npy(path):
         return _plain(np.array(_load_npy(path)[index]))
     if _is_mat5(path):
-        loaded = _load_mat5(path, _state(path))
+        loaded = _load_mat5(path, file_state(path))
         if key not in loaded:
             raise DataError(path, f"an array named {key!r}", f"the keys {sorted(loaded)}")
         return _plain(np.array(loaded[key][index]))
@@ -105,17 +107,16 @@ def read_attribute(path: str | Path, key: str, name: str) -> str:
 
 @contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
-    """Opens an HDF5 file; every failure of the HDF5 library inside becomes a `DataError`."""
+    """Opens an HDF5 file; what the HDF5 library raises on damaged ones becomes a `DataError`."""
     path = _existing(path)
     try:
         with h5py.File(path, "r") as file:
             yield file
     except DataError:
         raise
-    except Exception as error:  # on damaged files h5py raises nearly every kind there is
-        fix = "copy it again, or save it from MATLAB with -v7.3"
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         wanted = "a complete HDF5 file (MATLAB v7.3)"
-        raise DataError(path, wanted, str(error) or type(error).__name__, fix) from error
+        raise DataError(path, wanted, str(error) or type(error).__name__, _AGAIN) from error
 
 
 def get_dataset(file: h5py.File, key: str) -> h5py.Dataset:
@@ -147,6 +148,16 @@ def check_size(path: str | Path, n_bytes: int, stored: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if n_bytes > memory:
         raise DataError(path, f"less than {memory:.3g} bytes of memory", f"{n_bytes:.3g} bytes")
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Time of the last change of a file and its size, by which caches tell that it has changed.
+
+    Raises:
+        DataError: If there is no such file.
+    """
+    status = _existing(path).stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def describe(arrays: dict[str, ArrayInfo]) -> str:
@@ -187,11 +198,6 @@ def _is_mat5(path: Path) -> bool:
     return endian in (b"IM", b"MI") and not head[512:].startswith(_SIGNATURE) and head[:1] != b"\0"
 
 
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
-
-
 def _kind(dtype: np.dtype) -> str:
     if dtype.kind == "c":
         return "complex"
@@ -215,7 +221,10 @@ def _datasets(group: h5py.Group, depth: int = 0, prefix: str = "") -> Iterator[t
     """All datasets below a group by path, sorted; MATLAB's ``#refs#`` and links out left out."""
     if len(group) > _MOST_ARRAYS or depth > _DEEPEST:
         raise DataError(group.file.filename, f"at most {_MOST_ARRAYS} arrays", f"{len(group)}")
-    for name in sorted(group):
+    names = list(group)
+    if not all(isinstance(name, str) for name in names):  # h5py gives bytes that are no UTF-8
+        raise DataError(group.file.filename, "names of arrays as text", "other bytes", _AGAIN)
+    for name in sorted(names):
         if name.startswith("#") or not isinstance(group.get(name, getlink=True), h5py.HardLink):
             continue
         item = group[name]
@@ -225,11 +234,20 @@ def _datasets(group: h5py.Group, depth: int = 0, prefix: str = "") -> Iterator[t
             yield from _datasets(item, depth + 1, f"{prefix}{name}/")
 
 
+def _dtype(dataset: h5py.Dataset) -> np.dtype:
+    try:
+        return dataset.dtype
+    except TypeError as error:  # of a kind that NumPy has not, or damaged
+        wanted = f"numbers in {dataset.name!r}"
+        raise DataError(dataset.file.filename, wanted, str(error), _AGAIN) from error
+
+
 def _check_dataset(path: Path, dataset: h5py.Dataset) -> None:
     """Refuses sizes that cannot be true."""
-    n_bytes = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    itemsize = _dtype(dataset).itemsize
+    n_bytes = math.prod(dataset.shape or ()) * itemsize
     check_size(path, n_bytes, min(dataset.id.get_storage_size(), path.stat().st_size))
-    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    chunk = math.prod(dataset.chunks or ()) * itemsize
     if chunk > max(_LARGEST_CHUNK, n_bytes):
         raise DataError(path, "chunks no larger than the array", f"{chunk:.3g} bytes a chunk")
 
@@ -249,7 +267,6 @@ def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
     SciPy reads whole variables only, so the last file is kept for its other slices; ``state``
     tells when it has changed.
     """
-    fix = "copy it again, or save it from MATLAB with -v7.3"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -260,7 +277,7 @@ def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # SciPy raises nearly every kind there is on damaged files
         got = str(error) or type(error).__name__
-        raise DataError(path, "a complete MATLAB 5 file", got, fix) from error
+        raise DataError(path, "a complete MATLAB 5 file", got, _AGAIN) from error
     return {
         name: array.T
         for name, array in sorted(loaded.items())

@@ -88,6 +88,14 @@ class CineFile(Sequence[CineCase], ABC):
             return [self[z] for z in range(*index.indices(len(self)))]
         return self._read(range(len(self))[index])  # an IndexError beyond the last slice
 
+    def slice_index(self, z: int) -> int:
+        """Position of slice ``z`` in the file, larger where slices before it are left out."""
+        return z
+
+    def slice_name(self, z: int) -> str:
+        """Name of slice ``z``, as in ``CaseMeta.name``, by its position in the file."""
+        return f"{self.name}/slice{self.slice_index(z)}"
+
     @abstractmethod
     def _read(self, z: int) -> CineCase:
         """Reads one slice, ``0 <= z < len(self)``."""
@@ -96,9 +104,9 @@ class CineFile(Sequence[CineCase], ABC):
         """What all slices of the file have in common, and ``more`` about slice ``z``."""
         return CaseMeta(
             source=str(self.path),
-            name=f"{self.name}/slice{z}",
+            name=self.slice_name(z),
             key=self.key,
-            slice_index=z,
+            slice_index=self.slice_index(z),
             n_slices=self.n_slices,
             format=self.format,
             fully_sampled=self.fully_sampled,

@@ -73,6 +73,7 @@ class _Bad(NamedTuple):
 _PLAIN = "kspace"  # of the fully sampled files of 2025, and of many others
 _KNOWN_BAD = {"P109": _Bad(3, None), "P100": _Bad(4, 1)}
 """Damaged ``cine_sax.mat`` in the training set of 2024, by subject."""
+_NONE_BAD = _Bad(0, None)
 
 
 def kspace_key(arrays: dict[str, ArrayInfo]) -> str | None:
@@ -141,19 +142,20 @@ class CmrxreconFile(CineFile):
         self._axes.check(info.shape, path, key)
         t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
         year = _year(path, key)
-        bad = _known_bad(path, year, t, n_slices)
+        known = _known_bad(path, t, n_slices)
+        bad = known if year == "2024" else _NONE_BAD
         self._mask_order = "".join(letter for letter in self._axes.letters if letter in "thw")
         self._stored_frames = t
         self._kept = [z for z in range(n_slices) if z != bad.slice_index]
         super().__init__(
             path,
-            format=f"cmrxrecon{year}",
+            format=f"cmrxrecon{year or '2023'}",
             key=key,
             name=f"{subject_of(path)}/{path.stem}",
             slice_shape=(t - bad.n_frames, n, h, w),
             n_slices=n_slices,
             fully_sampled=is_full_key(key),
-            notes=_warn(path, bad),
+            notes=_warn(path, known, year),
         )
         self.simulation = read_attribute(path, key, "simulation")
         self._view = path.stem.split("_kus_")[0].removeprefix("cine_")
@@ -166,9 +168,12 @@ class CmrxreconFile(CineFile):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def slice_index(self, z: int) -> int:
+        """See `CineFile.slice_index`."""
+        return self._kept[z]
+
     def _read(self, z: int) -> CineCase:
-        z = self._kept[z]
-        raw = read_array(self.path, self.key, self._axes.index(z))
+        raw = read_array(self.path, self.key, self._axes.index(self.slice_index(z)))
         kspace = self._axes.arrange(raw, "tnhw")[: self.slice_shape[0]]
         meta = self._meta(
             z,
@@ -286,7 +291,7 @@ def _set_folder(path: Path) -> Path | None:
 
 
 def _year(path: Path, key: str) -> str:
-    """Edition a file belongs to, by its key, the folders around it, and their names; else 2023."""
+    """Edition a file belongs to, by its key, the folders around it, and their names; or ``""``."""
     folder = _set_folder(path)
     beside = {entry.name for entry in folder.iterdir()} if folder else set()
     parents = [parent.name for parent in path.absolute().parents]
@@ -299,24 +304,28 @@ def _year(path: Path, key: str) -> str:
     if any(re.fullmatch(r"(Mask|UnderSample)_Task[12]", name) for name in beside):
         return "2024"
     named = (re.fullmatch(r"\D*(20\d\d)", name) for name in parents)
-    return next((match[1] for match in named if match and match[1] in _YEARS), "2023")
+    return next((match[1] for match in named if match and match[1] in _YEARS), "")
 
 
-def _known_bad(path: Path, year: str, n_frames: int, n_slices: int) -> _Bad:
-    subject = subject_of(path)
-    if year != "2024" or path.stem != "cine_sax" or "ValidationSet" in path.parts:
-        return _Bad(0, None)
-    bad = _KNOWN_BAD.get(subject, _Bad(0, None))
+def _known_bad(path: Path, n_frames: int, n_slices: int) -> _Bad:
+    """What is damaged in a file if it is of 2024."""
+    other_set = {"ValidationSet", "TestSet"} & set(path.absolute().parts)
+    if path.stem != "cine_sax" or other_set:
+        return _NONE_BAD
+    bad = _KNOWN_BAD.get(subject_of(path), _NONE_BAD)
     fits = n_frames > bad.n_frames and (bad.slice_index is None or n_slices > 1)
-    return bad if fits else _Bad(0, None)
+    return bad if fits else _NONE_BAD
 
 
-def _warn(path: Path, bad: _Bad) -> Sequence[str]:
-    """Says what is left out."""
-    left_out = [f"the last {bad.n_frames} frames"] if bad.n_frames else []
-    left_out += [] if bad.slice_index is None else [f"slice {bad.slice_index}"]
-    if not left_out:
+def _warn(path: Path, bad: _Bad, year: str) -> Sequence[str]:
+    """Says what is left out of a file of 2024, or would be of one that may be."""
+    damaged = [f"the last {bad.n_frames} frames"] if bad.n_frames else []
+    damaged += [] if bad.slice_index is None else [f"slice {bad.slice_index}"]
+    if not damaged or year not in ("2024", ""):
         return ()
-    note = f"left out {' and '.join(left_out)}, which are damaged in this file as published"
+    note = f"left out {' and '.join(damaged)}, which are damaged in this file as published"
+    if not year:
+        note = f"{' and '.join(damaged)} are damaged as published if this file is of 2024"
+        note += "; below a folder named 2024 they are left out"
     warnings.warn(f"{path}: {note}", DataWarning, stacklevel=4)
     return (note,)

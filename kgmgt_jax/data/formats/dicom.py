@@ -6,6 +6,7 @@ frames. Images of phase and real or imaginary parts, by their ``ComplexImageComp
 ``ImageType``, are left out. See `images` for what is made of the others.
 """
 
+import functools
 import re
 import warnings
 from collections import defaultdict
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Num
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats.arrays import check_size
+from kgmgt_jax.data.formats.arrays import check_size, file_state
 from kgmgt_jax.data.formats.base import DataWarning, import_optional, orientation
 from kgmgt_jax.data.formats.images import ImageFile
 from kgmgt_jax.data.simulation import Simulation
@@ -157,7 +158,8 @@ class DicomSeries(ImageFile):
 
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
         images = self._slices[z]
-        pixels = {path: _pixels(path) for path in {image.path for image in images}}
+        paths = {image.path for image in images}
+        pixels = {path: _pixels(path, file_state(path)) for path in paths}
         return np.stack([pixels[image.path][image.index] for image in images])
 
     def _place(self, z: int) -> dict[str, Any]:
@@ -227,8 +229,9 @@ def _value(data: Any, index: int, sequence: str, keyword: str) -> Any:
     return data.get(keyword)
 
 
-def _pixels(path: Path) -> Float32[np.ndarray, "n h w"]:
-    """Images of a file after their rescaling."""
+@functools.lru_cache(maxsize=1)
+def _pixels(path: Path, state: tuple[int, int]) -> Float32[np.ndarray, "n h w"]:
+    """Images of a file after their rescaling; of the last file they are kept for other slices."""
     data = _load(path, pixels=True)
     try:
         with warnings.catch_warnings():

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Num
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, list_arrays, read_array
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import ALL_SAMPLES, CineFile, import_optional, orientation
 from kgmgt_jax.data.formats.masks import MASK_KEY
@@ -59,7 +59,7 @@ class ImageFile(CineFile):
 
     def _read(self, z: int) -> CineCase:
         images = self._read_images(z)
-        name = f"{self.name}/slice{z}"
+        name = self.slice_name(z)
         _check_images(self.path, name, images)
         kind = np.complex64 if np.iscomplexobj(images) else np.float32
         kspace, reference = self.simulation.run(images.astype(kind), name)
@@ -80,6 +80,7 @@ class ArrayImages(ImageFile):
     Args:
         path: The file.
         key: The array; empty for npy.
+        info: Its shape and dtype, as `list_arrays` tells them.
         axes: Order of the axes.
         simulation: How k-space is made of it.
 
@@ -88,9 +89,14 @@ class ArrayImages(ImageFile):
     """
 
     def __init__(
-        self, path: Path, key: str, *, simulation: Simulation, axes: str = "t,y,x"
+        self,
+        path: Path,
+        key: str,
+        info: ArrayInfo,
+        *,
+        simulation: Simulation,
+        axes: str = "t,y,x",
     ) -> None:
-        info = list_arrays(path)[key]
         self._axes = AxisOrder.parse(axes, path)
         self._axes.check(info.shape, path, key or path.stem)
         if "n" in self._axes.letters or info.kind not in ("real", "complex"):

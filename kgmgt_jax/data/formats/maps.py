@@ -23,7 +23,8 @@ def unit_maps(
         The maps, and whether they had another sum than 1 (to 1e-3) anywhere; those of that sum
         are left as they are.
     """
-    norm = np.linalg.norm(sens.astype(np.complex128), axis=-3, keepdims=True)
-    if np.abs(norm[norm > 0] - 1).max(initial=0) <= _ROUNDING:
-        return sens, False
-    return np.divide(sens, norm, out=np.zeros_like(sens), where=norm > 0), True
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinities are refused later
+        norm = np.linalg.norm(sens.astype(np.complex128), axis=-3, keepdims=True)
+        if np.abs(norm[norm > 0] - 1).max(initial=0) <= _ROUNDING:
+            return sens, False
+        return np.divide(sens, norm, out=np.zeros_like(sens), where=norm != 0), True

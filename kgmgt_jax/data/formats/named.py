@@ -68,9 +68,8 @@ def kspace_candidates(arrays: dict[str, ArrayInfo]) -> list[str]:
     return [key for role in ("kspace", "") for key in complex_ones if roles[key] == role]
 
 
-def unnamed(path: Path) -> DataError:
+def unnamed(path: Path, arrays: dict[str, ArrayInfo]) -> DataError:
     """Why a file of arrays cannot be read by itself, and what to pass."""
-    arrays = list_arrays(path)
     candidates = kspace_candidates(arrays)
     candidates += [key for key, info in arrays.items() if info.kind == "complex"]
     fix = "no array is complex; store k-space as one that is (numpy: real + 1j * imag)"

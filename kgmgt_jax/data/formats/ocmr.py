@@ -261,6 +261,8 @@ def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
 def _imaging_heads(path: Path, file: h5py.File, package: ModuleType) -> np.ndarray:
     """Headers of the imaging readouts and their positions, fields ``number`` and ``head``."""
     data = get_dataset(file, f"{_GROUP}/data")
+    if len(data.shape) != 1:
+        raise DataError(path, "a list of readouts", f"shape {data.shape}")
     check_size(path, len(data) * 340, path.stat().st_size)
     heads = np.asarray(data.fields("head")[()])
     numbers = np.flatnonzero(~_flagged(heads, package, *_SKIPPED))

@@ -22,13 +22,13 @@ from kgmgt_jax.data.simulation import Simulation
 
 __all__ = [
     "ReadOptions",
+    "find_cines",
     "find_files",
     "find_full",
     "open_files",
-    "open_full",
     "open_unit",
     "read_file",
-    "without_images",
+    "undersampled_key",
 ]
 
 _NAMED = ("arrays", "mask", "maps", "results", "npy")
@@ -66,7 +66,7 @@ def find_files(root: str | Path) -> list[Path]:
         DataError: If ``root`` does not exist or holds no cine, or a file is damaged.
     """
     root = Path(root)
-    return [root] if root.is_file() else [unit.path for unit in _cines(root)]
+    return [root] if root.is_file() else [unit.path for unit in _intact_cines(root)]
 
 
 def find_full(root: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
@@ -82,42 +82,50 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
     root = Path(root)
     if root.is_file():
         return open_files(root, options)
-    opened = [open_full(unit, options) for unit in _cines(root)]
-    files = [file for each in opened if each is not None for file in each]
+    likely = [unit for unit in _intact_cines(root) if undersampled_key(unit) is None]
+    opened = (open_unit(unit, options) for unit in likely)
+    files = [file for each in opened if all(f.fully_sampled for f in each) for file in each]
     if not files:
-        raise DataError(root, "fully sampled cine_*.mat files", "none of that kind")
+        raise DataError(root, "fully sampled cines", "none of that kind")
     return files
 
 
-def _cines(root: Path) -> list[Unit]:
-    """What can be read below a directory."""
-    units = find_units(root)
-    good = [unit for unit in units if unit.error is None]
-    bad = [unit for unit in units if unit.error is not None]
-    for unit in bad:
-        if unit.error and (unit.format == "damaged" or not good):
-            raise unit.error
-    if not good:
-        raise DataError(root, "cines such as cine_*.mat files at any depth", "none")
-    if bad:
-        note = f"{root}: left out {len(bad)} files that hold no cine, such as {bad[0].path}"
-        warnings.warn(note, DataWarning, stacklevel=3)
-    return without_images(good, root)
+def find_cines(root: Path) -> list[Unit]:
+    """Cines below a path, and damaged files.
 
-
-def without_images(units: Sequence[Unit], root: Path) -> list[Unit]:
-    """Those of k-space, with a warning about images beside them; all, if there are images alone.
+    Files that hold no cine, and images beside k-space, are left out with a warning.
 
     Args:
-        units: What can be read.
-        root: Where it was found.
+        root: A directory, searched to any depth, or one file.
+
+    Raises:
+        DataError: If ``root`` does not exist, or all that is there holds no cine.
     """
-    images = [unit for unit in units if unit.format in IMAGES]
-    if not images or len(images) == len(units):
-        return list(units)
+    units = find_units(root)
+    cines = [unit for unit in units if unit.error is None or unit.format == "damaged"]
+    others = [unit for unit in units if unit.error is not None and unit.format != "damaged"]
+    if others and not cines and others[0].error:
+        raise others[0].error
+    if others:
+        note = f"{root}: left out {len(others)} files that hold no cine, such as {others[0].path}"
+        warnings.warn(note, DataWarning, stacklevel=3)
+    images = [unit for unit in cines if unit.format in IMAGES]
+    if not images or not any(unit.error is None and unit.format not in IMAGES for unit in cines):
+        return cines
     note = f"{root}: left out {len(images)} files of images, since others hold k-space"
-    warnings.warn(f"{note}, such as {images[0].path}", DataWarning, stacklevel=4)
-    return [unit for unit in units if unit.format not in IMAGES]
+    warnings.warn(f"{note}, such as {images[0].path}", DataWarning, stacklevel=3)
+    return [unit for unit in cines if unit.format not in IMAGES]
+
+
+def _intact_cines(root: Path) -> list[Unit]:
+    """Those of a directory, of which none may be damaged."""
+    cines = find_cines(root)
+    for unit in cines:
+        if unit.error is not None:
+            raise unit.error
+    if not cines:
+        raise DataError(root, "cines in files of a known format", "none")
+    return cines
 
 
 def open_files(path: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
@@ -136,7 +144,7 @@ def open_files(path: str | Path, options: ReadOptions | None = None) -> list[Cin
     if path.is_dir():
         units = find_units(path)
         if not units:
-            raise DataError(path, "cines such as cine_*.mat files at any depth", "none")
+            raise DataError(path, "cines in files of a known format", "none")
         return [file for unit in units for file in open_unit(unit, options)]
     return open_unit(recognise(path), options)
 
@@ -180,14 +188,18 @@ def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
         "npy": lambda: [NpyFile(path, mask=mask)],
         "nifti": lambda: [NiftiImages(path, simulation=simulation)],
         "dicom": lambda: read_series(_dicom_files(path), path, simulation),
-        "images": lambda: [
-            ArrayImages(path, key, simulation=simulation) for key in image_keys(list_arrays(path))
-        ],
+        "images": lambda: _open_stacks(path, simulation),
     }
     files = [_open_named(unit, options)] if named else list(openers[unit.format]())
     if mask is not None:
         _check_takes_mask(files, mask)
     return files
+
+
+def _open_stacks(path: Path, simulation: Simulation) -> list[ArrayImages]:
+    arrays = list_arrays(path)
+    keys = image_keys(arrays)
+    return [ArrayImages(path, key, arrays[key], simulation=simulation) for key in keys]
 
 
 def _check_takes_mask(files: Sequence[CineFile], mask: str | Path) -> None:
@@ -217,27 +229,22 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
     official = cmrxrecon.kspace_key(arrays) if unit.format == "cmrxrecon" else None
     name = only if key is None and official is None else key or official
     if name in arrays and (arrays[name].kind == "real" or name in image_keys(arrays)):
-        return ArrayImages(path, name, axes=axes or "t,y,x", simulation=simulation)
+        return ArrayImages(path, name, arrays[name], axes=axes or "t,y,x", simulation=simulation)
     if axes is None or name == official:
         return CmrxreconFile(path, mask=mask, key=key, axes=axes)
     return NamedFile(path, key=name, axes=axes, mask=mask)
 
 
-def open_full(unit: Unit, options: ReadOptions | None = None) -> list[CineFile] | None:
-    """Opens a file that is fully sampled; ``None`` for others.
+def undersampled_key(unit: Unit) -> str | None:
+    """The key by which a file of CMRxRecon is undersampled; ``None`` where no key says so.
 
-    CMRxRecon's keys say that one is not without opening it, which would want its mask.
+    It is told without opening the file, which would want its mask.
 
     Raises:
-        DataError: If it cannot be opened.
+        DataError: If the file is damaged.
     """
-    if unit.format == "cmrxrecon":
-        key = cmrxrecon.kspace_key(list_arrays(unit.path)) or ""
-        told = not cmrxrecon.is_told_by_samples(unit.path, key)
-        if told and not cmrxrecon.is_full_key(key):
-            return None
-    files = open_unit(unit, options)
-    return files if all(file.fully_sampled for file in files) else None
+    key = cmrxrecon.kspace_key(list_arrays(unit.path)) if unit.format == "cmrxrecon" else None
+    return key if key and not cmrxrecon.is_full_key(key) else None
 
 
 def _dicom_files(path: Path) -> list[Path]:

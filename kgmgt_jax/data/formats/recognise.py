@@ -58,7 +58,7 @@ def find_units(root: str | Path) -> list[Unit]:
     """
     root = Path(root)
     if not root.exists():
-        raise DataError(root, "a directory or a .mat file", "nothing at that path")
+        raise DataError(root, "a file or a directory", "nothing at that path")
     if root.is_file():
         return [recognise(root)]
     units = {}
@@ -90,7 +90,7 @@ def recognise(path: Path) -> Unit:
 
 def _recognise(path: Path) -> Unit:
     if not path.is_file():
-        what = "a .mat file" if path.suffix in (".mat", "") else f"a {path.suffix} file"
+        what = f"a {path.suffix} file" if path.suffix else "a file"
         raise DataError(path, what, "no file")
     with open(path, "rb") as file:
         head = file.read(600)
@@ -130,7 +130,7 @@ def _recognise_npy(path: Path, info: ArrayInfo) -> Unit:
         return Unit(path, "npy")
     if len(info.shape) == 3 and info.kind == "real" and role != "kspace":
         return Unit(path, "images")
-    return Unit(path, "arrays", unnamed(path))
+    return Unit(path, "arrays", unnamed(path, {"": info}))
 
 
 def _is_result(path: Path, arrays: dict[str, ArrayInfo]) -> bool:
@@ -153,11 +153,11 @@ def _recognise_arrays(path: Path) -> Unit:
     if cmrxrecon.kspace_key(arrays):
         return Unit(path, "cmrxrecon")
     if arrays and all(MASK_KEY.fullmatch(key) for key in arrays):
-        return Unit(path, "mask", unnamed(path))
+        return Unit(path, "mask", unnamed(path, arrays))
     unknown = any(len(arrays[key].shape) > 2 for key in kspace_candidates(arrays))
     if image_keys(arrays) and not unknown:
         return Unit(path, "images")
-    return Unit(path, "arrays", unnamed(path))
+    return Unit(path, "arrays", unnamed(path, arrays))
 
 
 def _is_candidate(path: Path) -> bool:

@@ -1,10 +1,10 @@
 """Random access to the frames of a prepared set."""
 
+import functools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Complex64
@@ -21,8 +21,6 @@ __all__ = ["PreparedSet"]
 
 _OPEN_FILES = 64
 _KEPT_SENS = 8
-
-Value = TypeVar("Value")
 
 
 class PreparedSet:
@@ -85,7 +83,7 @@ class PreparedSet:
             DataError: If the file cannot be read.
         """
         self._check(number, ())
-        return self._sens.get(number)
+        return self._sens(number)
 
     def sens_method(self, number: int) -> str | None:
         """How they were estimated; see `SliceSource`.
@@ -108,8 +106,8 @@ class PreparedSet:
     def _start(self) -> None:
         """Begins with nothing open and nothing in memory."""
         keep_freed_memory()
-        self._readers = _Cache(_OPEN_FILES, _LockedReader)
-        self._sens = _Cache(_KEPT_SENS, self._read_sens)
+        self._open = functools.lru_cache(_OPEN_FILES)(_LockedReader)
+        self._sens = functools.lru_cache(_KEPT_SENS)(self._read_sens)
 
     def _check(self, number: int, frames: Sequence[int]) -> None:
         n_slices = len(self.slices)
@@ -129,7 +127,7 @@ class PreparedSet:
 
     def _read(self, path: Path, number: int) -> Mapping[str, Any]:
         try:
-            return parse_example(self._readers.get(path).read(number))
+            return parse_example(self._open(path).read(number))
         except Exception as error:  # the format's C++ and protobuf have their own kinds
             wanted = f"record {number} of a prepared set"
             raise DataError(path, wanted, str(error), "prepare the set anew") from error
@@ -146,30 +144,6 @@ class _LockedReader:
             return self._reader.read([number])[0]
 
 
-class _Cache(Generic[Value]):
-    """Keeps the last few values of a function, for several threads.
-
-    Two threads that miss the same value at once both make it, rather than wait for each other.
-    """
-
-    def __init__(self, size: int, make: Callable[[Any], Value]) -> None:
-        self._size, self._make = size, make
-        self._kept: OrderedDict[Any, Value] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Any) -> Value:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        value = self._make(key)
-        with self._lock:
-            self._kept[key] = value
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-        return value
-
-
 def _info(entry: dict[str, Any]) -> SliceInfo:
     t, n, h, w = entry["shape"]
     return SliceInfo(
@@ -179,6 +153,7 @@ def _info(entry: dict[str, Any]) -> SliceInfo:
         shape=(t, n, h, w),
         simulation=entry["simulation"],
         source=entry["source"],
+        slice_index=entry["slice_index"],
     )
 
 

@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 import kgmgt_jax
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats import CineFile, Unit, find_units, open_unit
-from kgmgt_jax.data.formats.arrays import list_arrays
-from kgmgt_jax.data.formats.cmrxrecon import is_full_key, kspace_key
+from kgmgt_jax.data.formats import CineFile, Unit, find_units, open_unit, undersampled_key
 from kgmgt_jax.data.formats.recognise import IMAGES
 from kgmgt_jax.data.prepared.layout import VERSION
 from kgmgt_jax.data.prepared.options import PrepareOptions
@@ -51,7 +49,7 @@ class PlannedSlice:
     Attributes:
         unit: What to open.
         number: Which file of those that the unit holds.
-        index: Which slice of that file.
+        index: Which slice of that file, of those that are not left out.
         path: Path of that file.
         name: Of the slice, for messages.
         subject: Who was scanned.
@@ -149,9 +147,9 @@ def _left_out(
         return str(unit.error)
     if unit.format in IMAGES and beside_kspace:
         return "magnitude images where there is k-space"
-    if unit.format == "cmrxrecon" and not named:
-        key = kspace_key(list_arrays(unit.path))
-        return f"undersampled {key!r}" if key and not is_full_key(key) else None
+    if not named:
+        key = undersampled_key(unit)
+        return None if key is None else f"undersampled {key!r}"
     return None
 
 
@@ -179,14 +177,13 @@ def _plan(
     for index in range(len(file)):
         place = [os.path.relpath(file.path, root), file.key, file.name, index]
         made_of = [kgmgt_jax.__version__, VERSION, str(root), place, state, settings]
-        name = f"{file.name}/slice{index}"
         slices.append(
             PlannedSlice(
                 unit,
                 number,
                 index,
                 file.path,
-                name,
+                file.slice_name(index),
                 subject,
                 view,
                 id=_hashed(place),

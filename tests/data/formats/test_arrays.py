@@ -6,7 +6,7 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import ocmr, read_file
-from kgmgt_jax.data.formats.arrays import check_size, list_arrays, read_array
+from kgmgt_jax.data.formats.arrays import check_size, list_arrays, open_hdf5, read_array
 from tests.data.formats import writers
 
 
@@ -27,6 +27,37 @@ def test_a_group_that_holds_itself_ends(tmp_path):
     with h5py.File(path, "w") as file:
         file["a/loop"] = file.require_group("a")
     with pytest.raises(DataError, match="at most 20000 arrays"):
+        list_arrays(path)
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError, KeyError, ValueError])
+def test_what_the_hdf5_library_raises_is_told_as_damage(tmp_path, error):
+    path = writers.write_cmrxrecon(tmp_path)
+    with pytest.raises(DataError, match="a complete HDF5 file"), open_hdf5(path):
+        raise error("inside")
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError, ZeroDivisionError])
+def test_bugs_are_not_told_as_damage(tmp_path, error):
+    path = writers.write_cmrxrecon(tmp_path)
+    with pytest.raises(error, match="inside"), open_hdf5(path):
+        raise error("inside")
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "any.h5"
+    with h5py.File(path, "w") as file:
+        file[b"\xffa"] = np.zeros(3)
+    with pytest.raises(DataError, match="names of arrays as text"):
+        list_arrays(path)
+
+
+def test_arrays_of_kinds_that_numpy_has_not_are_refused(tmp_path):
+    path = tmp_path / "any.h5"
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple((2,))
+        h5py.h5d.create(file.id, b"bits", h5py.h5t.UNIX_D32LE, space)
+    with pytest.raises(DataError, match="numbers in '/bits'"):
         list_arrays(path)
 
 

@@ -311,5 +311,5 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_an_empty_directory_in_place_of_a_file_is_refused(tmp_path):
-    with _refused("cine_.*.mat files at any depth, got none"):
+    with _refused("expected cines in files of a known format, got none"):
         read_file(tmp_path)

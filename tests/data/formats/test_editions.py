@@ -1,14 +1,19 @@
 """CMRxRecon 2024 and 2025: trees, masks by name, MATLAB 5, odd sizes, damaged cases."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import DataWarning, find_files, find_full, read_file
 from kgmgt_jax.data.formats.cmrxrecon import subject_of
 from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
+from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from tests.data.formats.writers import kspace, line_mask, write_mat5
 
 SHAPES = {
@@ -39,14 +44,17 @@ def _kus(root: Path, task: str, mask: np.ndarray, *, mask_set: str = "Validation
 
 
 def _full(
-    root: Path, subject: str, *, task: str = "Mask_Task1", full_set: str = "TrainingSet"
+    root: Path,
+    subject: str,
+    shape=(6, 3, 2, 9, 8),
+    *,
+    task: str = "Mask_Task1",
+    folder: str = "TrainingSet",
 ) -> Path:
-    """A fully sampled file of a set of 2024, known by the masks beside it."""
-    top = root / "MultiCoil/Cine" / full_set
+    """A fully sampled file of 2024, known by the masks beside it."""
+    top = root / "MultiCoil/Cine" / folder
     (top / task).mkdir(parents=True, exist_ok=True)
-    return write_mat(
-        top / "FullSample" / subject / "cine_sax.mat", "kspace_full", kspace((6, 3, 2, 9, 8))
-    )
+    return write_mat(top / "FullSample" / subject / "cine_sax.mat", "kspace_full", kspace(shape))
 
 
 # Samples in the official layout
@@ -173,12 +181,41 @@ def test_p100_loses_four_frames_and_its_second_slice(tmp_path):
     np.testing.assert_array_equal(file[1].kspace, kspace((6, 3, 2, 9, 8))[:2, 2])
 
 
+@pytest.mark.filterwarnings("ignore:.*left out:kgmgt_jax.data.formats.DataWarning")
+def test_a_slice_has_one_name_whoever_reads_it(tmp_path):
+    path = _full(tmp_path / "2024", "P100", (6, 3, 1, 24, 20))
+    names = [f"P100/cine_sax/slice{z}" for z in (0, 2)]
+    assert [case.meta.name for case in read_file(path)] == names
+    assert [info.name for info in FileSlices([path], acs=8).slices] == names
+    prepare(path, tmp_path / "set", PrepareOptions(split=(0.0, 0.0, 1.0)))
+    assert [info.name for info in PreparedSet(tmp_path / "set", split="test").slices] == names
+    for data in (path, tmp_path / "set"):
+        cases = list(open_evaluation(data, acs=8).cases([Condition("uniform", 2.0, 8)]))
+        assert [(c.name, c.slice_index) for c in cases] == [(names[0], 0), (names[1], 2)]
+
+
 @pytest.mark.parametrize("subject, task", [("P101", "Mask_Task1"), ("P109", "AccFactor04")])
 def test_other_subjects_and_editions_keep_all_frames(tmp_path, subject, task):
     file = read_file(_full(tmp_path, subject, task=task))
     assert (len(file), file.slice_shape[0]) == (3, 6)
 
 
-def test_another_set_s_subject_of_that_number_keeps_all_frames(tmp_path):
-    file = read_file(_full(tmp_path, "P109", full_set="ValidationSet"))
-    assert (len(file), file.slice_shape[0]) == (3, 6)
+@pytest.mark.parametrize("folder", ["ValidationSet", "TestSet"])
+def test_subjects_of_the_same_number_in_other_sets_keep_all_frames(tmp_path, folder):
+    assert read_file(_full(tmp_path, "P109", folder=folder)).slice_shape[0] == 6
+
+
+@pytest.mark.parametrize(
+    "subject, damaged", [("P109", "the last 3 frames"), ("P100", "the last 4 frames and slice 1")]
+)
+def test_a_file_that_may_be_a_damaged_one_keeps_all_frames_with_a_warning(
+    tmp_path, subject, damaged
+):
+    path = write_mat(tmp_path / subject / "cine_sax.mat", "kspace_full", kspace((6, 3, 2, 9, 8)))
+    with pytest.warns(DataWarning, match=f"{damaged} are damaged as published if .* of 2024"):
+        file = read_file(path)
+    assert (len(file), file.slice_shape[0], file.format) == (3, 6, "cmrxrecon2023")
+    assert "below a folder named 2024 they are left out" in file[0].meta.notes[0]
+    told = shutil.copytree(path.parent, tmp_path / "2024" / subject) / path.name
+    with pytest.warns(DataWarning, match=f"left out {damaged}"):
+        assert read_file(told).slice_shape[0] < 6

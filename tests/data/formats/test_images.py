@@ -1,10 +1,23 @@
 """Magnitude cines in HDF5, npy, NIfTI and DICOM: their images come back as the reference."""
 
+import os
+
+import h5py
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import DataWarning, ReadOptions, find_files, open_files, read_file
+from kgmgt_jax.data.formats import (
+    DataWarning,
+    ReadOptions,
+    arrays,
+    dicom,
+    find_files,
+    find_units,
+    open_files,
+    open_unit,
+    read_file,
+)
 from kgmgt_jax.data.formats.dicom import frame_seconds
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.simulation import Simulation
@@ -20,6 +33,17 @@ def test_hdf5_stacks_at_any_depth_are_one_file_each(tmp_path):
     np.testing.assert_allclose(_magnitude(one[0]), writers.images(), rtol=1e-6)
     np.testing.assert_allclose(_magnitude(two[0]), writers.images((4, 8, 9), "two"), rtol=1e-6)
     assert (one[0].meta.name, two[0].meta.name) == ("train/a/one/slice0", "train/two/slice0")
+
+
+@pytest.mark.parametrize("n_stacks", [2, 9])
+def test_a_file_is_listed_once_however_many_stacks_it_holds(tmp_path, monkeypatch, n_stacks):
+    path, listed, datasets = tmp_path / "stacks.h5", [], arrays._datasets
+    with h5py.File(path, "w") as file:
+        for i in range(n_stacks):
+            file[f"{i}"] = writers.images()
+    (unit,) = find_units(path)
+    monkeypatch.setattr(arrays, "_datasets", lambda file: listed.append(1) or datasets(file))
+    assert len(open_unit(unit)) == n_stacks and len(listed) == 1
 
 
 def test_a_stack_is_chosen_by_key(tmp_path):
@@ -115,6 +139,17 @@ def test_dicom_with_many_images_in_a_file_says_of_each_where_it_belongs(tmp_path
     for z in range(2):
         expected = (z + 1.0) * writers.images((3, 2, 9, 8))[:, z]
         np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
+
+
+def test_dicom_with_many_images_in_a_file_is_decoded_once_for_all_slices(tmp_path, monkeypatch):
+    pytest.importorskip("pydicom")
+    file, loaded, load = read_file(writers.write_enhanced_dicom(tmp_path)), [], dicom._load
+    monkeypatch.setattr(dicom, "_load", lambda *a, **kw: loaded.append(a) or load(*a, **kw))
+    assert len(list(file)) == 2 and len(loaded) == 1
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (0, 0))
+    file[0]
+    assert len(loaded) == 2
 
 
 PHASE = [["ORIGINAL", "PRIMARY", "P", "RETRO"], ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]]

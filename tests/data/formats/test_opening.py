@@ -122,18 +122,18 @@ def test_find_full_opens_the_fully_sampled_ones(data_dir):
 
 
 def test_an_empty_directory_is_refused(tmp_path):
-    with _refused("cine_.*.mat files at any depth, got none"):
+    with _refused("expected cines in files of a known format, got none"):
         find_files(tmp_path)
 
 
 def test_a_missing_directory_is_refused(tmp_path):
-    with _refused("nothing at that path"):
+    with _refused("expected a file or a directory, got nothing at that path"):
         find_files(tmp_path / "nowhere")
 
 
 def test_a_directory_without_the_wanted_kind_is_refused(tmp_path):
     writers.write_cmrxrecon(tmp_path)
-    with _refused("fully sampled cine_.*.mat files, got none of that kind"):
+    with _refused("expected fully sampled cines, got none of that kind"):
         find_full(tmp_path)
 
 

@@ -151,7 +151,7 @@ def test_few_files_stay_open_and_few_maps_in_memory(sets, monkeypatch):
     for number in (*range(len(opened.slices)), 0):
         opened.images(number, [0])
         opened.sens(number)
-    assert len(opened._readers._kept) == 2 and list(opened._sens._kept) == [0]
+    assert (opened._open.cache_info().currsize, opened._sens.cache_info().currsize) == (2, 1)
 
 
 def test_an_unknown_split_names_those_there_are(prepared):
