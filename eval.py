@@ -17,6 +17,7 @@ from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, EvaluationSet, open_evaluation
 from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
 from kgmgt_jax.evaluation.methods import Method, classical_methods, parse_weights
+from kgmgt_jax.evaluation.overlap import n_trained_on
 from kgmgt_jax.evaluation.tuning import tune_methods
 from kgmgt_jax.metrics import PRESETS
 
@@ -64,6 +65,8 @@ _FRAMES = cli.define_frames_at_once()
 
 def main(argv: list[str]) -> int:
     """Reconstructs, scores, prints the tables, writes everything else."""
+    if _TUNE.value and not _CLASSICAL.value:
+        raise ValueError("--tune: expected --classical with the methods to tune, got none")
     networks = _networks()
     sens = networks[0].sens if networks else "espirit"
     circular = networks[0].circular if networks else _CIRCULAR.value is not False
@@ -76,6 +79,7 @@ def main(argv: list[str]) -> int:
         *networks,
         *classical_methods(_CLASSICAL.value, tuned, weights, circular=circular),
     ]
+    seen = _trained_on(networks, data)
     options = Options(
         conditions,
         _PRESET.value,
@@ -84,10 +88,10 @@ def main(argv: list[str]) -> int:
         reader_study=_READERS.value,
         save_images=_IMAGES.value,
         efficiency=_EFFICIENCY.value,
-        facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value},
+        facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value} | seen,
     )
     outcome = evaluate_set(data, methods, _OUT.value, options, title=str(_DATA.value))
-    print(outcome.text)
+    print("\n".join([outcome.text, *map(" ".join, seen.items())]))
     return 1 if outcome.failed else 0
 
 
@@ -101,6 +105,15 @@ def _networks() -> list[Method]:
             raise ValueError(f"--compare: expected NAME=PATH, got {item!r}")
         networks.append(load(name, path))
     return networks
+
+
+def _trained_on(networks: list[Method], data: EvaluationSet) -> dict[str, str]:
+    """What the report shall state of networks that are scored on their own training data."""
+    counts = {net.name: n_trained_on(net.trained_on, data.slices) for net in networks}
+    n = len(data.slices)
+    return {
+        f"{name} was trained on": f"{k} of the {n} slices scored" for name, k in counts.items() if k
+    }
 
 
 def _conditions() -> list[Condition]:

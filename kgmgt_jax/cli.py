@@ -71,7 +71,10 @@ def define_circular() -> flags.FlagHolder[bool | None]:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     with _exit_on_wrong_flags():
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            flags.FLAGS["config"].value.get("model")  # only this misses a missing file
+        return rest
 
 
 @contextlib.contextmanager
@@ -89,6 +92,9 @@ def _about_flags(message: str) -> str:
     if "Traceback" in message:
         return message.strip().splitlines()[-1].strip()
     text = " ".join(message.replace("\\n", " ").split())
+    missing = re.search(r"No such file or directory: '(.+)'", text)
+    if missing:
+        return f"{missing[1]}: no such file"
     field = re.match(r"""["'\\]+(\w+)["'\\]+(.*)""", text)
     wrong = [a for a in sys.argv if field and field[1] in a.partition("=")[0].split(".")[1:]]
     if field and wrong:

@@ -117,6 +117,14 @@ def test_eval_scores_and_compares(work, tmp_path):
     assert metrics["efficiency"]["kgmgt"]["gflops"] > 0
     for name in ("figure.png", "cine.gif", "report.html", "scores_mean.csv"):
         assert (tmp_path / name).stat().st_size > 0
+    assert "kgmgt was trained on 1 of the 1 slices scored" in done.stdout
+    assert metrics["facts"]["same was trained on"] == "1 of the 1 slices scored"
+
+
+def test_weights_to_choose_without_methods_are_refused(work, tmp_path):
+    out, data = tmp_path / "out", work / "data"
+    done = _script("eval.py", f"--tune={data}", f"--data={data}", f"--out={out}")
+    _refused(done, out, "--tune: expected --classical")
 
 
 def _copy(path, target, change):

@@ -202,10 +202,10 @@ class CineCase:
             values = np.setdiff1d(self.mask, (0, 1))
             got = f"{values.size} other values, {values.min():g} to {values.max():g}"
             raise self._error("a mask of zeros and ones", got)
-        if not self.mask.any():
-            raise self._error("a mask with measured samples", "a mask of zeros only")
         if not self.kspace.any():
             raise self._error("k-space with signal", "zeros only")
+        if not self.mask.any():
+            raise self._error("a mask with measured samples", "a mask of zeros only")
         parts = np.real(self.kspace), np.imag(self.kspace)
         peak, (least, most) = max(float(np.abs(part).max()) for part in parts), _PEAK
         if not least <= peak <= most:

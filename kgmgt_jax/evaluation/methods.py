@@ -106,6 +106,7 @@ class Method:
         fixed_variables: variables for masks that are the same in all frames, if others are better
             there.
         frames_at_once: frames that are reconstructed together; see `reconstruct_cine`.
+        trained_on: path of its training data on the machine it was trained on.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Method:
     sens: str = "espirit"
     fixed_variables: Any = None
     frames_at_once: int = 1
+    trained_on: str = ""
 
     @property
     def n_parameters(self) -> int:
@@ -148,6 +150,7 @@ class Method:
             circular = bool(config.data.circular) if circular is None else circular
             input_fill = config.data.get("input_fill", cls.input_fill)
             sens = config.data.get("sens", cls.sens)
+            trained_on = config.data.get("train", cls.trained_on)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
         name = name or type(model).__name__.lower()
@@ -161,6 +164,7 @@ class Method:
             sens,
             fixed_variables=jax.device_put(load_item(path, FIXED_WEIGHTS)),
             frames_at_once=frames_at_once,
+            trained_on=trained_on,
         )
 
     def variables_for(self, mask: Mask) -> Any:

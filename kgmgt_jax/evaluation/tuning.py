@@ -1,6 +1,5 @@
 """Weights of the classical methods, chosen on training cases, never on those that are scored."""
 
-import filecmp
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from kgmgt_jax.data.slices import SliceInfo, SliceSource, spread
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import RetrospectiveCase, retrospective_cases
 from kgmgt_jax.evaluation.cases import Condition
+from kgmgt_jax.evaluation.overlap import same_file
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.types import Array
 
@@ -89,13 +89,6 @@ def _refuse_test_data(training: SliceInfo, test: Sequence[SliceInfo]) -> None:
     same_place = any(
         (training.source, training.name) == (other.source, other.name) for other in test
     )
-    if same_place or any(_same_file(training.source, other) for other in {s.source for s in test}):
+    if same_place or any(same_file(training.source, other) for other in {s.source for s in test}):
         fix = "tune on other subjects"
         raise DataError(training.source, "a file that is not scored", "one of the test set", fix)
-
-
-def _same_file(one: str, other: str) -> bool:
-    a, b = Path(one), Path(other)
-    if not (a.is_file() and b.is_file()):
-        return False
-    return a.samefile(b) or filecmp.cmp(a, b, shallow=False)

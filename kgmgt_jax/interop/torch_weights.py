@@ -26,6 +26,7 @@ from kgmgt_jax.interop.released import PARTS, RELEASED, default_buffers, templat
 from kgmgt_jax.interop.state_files import check_suffix, read_state_dict, write_state_dict
 from kgmgt_jax.interop.torch_names import Entry, from_state_dict, to_state_dict
 from kgmgt_jax.interop.vgg import two_channel_kernel, vgg_names
+from kgmgt_jax.models.registry import DEFAULT
 from kgmgt_jax.training.weights import CheckpointError, load_item, load_weights, save_weights
 
 __all__ = ["from_torch", "main", "to_torch"]
@@ -174,7 +175,8 @@ def to_torch(checkpoint: str | Path, files: Mapping[str, str | Path]) -> None:
     """
     for path in files.values():
         check_suffix(path)
-    variables = load_weights(checkpoint)[1]
+    config, variables = load_weights(checkpoint)
+    network = config.get("model", {}).get("network", DEFAULT)
     critic = load_item(checkpoint, "critic") if "critic" in files else None
     tree = {c: {**variables[c], **({"critic": critic[c]} if critic else {})} for c in variables}
     buffers = load_item(checkpoint, "torch_buffers") or {}
@@ -185,9 +187,10 @@ def to_torch(checkpoint: str | Path, files: Mapping[str, str | Path]) -> None:
         entries = list(PARTS[name].entries)
         wrong = [".".join(e.path) for e in entries if have.get(e.path) != want[e.path]]
         if wrong:
-            shown = ", ".join(dict.fromkeys(wrong[:_SHOWN]))
             raise CheckpointError(
-                f"{checkpoint}: expected the released network's {name}, got none or another {shown}"
+                f"{checkpoint}: expected the network of configs/kgmgt.py:released, got {network!r} "
+                f"that differs in {len(wrong)} of {len(entries)} arrays of the {name}, such as "
+                f"{wrong[0]}"
             )
         names = PARTS[name].buffers
         missing = [key for key in names if key not in kept]

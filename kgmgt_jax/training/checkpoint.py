@@ -199,9 +199,12 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then lets go of the folder; raises as ``save`` does."""
+        """Waits, then lets go of the folder, which goes if it is empty; raises as ``save`` does."""
         with self._writing():
             self._manager.close()
+        if not self._read_only:
+            with contextlib.suppress(OSError):  # it holds checkpoints
+                self.folder.rmdir()
 
     def _restore(self, step: int, **items: Any) -> Any:
         with self._reading(step):

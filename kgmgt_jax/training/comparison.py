@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from kgmgt_jax.models.registry import DEFAULT
 from kgmgt_jax.training.state import TrainState
 
 __all__ = ["differing_arrays", "differing_fields", "not_finite"]
@@ -19,6 +20,9 @@ def differing_fields(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> st
 
     How the network is computed (``_FREE``) may change when a run goes on.
     """
+    networks = [fields.get("network", DEFAULT) for fields in (stored, wanted)]
+    if networks[0] != networks[1]:  # whose fields are others
+        return f"network {networks[0]!r}, not {networks[1]!r}"
     names = sorted((set(stored) | set(wanted)) - _FREE)
     differing = [n for n in names if stored.get(n) != wanted.get(n)]
     return ", ".join(f"{n}={stored.get(n)!r} not {wanted.get(n)!r}" for n in differing)

@@ -1,6 +1,7 @@
 """The training run, from a configuration to checkpoints; reads from top to bottom."""
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from kgmgt_jax.training.workdir import PROFILE, open_workdir
 from kgmgt_jax.training.writer import Writer
 
 __all__ = ["build", "open_devices", "train"]
+
+_log = logging.getLogger(__name__)
 
 
 def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) -> TrainState:
@@ -78,13 +81,19 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             feed.set_state(position)
 
         done, last, every = int(state.step), stop_after or config.train.n_steps, config.train
+        silent = parallel.process_share()[0] > 0
+        if done >= last:
+            if not silent:
+                told = "%s is already at step %d of %d, nothing is to do; see config.train.n_steps"
+                _log.info(told, workdir, done, last)
+            return state
         writer = Writer(
             workdir,
             n_steps=config.train.n_steps,
             first_step=done,
             batch_size=config.data.batch_size,
             tensorboard=config.train.tensorboard,
-            silent=parallel.process_share()[0] > 0,
+            silent=silent,
         )
         stack.callback(writer.close)
         writer.parameters(state)

@@ -62,13 +62,14 @@ def test_a_mask_between_zero_and_one_is_refused():
 def test_a_mask_that_measures_nothing_is_refused():
     kspace, mask = _arrays()
     with pytest.raises(DataError, match="a mask of zeros only"):
-        CineCase(kspace * 0, mask * 0, META)
+        CineCase(kspace, mask * 0, META)
 
 
-def test_kspace_without_signal_is_refused():
+@pytest.mark.parametrize("measured", [0, 1])  # without a mask file, zeros are not
+def test_kspace_without_signal_is_refused(measured):
     kspace, mask = _arrays()
     with pytest.raises(DataError, match="with signal, got zeros only"):
-        CineCase(kspace * 0, mask, META)
+        CineCase(kspace * 0, mask * np.float32(measured), META)
 
 
 def test_three_axes_are_refused():

@@ -170,6 +170,8 @@ def test_damaged_files_are_refused(kit, tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ValueError, match="copy it again"):
         pool_readings([tmp_path / "a.json"], kit[1])
+    with pytest.raises(ValueError, match=r"b.json: expected a file of .*, got no such file"):
+        pool_readings([tmp_path / "b.json"], kit[1])
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,9 @@ def test_another_network_is_refused_but_not_another_way_to_compute_it(tmp_path):
         config.model.n_blocks = 6
         with pytest.raises(CheckpointError, match="this model, got one with n_blocks=2 not 6"):
             checkpoints.check(config)
+        config.model = {"network": "modl", "n_iterations": 5}
+        with pytest.raises(CheckpointError, match=r"got one with network 'kgmgt', not 'modl'$"):
+            checkpoints.check(config)
 
 
 def test_what_else_has_changed_is_told(tmp_path, caplog):

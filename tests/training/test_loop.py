@@ -141,6 +141,7 @@ def test_coil_maps_for_training_come_from_the_lines_asked_for(tmp_path, lines, u
 def test_a_run_without_training_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"config\.data\.train: expected a file or folder"):
         train(make_config(""), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())  # an empty folder of checkpoints, for one
 
 
 def test_resuming_after_a_signal_equals_not_stopping(runs):
@@ -322,6 +323,15 @@ def test_profile_is_written(data, stub, tmp_path, monkeypatch):
     config.profile = True
     train(config, tmp_path)
     assert started == [tmp_path / "profile"] and stopped == [True]
+
+
+def test_a_run_that_is_at_its_last_step_says_that_nothing_is_to_do(runs, data, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("kgmgt_jax"), "propagate", True)
+    config = make_config(data)
+    config.train.n_steps = 3
+    with caplog.at_level("INFO", "kgmgt_jax"):
+        train(config, runs.folder)
+    assert "is already at step 4 of 3, nothing is to do" in caplog.records[-1].message
 
 
 def test_run_without_tensorboardx_says_so_once(data, stub, tmp_path, monkeypatch, caplog):

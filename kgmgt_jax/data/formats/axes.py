@@ -1,6 +1,6 @@
 """Order of the axes of an array in a file, as a user names it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from kgmgt_jax.data.case import DataError
 
-__all__ = ["AXES", "AxisOrder"]
+__all__ = ["AXES", "PARTS", "AxisOrder"]
 
 AXES = {
     "t": ("t", "time", "frame", "frames"),
@@ -18,6 +18,9 @@ AXES = {
     "w": ("w", "kx", "x", "column", "columns", "readout"),
 }
 """Canonical letter of each axis and the names it goes by."""
+
+PARTS = "its last axis looks like real and imaginary parts: store real + 1j * imag"
+"""What to do with an array of real numbers whose last axis has length 2."""
 
 _ALL = "".join(AXES)
 _LETTER = {name: letter for letter, names in AXES.items() for name in names}
@@ -55,7 +58,11 @@ class AxisOrder:
 
     def check(self, shape: Sequence[int], source: str | Path, key: str) -> None:
         """Refuses an array with another number of axes, or an empty one."""
-        if len(shape) != len(self.letters) or 0 in shape:
+        if len(shape) == len(self.letters) and 0 in shape:
+            wanted = f"{key!r} with non-empty axes ({self})"
+            got = f"shape {tuple(shape)}, of which an axis has length 0"
+            raise DataError(source, wanted, got, "save it again, with all its samples")
+        if len(shape) != len(self.letters):
             fix = "name its axes with --axes (axes= in Python), e.g. --axes kx,ky,coil"
             wanted = f"{key!r} with non-empty axes ({self})"
             raise DataError(source, wanted, f"shape {tuple(shape)}", fix)
@@ -82,6 +89,7 @@ class AxisOrder:
         without: str,
         source: str | Path,
         what: str,
+        others: Mapping[str, tuple[int, ...]] | None = None,
     ) -> "AxisOrder":
         """Order of the axes of an array that goes with one of this order, by its shape.
 
@@ -93,6 +101,7 @@ class AxisOrder:
             without: Letters of the axes it never has.
             source: Its file, for error messages.
             what: What it is, for error messages.
+            others: Axes that the caller takes too, and their sizes, for error messages.
 
         Raises:
             DataError: If no order fits, or it may be another for every frame or for every slice.
@@ -109,7 +118,7 @@ class AxisOrder:
             if fits:
                 return AxisOrder(fits[0])
         whole = _without(self.letters, without)
-        shapes = {
+        shapes = dict(others or {}) | {
             str(AxisOrder(each)): tuple(self.size(a, shape) for a in each)
             for each in (_without(whole, "tz"), whole)
         }

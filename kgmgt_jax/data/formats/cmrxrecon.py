@@ -233,6 +233,8 @@ class CmrxreconFile(CineFile):
         if path is None:
             wanted = f"the sampling mask of {self.key!r} in {candidates[0]}"
             fix = "put it there, or name the mask file with --mask (mask= in Python)"
+            if not _KEY.fullmatch(self.key):
+                fix += f"; where {self.key!r} is not of CMRxRecon, name its axes with --axes"
             raise DataError(self.path, wanted, "no file", fix)
         self._mask_is_foreign = not given and _set_folder(path) != _set_folder(self.path)
         shape = (self._stored_frames, h, w)

@@ -25,7 +25,7 @@ from jaxtyping import Num
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, read_array
-from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
 from kgmgt_jax.data.formats.base import ALL_SAMPLES, CineFile, import_optional, orientation
 from kgmgt_jax.data.formats.masks import MASK_KEY
 from kgmgt_jax.data.formats.roles import role_of
@@ -98,9 +98,14 @@ class ArrayImages(ImageFile):
         axes: str = "t,y,x",
     ) -> None:
         self._axes = AxisOrder.parse(axes, path)
+        if info.kind == "real" and info.shape[len(self._axes.letters) :] == (2,):
+            raise DataError(path, "complex k-space, or images", f"{info.dtype} {info.shape}", PARTS)
         self._axes.check(info.shape, path, key or path.stem)
         if "n" in self._axes.letters or info.kind not in ("real", "complex"):
             got = f"{info.kind} {info.shape} as ({self._axes})"
+            if info.kind == "real":
+                fix = "store real + 1j * imag; images have no axis of coils"
+                raise DataError(path, "complex k-space, where coils are named", got, fix)
             raise DataError(path, "images of numbers, without a coil axis", got)
         t, n_slices, h, w = (self._axes.size(letter, info.shape) for letter in "tzhw")
         super().__init__(

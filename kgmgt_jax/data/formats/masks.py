@@ -39,8 +39,8 @@ def read_mask(
 
     Args:
         path: The file. Its array is called ``mask`` or ``maskNN``; the only one goes by any name.
-        shape: ``(t, ky, kx)`` of the k-space. The mask may lack the frames, or be one value a
-            ky line.
+        shape: ``(t, ky, kx)`` of the k-space. The mask may lack the frames, or have one value a
+            ky line: ``(ky,)``, or ``(t, ky)`` where that cannot be anything else.
         owner: Name of the file with the k-space, for error messages.
         acceleration: Nominal acceleration of the k-space; a mask named for another is refused.
         order: Letters of the axes that the mask shares with the k-space, as that is stored.
@@ -75,8 +75,14 @@ def _read_masks(
     t, n_slices, h, w = (order.size(letter, shape) for letter in "tzhw")
     found = arrays[key].shape
     what = f"a mask for {owner}"
-    lines = found == (h,)
-    own = AxisOrder("h") if lines else order.of_companion(found, shape, "n", path, what)
+    lines = {"h": (h,), "th": (t, h), "ht": (h, t)}
+    fits = [letters for letters, sizes in lines.items() if sizes == found]
+    by_slice = len(found) == 2 and 1 < n_slices == t  # it may be (z, ky)
+    if len(fits) == 1 and found not in ((h, w), (w, h)) and not by_slice:
+        own = AxisOrder(fits[0])
+    else:
+        others = {str(AxisOrder(letters)): lines[letters] for letters in ("h", "th")}
+        own = order.of_companion(found, shape, "n", path, what, others)
     stored = read_array(path, key)
     slices = range(n_slices if "z" in own.letters else 1)
     masks = np.stack([own.arrange(stored[own.index(z)], "thw") for z in slices])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, describe, list_arrays, read_array
-from kgmgt_jax.data.formats.axes import AxisOrder
+from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
 from kgmgt_jax.data.formats.masks import MaskedFile, has_mask
 from kgmgt_jax.data.formats.roles import role_of
 
@@ -72,7 +72,12 @@ def unnamed(path: Path, arrays: dict[str, ArrayInfo]) -> DataError:
     """Why a file of arrays cannot be read by itself, and what to pass."""
     candidates = kspace_candidates(arrays)
     candidates += [key for key, info in arrays.items() if info.kind == "complex"]
+    real = [info.shape for info in arrays.values() if info.kind == "real"]
     fix = "no array is complex; store k-space as one that is (numpy: real + 1j * imag)"
+    if any(len(shape) > 3 and shape[-1] == 2 for shape in real):
+        fix = f"no array is complex; {PARTS}"
+    elif any(len(shape) == 4 for shape in real):
+        fix += ", or read images with --axes, such as --axes t,z,y,x"
     if candidates:
         key = candidates[0]
         naming = f"--key {key} and " if key else ""

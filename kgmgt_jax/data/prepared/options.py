@@ -26,8 +26,8 @@ class PrepareOptions:
         acs: Central lines that they are estimated from, at least 4; all where there are fewer.
         views: Cardiac views to keep, e.g. ``("sax",)``; ``"lax"`` stands for ``"lax_4ch"`` and
             its like too. Empty for all, also unknown ones.
-        split: Fractions of the subjects for train, validation and test, summing to 1. One may be
-            0, and those at the end may be missing.
+        split: Fractions of the subjects for train, validation and test, summing to 1, which are
+            rounded to whole subjects. One may be 0, and those at the end may be missing.
         seed: Of the split, at least 0.
         subject: Regular expression that finds the subject in a path below the source, the first
             group of it if there is one; ``None`` for the rules of `identify`.

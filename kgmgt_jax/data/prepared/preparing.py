@@ -34,7 +34,13 @@ from kgmgt_jax.data.prepared.options import SPLITS, PrepareOptions
 from kgmgt_jax.data.prepared.processing import process
 from kgmgt_jax.data.prepared.scan import PlannedSlice, Skipped, SliceReader, scan
 from kgmgt_jax.data.prepared.splits import assign_splits
-from kgmgt_jax.data.prepared.staging import StagedSlice, Staging, check_settings, write_json
+from kgmgt_jax.data.prepared.staging import (
+    StagedSlice,
+    Staging,
+    check_place,
+    check_settings,
+    write_json,
+)
 
 __all__ = ["Outcome", "prepare"]
 
@@ -83,9 +89,10 @@ def prepare(
         check_settings(out, read_metadata(out)["settings"], settings)
         shutil.rmtree(out / STAGING, ignore_errors=True)
         return _outcome(out, n_made=0)
+    check_place(out, settings)
+    planned, skipped = scan(root, options, skip_bad=skip_bad)
+    chosen = assign_splits((each.subject for each in planned), options.split, options.seed)
     with Staging.claim(out, settings) as staging:
-        planned, skipped = scan(root, options, skip_bad=skip_bad)
-        chosen = assign_splits((each.subject for each in planned), options.split, options.seed)
         missing = [each for each in planned if not staging.has(each)]
         bad = _stage(missing, len(planned), staging, options, skip_bad=skip_bad)
         staged: dict[str, list[StagedSlice]] = {split: [] for split in SPLITS}

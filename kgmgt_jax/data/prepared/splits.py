@@ -13,9 +13,10 @@ __all__ = ["assign_splits"]
 def assign_splits(subjects: Iterable[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
     """Split of each subject, from a hash of the seed and its name.
 
-    The hash gives a number in [0, 1), and the range it falls into gives the split, so a subject
-    stays where it is when others come or go. In small sets a split may so be left without
-    anyone; it then takes the subject whose number is nearest to its range.
+    Subjects in the order of their hashes are cut at the fractions, rounded to whole subjects; a
+    split that rounding leaves without anyone takes one from that which exceeds its share the
+    most. It depends on nothing but names, fractions and seed. When subjects come or go, others may
+    change their split.
 
     Args:
         subjects: Names; repetitions count once.
@@ -25,28 +26,20 @@ def assign_splits(subjects: Iterable[str], fractions: Sequence[float], seed: int
     Raises:
         ValueError: If there are more splits than subjects.
     """
-    numbers = {subject: _uniform(f"{seed}/{subject}") for subject in sorted(set(subjects))}
-    edges = np.concatenate([[0.0], np.cumsum(fractions)])
-    edges[-1] = 1.0
+    ranked = sorted(set(subjects), key=lambda subject: (_digest(f"{seed}/{subject}"), subject))
     wanted = [i for i, part in enumerate(fractions) if part > 0]
-    if len(numbers) < len(wanted):
-        got = f"{len(numbers)}: {', '.join(map(repr, numbers))}"
+    if len(ranked) < len(wanted):
+        got = f"{len(ranked)}: {', '.join(map(repr, sorted(ranked)))}"
         fix = "--split 1 makes one split, --subject says how subjects are told apart"
         raise ValueError(f"expected at least {len(wanted)} subjects to split, got {got}; {fix}")
-    chosen = {
-        subject: max(i for i in wanted if edges[i] <= number or i == wanted[0])
-        for subject, number in numbers.items()
-    }
+    shares = np.multiply(fractions, len(ranked))
+    counts = np.diff(np.rint(np.cumsum(shares)).astype(int), prepend=0)
     for i in wanted:
-        counts = [list(chosen.values()).count(j) for j in range(len(fractions))]
-        if counts[i]:
-            continue
-        spare = [subject for subject, j in chosen.items() if counts[j] > 1]
-        low, high = edges[i], edges[i + 1]
-        nearest = min(spare, key=lambda s: (max(low - numbers[s], numbers[s] - high), s))
-        chosen[nearest] = i
-    return {subject: SPLITS[i] for subject, i in chosen.items()}
+        if not counts[i]:
+            counts[np.where(counts > 1, counts - shares, -np.inf).argmax()] -= 1
+            counts[i] = 1
+    return dict(zip(ranked, np.repeat(SPLITS[: len(counts)], counts).tolist(), strict=True))
 
 
-def _uniform(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -27,7 +27,7 @@ from kgmgt_jax.data.prepared.processing import ProcessedSlice
 from kgmgt_jax.data.prepared.records import write_records
 from kgmgt_jax.data.prepared.scan import PlannedSlice
 
-__all__ = ["StagedSlice", "Staging", "check_settings", "write_json"]
+__all__ = ["StagedSlice", "Staging", "check_place", "check_settings", "write_json"]
 
 _SETTINGS = "settings.json"
 
@@ -47,6 +47,8 @@ class Staging:
     def claim(cls, out: Path, settings: dict[str, Any]) -> Iterator["Staging"]:
         """Goes on with the staging of a set, or begins one; no other process may meanwhile.
 
+        Where bad input (``ValueError``) ends it before a slice is finished, nothing is left behind.
+
         Args:
             out: Folder of the set.
             settings: What the set is made with.
@@ -55,12 +57,8 @@ class Staging:
             DataError: If the folder holds something else, another process is at work in it, or it
                 was begun with other settings.
         """
-        folder = out / STAGING
-        if out.exists() and not out.is_dir():
-            raise DataError(out, "a folder to write to", "a file")
-        if out.is_dir() and any(out.iterdir()) and not folder.is_dir():
-            got = f"one with {min(p.name for p in out.iterdir())!r} in it"
-            raise DataError(out, "an empty or a new folder", got, "give another --out")
+        check_place(out, settings)
+        folder, is_new = out / STAGING, not out.exists()
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             try:
@@ -68,12 +66,17 @@ class Staging:
             except OSError as error:
                 got = "another one at work in it"
                 raise DataError(out, "one preparation at a time", got) from error
-            path = folder / _SETTINGS
-            if path.exists():
-                check_settings(out, _read_json(path), settings)
-            else:
-                write_json(path, settings)
-            yield cls(folder)
+            check_place(out, settings)  # another process may have begun meanwhile
+            if not (folder / _SETTINGS).exists():
+                write_json(folder / _SETTINGS, settings)
+            try:
+                yield cls(folder)
+            except ValueError:
+                if set(folder.glob("*.json")) <= {folder / _SETTINGS}:
+                    shutil.rmtree(folder)
+                    if is_new:
+                        out.rmdir()
+                raise
 
     def has(self, planned: PlannedSlice) -> bool:
         """Whether a slice is finished."""
@@ -134,6 +137,22 @@ class StagedSlice:
     def sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:
         """Its sensitivities, ``None`` for a single coil."""
         return np.load(self.sens_path) if self.sens_path.exists() else None
+
+
+def check_place(out: Path, settings: dict[str, Any]) -> None:
+    """Refuses a folder in which no set with these settings can be made or gone on with.
+
+    Raises:
+        DataError: If it holds something else, or a set was begun in it with other settings.
+    """
+    folder = out / STAGING
+    if out.exists() and not out.is_dir():
+        raise DataError(out, "a folder to write to", "a file")
+    if out.is_dir() and any(out.iterdir()) and not folder.is_dir():
+        got = f"one with {min(p.name for p in out.iterdir())!r} in it"
+        raise DataError(out, "an empty or a new folder", got, "give another --out")
+    if (folder / _SETTINGS).exists():
+        check_settings(out, _read_json(folder / _SETTINGS), settings)
 
 
 def check_settings(out: Path, made_with: dict[str, Any], settings: dict[str, Any]) -> None:

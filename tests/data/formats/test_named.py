@@ -168,3 +168,47 @@ def test_a_mask_lies_as_the_named_axes_of_an_official_key(tmp_path):
     np.save(tmp_path / "m.npy", mask.swapaxes(-1, -2))
     case = read_file(path, axes="t,z,coil,kx,ky", mask=tmp_path / "m.npy")[0]
     np.testing.assert_array_equal(case.mask, mask.astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(3, 9), (9, 3)])
+def test_a_mask_may_have_lines_of_each_frame(tmp_path, shape):
+    lines = np.random.default_rng(0).integers(0, 2, (3, 9)) | (np.arange(9) % 4 == 0)
+    path = write_mat(tmp_path / "any.mat", "data", kspace((3, 4, 9, 8)) * lines[:, None, :, None])
+    np.save(tmp_path / "m.npy", lines if shape == (3, 9) else lines.T)
+    case = read_file(path, axes="t,coil,ky,kx", mask=tmp_path / "m.npy")[0]
+    np.testing.assert_array_equal(case.mask, np.repeat(lines[..., None], 8, axis=2))
+
+
+def test_lines_that_may_be_of_slices_are_refused_with_what_is_taken(tmp_path):
+    path = write_mat(tmp_path / "any.mat", "data", kspace((3, 3, 9, 8)))
+    np.save(tmp_path / "m.npy", np.ones((3, 9)))
+    shapes = r"\(ky\) = \(9,\) or \(t, ky\) = \(3, 9\) or \(ky, kx\) = \(9, 8\) or \(z, t, ky, kx\)"
+    with pytest.raises(DataError, match=shapes):
+        read_file(path, axes="z,t,ky,kx", mask=tmp_path / "m.npy")
+
+
+def test_an_axis_without_samples_is_named_so(tmp_path):
+    np.save(tmp_path / "kspace.npy", kspace((3, 4, 9, 8))[:0])
+    with pytest.raises(DataError, match=r"\(0, 4, 9, 8\), of which an axis has length 0"):
+        read_file(tmp_path / "kspace.npy")
+
+
+@pytest.mark.parametrize(
+    "shape, axes, told",
+    [
+        ((3, 4, 9, 8, 2), None, "looks like real and imaginary parts: store"),
+        ((3, 4, 9, 8, 2), "t,coil,ky,kx", "looks like real and imaginary parts: store"),
+        ((3, 4, 9, 8), "t,coil,ky,kx", "expected complex k-space, where coils are named"),
+        ((3, 4, 9, 8), None, "no array is complex.*or read images with --axes, such as --axes t,z"),
+    ],
+)
+def test_kspace_of_real_numbers_is_refused_with_what_to_store(tmp_path, shape, axes, told):
+    np.save(tmp_path / "any.npy", np.ones(shape))
+    with pytest.raises(DataError, match=told):
+        read_file(tmp_path / "any.npy", axes=axes)
+
+
+def test_a_key_of_another_layout_wants_its_axes_rather_than_a_mask(tmp_path):
+    path = write_mat(tmp_path / "under.mat", "ksp", kspace((3, 2, 4, 9, 8)))
+    with pytest.raises(DataError, match="'ksp' is not of CMRxRecon, name its axes with --axes"):
+        read_file(path, key="ksp")

@@ -118,6 +118,19 @@ def test_other_options_are_refused_with_what_differs(source, tmp_path, finished)
         prepare(source, tmp_path / "set", replace(OPTIONS, acs=30, seed=1))
 
 
+def test_a_failure_before_the_first_slice_does_not_refuse_the_corrected_command(tmp_path):
+    """Too few subjects to split are seen by the scan, a bad slice after it."""
+    tree, out = tmp_path / "tree", tmp_path / "set"
+    write_mat(tree / "P1/cine_sax.mat", "kspace_full", np.zeros((1, 1, 1, 9, 8), np.complex64))
+    with pytest.raises(ValueError, match="at least 3 subjects to split, got 1"):
+        prepare(tree, out, PrepareOptions())
+    with pytest.raises(DataError, match="zeros only"):
+        prepare(tree, out, PrepareOptions(split=(1.0,)))
+    assert not out.exists()
+    write_mat(tree / "P2/cine_sax.mat", "kspace_full", writers.kspace((1, 1, 1, 9, 8)))
+    prepare(tree, out, PrepareOptions(split=(0.5, 0.5)), skip_bad=True)
+
+
 def test_a_folder_with_something_else_is_refused(source, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match=r"an empty or a new folder, got one with 'thesis.tex'"):

@@ -1,24 +1,23 @@
-"""Splits keep subjects together, whoever comes or goes."""
+"""Splits have the shares asked for, from names, fractions and seed alone."""
 
 from collections import Counter
 
 import pytest
 
+from kgmgt_jax.data.prepared.options import SPLITS
 from kgmgt_jax.data.prepared.splits import assign_splits
 
 NAMES = [f"P{i:03d}" for i in range(2000)]
 
 
-def test_fractions_come_out_nearly():
-    counts = Counter(assign_splits(NAMES, (0.8, 0.15, 0.05), 0).values())
-    assert counts["train"] == pytest.approx(1600, abs=60)
-    assert counts["validation"] == pytest.approx(300, abs=60)
-    assert counts["test"] == pytest.approx(100, abs=40)
-
-
-def test_subjects_stay_when_others_come():
-    few, many = (assign_splits(names, (0.5, 0.5), 3) for names in (NAMES[::2], NAMES))
-    assert all(many[name] == split for name, split in few.items())
+@pytest.mark.parametrize(
+    "n, counts",
+    [(2000, (1600, 300, 100)), (20, (16, 3, 1)), (10, (8, 1, 1)), (7, (5, 1, 1)), (3, (1, 1, 1))],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_fractions_come_out_exactly(n, counts, seed):
+    found = Counter(assign_splits(NAMES[:n], (0.8, 0.15, 0.05), seed).values())
+    assert tuple(found[split] for split in SPLITS) == counts
 
 
 def test_the_seed_decides_and_order_does_not():

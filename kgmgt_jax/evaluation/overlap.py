@@ -1,0 +1,76 @@
+"""Whether what is scored was trained on."""
+
+import filecmp
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.prepared import PreparedSet, is_prepared
+from kgmgt_jax.data.slices import SliceInfo
+
+__all__ = ["n_trained_on", "same_file"]
+
+
+def n_trained_on(path: str, scored: Sequence[SliceInfo]) -> int:
+    """How many slices to score are among those that a network was trained on.
+
+    Their file is one of the training files or equal to one. Of a prepared set, whose splits may
+    share a file, their names in it are also those of its split ``train``. No samples are read,
+    but of files of the same size.
+
+    Args:
+        path: What it was trained on, as ``open_slices`` takes it. What does not exist, as for a
+            checkpoint from elsewhere, or cannot be read counts for nothing.
+        scored: The slices to score.
+    """
+    try:
+        training = _training_files(path)
+        by_size = defaultdict(list)
+        for file in training:
+            by_size[_size(file)].append(file)
+        equal = {}
+        for source in {info.source for info in scored} if training else ():
+            own = Path(source).resolve()
+            equal[source] = [f for f in by_size[_size(own)] if f == own or same_file(f, own)]
+    except (DataError, OSError):
+        return 0
+    return sum(
+        any(
+            not training[f] or _name_in_file(info) in training[f]
+            for f in equal.get(info.source, ())
+        )
+        for info in scored
+    )
+
+
+def _training_files(path: str) -> dict[Path, set[str]]:
+    """Files and the names of the slices in them that are trained on; no name stands for all."""
+    training: dict[Path, set[str]] = defaultdict(set)
+    for part in [path] if Path(path).exists() else path.split(","):
+        root = Path(part).resolve()
+        if not part or not root.exists():
+            continue
+        if is_prepared(root):
+            for info in PreparedSet(root, split="train", verify=False).slices:
+                training[Path(info.source)].add(_name_in_file(info))
+        else:
+            training.update((file, set()) for file in [root, *root.rglob("*")])
+    return training
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths are of one file, or of two that are equal."""
+    a, b = Path(one), Path(other)
+    if not (a.is_file() and b.is_file()):
+        return False
+    return a.samefile(b) or filecmp.cmp(a, b, shallow=False)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _name_in_file(info: SliceInfo) -> str:
+    """What the name of a slice says beyond its file's."""
+    return info.name.rpartition(Path(info.source).name.partition(".")[0])[2]

@@ -1,0 +1,40 @@
+"""Training data among what is scored is found, whatever its path."""
+
+import shutil
+
+import pytest
+
+from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
+from kgmgt_jax.evaluation.cases import open_evaluation
+from kgmgt_jax.evaluation.overlap import n_trained_on
+from tests.evaluation.small_set import FULL, write_phantoms
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return write_phantoms(tmp_path_factory.mktemp("overlap"), n_subjects=3)
+
+
+def test_the_same_files_and_copies_of_some_are_found(tree, tmp_path):
+    scored = open_evaluation(tree, acs=8).slices
+    assert n_trained_on(str(tree), scored) == 3
+    copy = shutil.copy(tree / FULL / "P002" / "cine_sax.mat", tmp_path / "other.mat")
+    assert n_trained_on(str(tmp_path), scored) == 1
+    assert n_trained_on(f"{copy},{tree / FULL / 'P001'}", scored) == 2
+    assert n_trained_on(str(tree), open_evaluation(copy, acs=8).slices) == 1
+
+
+def test_other_data_and_unknown_paths_are_not(tree, tmp_path):
+    scored = open_evaluation(tree, acs=8).slices
+    write_phantoms(tmp_path / "others", n_subjects=1, seeds_from=7)
+    for path in ("", "/not/here", "/not/here,neither", str(tmp_path / "others")):
+        assert n_trained_on(path, scored) == 0
+
+
+def test_of_a_prepared_set_its_own_test_split_is_not(tree, tmp_path):
+    prepare(tree, tmp_path / "set", PrepareOptions(split=(0.67, 0.0, 0.33)))
+    path = str(tmp_path / "set")
+    assert n_trained_on(path, PreparedSet(path, split="test").slices) == 0
+    assert n_trained_on(path, PreparedSet(path, split="train").slices) == 2
+    assert n_trained_on(path, open_evaluation(tree, acs=8).slices) == 2
