@@ -73,7 +73,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     with _exit_on_wrong_flags():
         rest = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
-            flags.FLAGS["config"].value.get("model")  # only this misses a missing file
+            getattr(flags.FLAGS["config"].value, "model", None)  # only this misses a missing file
         return rest
 
 
