@@ -26,7 +26,6 @@ __all__ = [
     "Bool",
     "Complex",
     "ComplexImage",
-    "FeatureMap",
     "Float",
     "Int",
     "KSpace",
@@ -42,7 +41,6 @@ ComplexImage = Complex[Array, "b h w"]
 KSpace = Complex[Array, "b n h w"]
 Sens = Complex[Array, "b n h w"]
 Mask = Float[Array, "b h w"]
-FeatureMap = Float[Array, "b h w c"]
 Key = PRNGKeyArray
 
 

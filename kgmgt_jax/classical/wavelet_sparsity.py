@@ -77,7 +77,9 @@ def wavelet(
 
 
 def shifts(n_levels: int, n_shifts: int) -> tuple[tuple[int, int], ...]:
-    """The first shifts, in pixels along rows and columns, of a lattice that fills the grid evenly.
+    """Shifts in pixels along rows and columns, ``(5 i, 11 i)`` modulo the grid's period.
+
+    Up to the period, no two are the same along either axis.
 
     Args:
         n_levels: the grid repeats after ``2^n_levels`` pixels.
