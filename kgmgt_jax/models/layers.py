@@ -201,7 +201,7 @@ class DepthwiseConv(nn.Module):
 
 
 def gelu(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-    """``x Φ(x)``, exact, in float32 or better; ``jax.nn.gelu`` takes erfc, which costs thrice."""
+    """``x Φ(x)``, exact, in float32 or better; ``jax.nn.gelu`` has the costlier erfc."""
     full = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return (0.5 * full * (1 + jax.lax.erf(full * math.sqrt(0.5)))).astype(x.dtype)
 
