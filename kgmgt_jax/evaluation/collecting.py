@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,12 +18,17 @@ from kgmgt_jax.metrics import PRESETS, evaluate
 
 __all__ = ["Findings", "paired_scores"]
 
-REFERENCE = ""  # among the cines of methods, which all have names
 N_SHOWN = 12  # cines on the page, at most; at least one of each condition
 
 Images = Mapping[str, Complex64[np.ndarray, "t h w"]]
-Cines = Mapping[str, Float32[np.ndarray, "t h w"]]
 CaseScores = dict[str, dict[str, dict[str, np.ndarray]]]
+
+
+class _Slice(NamedTuple):
+    """Magnitudes of a slice of a volume, by method, and of its reference."""
+
+    reference: Float32[np.ndarray, "t h w"]
+    images: Mapping[str, Float32[np.ndarray, "t h w"]]
 
 
 @dataclass(eq=False)
@@ -50,7 +56,7 @@ class Findings:
     subjects: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _samples: dict[Condition, list[float]] = field(default_factory=dict)
-    _volumes: dict[tuple[Condition, str], list[Cines]] = field(default_factory=dict)
+    _volumes: dict[tuple[Condition, str], list[_Slice]] = field(default_factory=dict)
 
     def add(self, case: EvaluationCase, images: Images) -> None:
         """Scores the images of a case, if it has a reference, and keeps it to be shown.
@@ -62,12 +68,13 @@ class Findings:
         if case.simulation:
             self.simulation[case.name] = case.simulation
         if case.condition is not None and case.reference is not None:
-            volume = _volume_of(case)
-            apart = [preset for preset in self.presets if not (volume and _of_volumes(preset))]
+            whole = [p for p in self.presets if PRESETS[p].per_volume and case.n_slices > 1]
+            apart = [p for p in self.presets if p not in whole]
             try:
                 found = {p: score_regions(case.reference, magnitudes, p) for p in apart}
-                if volume:
-                    self._add_slice(volume, case, {REFERENCE: case.reference, **magnitudes})
+                if whole:
+                    piece = _Slice(case.reference, magnitudes)
+                    self._add_slice(case, case.condition, piece, whole)
             except ValueError as error:
                 self.failed[f"{case.name}, {case.sampling.label}"] = str(error)
                 return
@@ -80,25 +87,25 @@ class Findings:
             measured[1] += case.mask.size
         self._show(case, magnitudes)
 
-    def _add_slice(self, volume: str, case: EvaluationCase, cines: Cines) -> None:
+    def _add_slice(
+        self, case: EvaluationCase, condition: Condition, piece: _Slice, presets: Sequence[str]
+    ) -> None:
         """Keeps a slice of a volume, and scores the volume once it is whole."""
-        presets = [preset for preset in self.presets if _of_volumes(preset)]
-        if not presets or case.condition is None:
-            return
-        slices = self._volumes.setdefault((case.condition, volume), [])
-        slices.append(cines)
+        volume = re.sub(r"/slice\d+", "", case.name)
+        slices = self._volumes.setdefault((condition, volume), [])
+        slices.append(piece)
         if len(slices) < case.n_slices:
             return
-        del self._volumes[case.condition, volume]
-        names = [name for name in slices[0] if all(name in each for each in slices)]
-        stacked = {name: np.concatenate([each[name] for each in slices]) for name in names}
-        reference = stacked.pop(REFERENCE)
+        del self._volumes[condition, volume]
+        reference = np.concatenate([each.reference for each in slices])
+        names = [n for n in piece.images if all(n in each.images for each in slices)]
+        stacked = {name: np.concatenate([each.images[name] for each in slices]) for name in names}
         self.subjects[volume] = case.subject
         if case.simulation:
             self.simulation[volume] = case.simulation
         for preset in presets:
             scores = {name: evaluate(reference, image, preset) for name, image in stacked.items()}
-            place = self.scores.setdefault((case.condition, preset), {}).setdefault(WHOLE, {})
+            place = self.scores.setdefault((condition, preset), {}).setdefault(WHOLE, {})
             place[volume] = jax.tree.map(lambda value: np.asarray(value, np.float64), scores)
 
     @property
@@ -131,15 +138,6 @@ class Findings:
             ScoreSet(self.sampling(condition), preset, paired_scores(regions), self.subjects)
             for (condition, preset), regions in self.scores.items()
         ]
-
-
-def _of_volumes(preset: str) -> bool:
-    return PRESETS[preset].per_volume
-
-
-def _volume_of(case: EvaluationCase) -> str:
-    """Name of the volume that a slice belongs to; empty if it is one by itself."""
-    return re.sub(r"/slice\d+", "", case.name) if case.n_slices > 1 else ""
 
 
 def paired_scores(regions: Mapping[str, CaseScores]) -> dict[str, CaseScores]:

@@ -1,5 +1,6 @@
 """Evaluation: every method on every case, then tables, pictures and a report of what was found."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,14 +100,14 @@ def evaluate_set(
                 _guarded(f"ranking of {case.name}", findings.failed, ranking.add, case, images)
             if reading is not None:
                 reading.add(case, images)
-            if case.reference is None or options.save_images:
+            keep = None
+            if case.reference is None:
+                keep = functools.partial(write_unscored, out / "unscored")
+            elif options.save_images:
+                keep = functools.partial(write_scored, out / "images")
+            if keep is not None:
                 place = f"images of {case.name}"
-                folder, write = (
-                    (out / "unscored", write_unscored)
-                    if case.reference is None
-                    else (out / "images", write_scored)
-                )
-                written += _guarded(place, findings.failed, write, folder, case, images) or []
+                written += _guarded(place, findings.failed, keep, case, images) or []
     findings.failed.update(findings.incomplete)
     if ranking is not None:
         findings.failed.update(ranking.incomplete)

@@ -26,10 +26,7 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
     for method, image in images.items():
         kept, magnitude = consistent_images(image, case.kspace, case.mask, case.sens)
         volume = ImageVolume(kept[:, None], magnitude[:, None], f"{method}, {case.name}")
-        place = folder / method / case.file.parent
-        written += write_outputs(
-            place, f"{case.file.stem}_slice{case.slice_index}", volume, ["mat"]
-        )
+        written += _write_slice(folder / method, case, volume)
     return written
 
 
@@ -48,10 +45,14 @@ def write_scored(folder: Path, case: EvaluationCase, images: Images) -> list[Pat
             f"{method}, {case.name}",
             attributes={"simulation": case.simulation},
         )
-        place = folder / method / _condition_folder(case) / case.file.parent
-        name = f"{case.file.stem}_slice{case.slice_index}"
-        written += write_outputs(place, name, volume, ["mat"])
+        written += _write_slice(folder / method / _condition_folder(case), case, volume)
     return written
+
+
+def _write_slice(folder: Path, case: EvaluationCase, volume: ImageVolume) -> list[Path]:
+    """Writes a slice at the path of its file below the data, one a file."""
+    name = f"{case.file.stem}_slice{case.slice_index}"
+    return write_outputs(folder / case.file.parent, name, volume, ["mat"])
 
 
 def _condition_folder(case: EvaluationCase) -> str:

@@ -25,12 +25,20 @@ from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
 from kgmgt_jax.training.state import NetworkState, TrainState
 from kgmgt_jax.types import ComplexImage, Measurement, Reconstruction
 
-__all__ = ["Batch", "Step", "apply_model", "make_critic_step", "make_generator_step"]
+__all__ = [
+    "Batch",
+    "GeneratorStep",
+    "Step",
+    "apply_model",
+    "make_critic_step",
+    "make_generator_step",
+]
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 PerceptualFeatures = Callable[[ComplexImage], dict[str, Array]]
+GeneratorStep = Callable[..., tuple[TrainState, Metrics]]  # of state, batch, PerceptualFeatures
 
 _DROPOUT, _PENALTY, _CRITIC_DROPOUT = range(3)  # streams of a step's randomness
 
@@ -93,7 +101,6 @@ def make_generator_step(
     model: Network,
     critic: Critic | None,
     optimizer: optax.GradientTransformation,
-    features: PerceptualFeatures | None,
     *,
     perceptual_weight: float,
     adversarial_weight: float,
@@ -101,16 +108,17 @@ def make_generator_step(
     ema_decay: float,
     frozen: Sequence[str] = (),
     n_parts: int = 1,
-) -> Step:
+) -> GeneratorStep:
     """Builds the generator's step: ``L1 + a perceptual + b adversarial + c mentor L1``.
 
-    Of the critic, running statistics alone change, if it has any.
+    The step takes perceptual features of a complex image by layer as well; without them that term
+    is left out. They are an argument, since VGG19's weights in a closure would be constants of the
+    compiled step. Of the critic, running statistics alone change, if it has any.
 
     Args:
         model: the network.
         critic: ``None`` leaves the adversarial term out.
         optimizer: the generator's.
-        features: perceptual features of a complex image by layer; ``None`` leaves that term out.
         perceptual_weight: a.
         adversarial_weight: b.
         mentor_weight: c, weight of an L1 loss on the mentor's image.
@@ -119,7 +127,14 @@ def make_generator_step(
         n_parts: into how many parts the batch is split to take its gradient.
     """
 
-    def loss(judge: NetworkState | None, params, model_states, key: Array, batch: Batch):
+    def loss(
+        judge: NetworkState | None,
+        features: PerceptualFeatures | None,
+        params: Any,
+        model_states: tuple[Any, Any],
+        key: Array,
+        batch: Batch,
+    ):
         model_state, judge_state = model_states
         variables = {"params": _held(params, frozen), **model_state}
         output, model_state = apply_model(model, variables, batch, key=key)
@@ -142,10 +157,12 @@ def make_generator_step(
         metrics = {"loss": total, "psnr": jnp.mean(score), **terms}
         return total, (metrics, (model_state, judge_state))
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batch: Batch, features: PerceptualFeatures | None = None
+    ) -> tuple[TrainState, Metrics]:
         old, judge = state.generator, state.critic
         model_states = old.model_state, {} if judge is None else judge.model_state
-        gradient = gradient_by_parts(functools.partial(loss, judge), n_parts)
+        gradient = gradient_by_parts(functools.partial(loss, judge, features), n_parts)
         grads, metrics, (model_state, judge_state) = gradient(
             old.params, model_states, state.step_key(_DROPOUT), batch
         )

@@ -5,7 +5,6 @@ import logging
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
@@ -18,7 +17,7 @@ from kgmgt_jax.training.optimizer import Optimizers
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.steps import (
     Batch,
-    PerceptualFeatures,
+    GeneratorStep,
     Step,
     make_critic_step,
     make_generator_step,
@@ -48,13 +47,8 @@ def make_update(
         mesh: the devices.
     """
     features = parallel.replicate(_perceptual_features(config.loss), mesh)
-
-    def generator_step(state: TrainState, batch: Batch, features: PerceptualFeatures | None):
-        """With VGG19's weights as an argument: constants are compiled, and stored, each time."""
-        return _generator_step(config, model, critic, optimizers[0], features)(state, batch)
-
+    generator_step, critic_step = make_steps(config, model, critic, optimizers)
     generate = parallel.jit_step(generator_step, mesh, state, features)
-    critic_step = _critic_step(config, model, critic, optimizers[1])
     criticise = None if critic_step is None else parallel.jit_step(critic_step, mesh, state)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -69,26 +63,13 @@ def make_update(
 
 def make_steps(
     config: Any, model: Network, critic: Critic | None, optimizers: Optimizers
-) -> tuple[Step, Step | None]:
+) -> tuple[GeneratorStep, Step | None]:
     """The generator's step and the critic's, not compiled. Arguments as of ``make_update``."""
-    features = _perceptual_features(config.loss)
-    generator_step = _generator_step(config, model, critic, optimizers[0], features)
-    return generator_step, _critic_step(config, model, critic, optimizers[1])
-
-
-def _generator_step(
-    config: Any,
-    model: Network,
-    critic: Critic | None,
-    optimizer: optax.GradientTransformation,
-    features: PerceptualFeatures | None,
-) -> Step:
     loss, train = config.loss, config.train
-    return make_generator_step(
+    generator_step = make_generator_step(
         model,
         critic,
-        optimizer,
-        features,
+        optimizers[0],
         perceptual_weight=loss.perceptual,
         adversarial_weight=loss.adversarial,
         mentor_weight=loss.mentor,
@@ -96,23 +77,15 @@ def _generator_step(
         frozen=tuple(train.frozen),
         n_parts=train.accumulation,
     )
-
-
-def _critic_step(
-    config: Any,
-    model: Network,
-    critic: Critic | None,
-    optimizer: optax.GradientTransformation,
-) -> Step | None:
     if critic is None:
-        return None
-    return make_critic_step(
+        return generator_step, None
+    return generator_step, make_critic_step(
         model,
         critic,
-        optimizer,
-        penalty_weight=config.loss.gradient_penalty,
-        n_updates=config.train.n_critic,
-        n_parts=config.train.accumulation,
+        optimizers[1],
+        penalty_weight=loss.gradient_penalty,
+        n_updates=train.n_critic,
+        n_parts=train.accumulation,
     )
 
 

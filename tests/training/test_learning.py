@@ -56,19 +56,17 @@ def _train(*, all_terms: bool) -> tuple[TrainState, float]:
     model, optimizers = build_model(config.model), make_optimizers(config)
     critic = Critic(**freeze(config.critic.to_dict())) if all_terms else None
     state = create_state(model, critic, *optimizers, seed=0)
-    step = jax.jit(
-        make_generator_step(
-            model,
-            critic,
-            optimizers[0],
-            _perceptual_features if all_terms else None,
-            perceptual_weight=1e-4,
-            adversarial_weight=1e-6,
-            mentor_weight=config.loss.mentor,
-            ema_decay=config.train.ema_decay,
-        ),
-        donate_argnums=0,
+    step = make_generator_step(
+        model,
+        critic,
+        optimizers[0],
+        perceptual_weight=1e-4,
+        adversarial_weight=1e-6,
+        mentor_weight=config.loss.mentor,
+        ema_decay=config.train.ema_decay,
     )
+    features = _perceptual_features if all_terms else None
+    step = jax.jit(functools.partial(step, features=features), donate_argnums=0)
     judge = critic and jax.jit(
         make_critic_step(model, critic, optimizers[1], penalty_weight=config.loss.gradient_penalty)
     )
@@ -127,7 +125,6 @@ def test_recomputing_blocks_saves_memory_of_a_base_step():
             model,
             None,
             optimizers[0],
-            None,
             perceptual_weight=0.0,
             adversarial_weight=0.0,
             mentor_weight=0.0,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.tree_util import Partial
 
 from kgmgt_jax.interop.state_files import write_state_dict
 from kgmgt_jax.interop.vgg import load_vgg19
@@ -275,13 +276,12 @@ def test_perceptual_features_see_both_images_at_once():
         model,
         None,
         sgd(),
-        features,
         perceptual_weight=2.0,
         adversarial_weight=0.0,
         mentor_weight=0.0,
         ema_decay=0.0,
     )
-    _, metrics = jax.jit(step)(state.replace(critic=None), BATCH)
+    _, metrics = jax.jit(step)(state.replace(critic=None), BATCH, Partial(features))
     assert calls == [(8, 32, 32)]
     output, _ = apply_model(model, state.generator.variables, BATCH)
     difference = jnp.square(jnp.abs(output.image)) - jnp.square(jnp.abs(BATCH["reference"]))

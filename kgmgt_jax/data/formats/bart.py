@@ -16,7 +16,7 @@ from jaxtyping import Complex64
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.maps import SCALED, unit_maps
+from kgmgt_jax.data.formats.maps import unit_maps
 from kgmgt_jax.data.formats.masks import MaskedFile
 from kgmgt_jax.data.formats.roles import companion
 
@@ -72,9 +72,9 @@ class BartFile(MaskedFile):
         sens, notes = None, self.notes
         if self._maps is not None:
             path, sizes = self._maps
-            sens, scaled = unit_maps(_read_slice(path, sizes, z if sizes[_SLICE] > 1 else 0))
+            sens, told = unit_maps(_read_slice(path, sizes, z if sizes[_SLICE] > 1 else 0))
             sens = sens if sizes[_TIME] > 1 else sens[0]
-            notes += (SCALED,) * scaled
+            notes += told
         meta = self._meta(z, mask_source=self._mask_source, notes=notes)
         return CineCase(kspace, mask, meta, sens=sens)
 

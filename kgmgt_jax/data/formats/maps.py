@@ -3,28 +3,26 @@
 import numpy as np
 from jaxtyping import Complex64
 
-__all__ = ["SCALED", "unit_maps"]
-
-SCALED = "coil maps brought to a sum of squares of 1"
-"""What to tell of maps that `unit_maps` changed."""
+__all__ = ["unit_maps"]
 
 _ROUNDING = 1e-3
+_SCALED = "coil maps brought to a sum of squares of 1"
 
 
 def unit_maps(
     sens: Complex64[np.ndarray, "*t n h w"],
-) -> tuple[Complex64[np.ndarray, "*t n h w"], bool]:
+) -> tuple[Complex64[np.ndarray, "*t n h w"], tuple[str, ...]]:
     """Maps divided by the root of the sum of their squares over the coils, zeros kept.
 
     Args:
         sens: Maps of any scale. NaN are kept, for `CineCase` to refuse.
 
     Returns:
-        The maps, and whether they had another sum than 1 (to 1e-3) anywhere; those of that sum
+        The maps, and a note if they had another sum than 1 (to 1e-3) anywhere; those of that sum
         are left as they are.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinities are refused later
         norm = np.linalg.norm(sens.astype(np.complex128), axis=-3, keepdims=True)
         if np.abs(norm[norm > 0] - 1).max(initial=0) <= _ROUNDING:
-            return sens, False
-        return np.divide(sens, norm, out=np.zeros_like(sens), where=norm != 0), True
+            return sens, ()
+        return np.divide(sens, norm, out=np.zeros_like(sens), where=norm != 0), (_SCALED,)

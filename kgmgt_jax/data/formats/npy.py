@@ -21,7 +21,7 @@ from pathlib import Path
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import list_arrays, read_array
 from kgmgt_jax.data.formats.axes import AxisOrder
-from kgmgt_jax.data.formats.maps import SCALED, unit_maps
+from kgmgt_jax.data.formats.maps import unit_maps
 from kgmgt_jax.data.formats.masks import MaskedFile
 from kgmgt_jax.data.formats.roles import companion
 
@@ -69,8 +69,8 @@ class NpyFile(MaskedFile):
             path, axes = self._sens
             stored = read_array(path, "", axes.index(z))
             sens = axes.arrange(stored, "tnhw" if "t" in axes.letters else "nhw")
-            sens, scaled = unit_maps(sens)
-            notes += (SCALED,) * scaled
+            sens, told = unit_maps(sens)
+            notes += told
         meta = self._meta(z, mask_source=self._mask_source, notes=notes)
         return CineCase(kspace, mask, meta, sens=sens)
 
