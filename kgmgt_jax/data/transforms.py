@@ -13,6 +13,7 @@ from jaxtyping import Complex64, Float32, Shaped
 from kgmgt_jax.data.filling import are_lines, fill_gaps
 
 __all__ = [
+    "central",
     "coil_combine",
     "fft2c",
     "ifft2c",
@@ -40,6 +41,12 @@ def ifft2c(kspace: Complex64[np.ndarray, "*b h w"]) -> Complex64[np.ndarray, "*b
     """Inverse of `fft2c`, k-space to image."""
     images = scipy.fft.ifft2(scipy.fft.ifftshift(kspace, _AXES), norm="ortho", overwrite_x=True)
     return scipy.fft.fftshift(images, _AXES)
+
+
+def central(size: int, kept: int) -> slice:
+    """The ``kept`` of ``size`` indices whose centre ``kept // 2`` is that of all, ``size // 2``."""
+    start = size // 2 - kept // 2
+    return slice(start, start + kept)
 
 
 def coil_combine(

@@ -13,7 +13,7 @@ import kgmgt_jax
 from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
-from kgmgt_jax.data.transforms import ifft2c, rss
+from kgmgt_jax.data.transforms import central, ifft2c, rss
 from kgmgt_jax.evaluation.cases import missing_sens
 from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
 from kgmgt_jax.evaluation.gif import cine_gif
@@ -108,7 +108,7 @@ def reconstruct_file(
     file = read_file(path, mask=mask, key=key, axes=axes)
     truth = None if reference is None else _open_reference(reference, file, key, axes)
     t, _, h, w = file.slice_shape
-    columns = _central_columns(w, readout)
+    columns = _columns(w, readout)
     shape = (t, len(file), h, columns.stop - columns.start)
     geometry = None if template is None else read_geometry(template, shape, reverse=reverse_slices)
     check_outputs(out, formats, geometry)
@@ -184,13 +184,12 @@ class _Done(NamedTuple):
         return " of simulated k-space" if self.meta.simulated else ""
 
 
-def _central_columns(width: int, kept: int | None) -> slice:
-    """The middle of an image, about pixel ``width // 2``, which the Fourier transform centres."""
+def _columns(width: int, kept: int | None) -> slice:
+    """Central columns of images of this width."""
     kept = width if kept is None else kept
     if not 1 <= kept <= width:
         raise ValueError(f"expected readout from 1 to the {width} columns there are, got {kept}")
-    start = width // 2 - kept // 2
-    return slice(start, start + kept)
+    return central(width, kept)
 
 
 def _reference(case: CineCase) -> Float32[np.ndarray, "t h w"]:

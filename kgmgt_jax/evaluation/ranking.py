@@ -12,6 +12,7 @@ import scipy.io
 from jaxtyping import Float32, Num
 
 from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.transforms import central
 
 __all__ = ["ranking_crop", "write_ranking"]
 
@@ -47,8 +48,8 @@ def ranking_crop(images: Num[np.ndarray, "t z h w"]) -> Float32[np.ndarray, "x y
     if n_slices > N_SLICES:
         last = _round_half_up(n_slices, 2)
         slices = slice(last - N_SLICES, last)
-    rows = _centre(h, _round_half_up(h, 2))
-    columns = _centre(w, _round_half_up(w, 3))
+    rows = central(h, _round_half_up(h, 2))
+    columns = central(w, _round_half_up(w, 3))
     part = images[:N_FRAMES, slices, rows, columns]
     return np.abs(part).astype(np.float32).transpose(3, 2, 1, 0)
 
@@ -77,8 +78,3 @@ def write_ranking(path: str | Path, images: Num[np.ndarray, "t z h w"]) -> Path:
 def _round_half_up(size: int, divisor: int) -> int:
     """``round(size / divisor)`` of MATLAB for positive integers."""
     return (2 * size + divisor) // (2 * divisor)
-
-
-def _centre(size: int, length: int) -> slice:
-    start = size // 2 - length // 2
-    return slice(start, start + length)

@@ -10,7 +10,7 @@ from jaxtyping import Complex64
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.prepared.options import PrepareOptions
 from kgmgt_jax.data.sens_cache import central_sens
-from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, intensity_scale
+from kgmgt_jax.data.transforms import central, coil_combine, fft2c, ifft2c, intensity_scale
 
 __all__ = ["ProcessedSlice", "process"]
 
@@ -42,7 +42,8 @@ def process(case: CineCase, options: PrepareOptions) -> ProcessedSlice:
     Raises:
         DataError: If there are too few lines to calibrate several coils on.
     """
-    window = _centre(case.shape[-1], options.readout)
+    width = case.shape[-1]
+    window = central(width, min(options.readout or width, width))
     images = np.ascontiguousarray(ifft2c(case.kspace)[..., window])
     sens, origin = None, "none: a single coil"
     if case.n_coils > 1 and case.sens is not None:
@@ -55,14 +56,6 @@ def process(case: CineCase, options: PrepareOptions) -> ProcessedSlice:
     images /= scale
     meta = dataclasses.asdict(case.meta) | {"sens": origin}
     return ProcessedSlice(images, sens, float(scale), meta)
-
-
-def _centre(width: int, kept: int | None) -> slice:
-    """The ``kept`` columns whose centre, index ``kept // 2``, is the centre of all."""
-    if kept is None or kept >= width:
-        return slice(0, width)
-    start = width // 2 - kept // 2
-    return slice(start, start + kept)
 
 
 def _estimate(
