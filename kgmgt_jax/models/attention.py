@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kgmgt_jax.models.attend import attend
 from kgmgt_jax.models.initialisation import Initialiser, constant
-from kgmgt_jax.models.layers import DepthwiseConv, Layers
+from kgmgt_jax.models.layers import DepthwiseConv, Layers, LinearWeights
 
 __all__ = [
     "AnchoredAttention",
@@ -252,7 +252,8 @@ class AnchoredAttention(nn.Module):
 
     One linear layer gives three times ``width`` channels: the first half passes straight to the
     output layer, the second is q, k, v of ``width / 2``. Anchors: a depthwise 3 x 3 convolution
-    with stride 2 and a pointwise one.
+    with stride 2 and a pointwise one. Of the bypass, two linear layers with nothing between, the
+    product of the kernels is applied.
 
     Attributes:
         width: channels of a token; ``n_heads`` must divide its half.
@@ -271,16 +272,17 @@ class AnchoredAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        half = self.width // 2
+        half, bypass = self.width // 2, 3 * self.width // 2
         anchor = DepthwiseConv(self.layers, name="anchor_depth")(x)
         anchor = self.layers.pointwise(half, name="anchor_point")(anchor)
-        mixed = self.layers.dense(3 * self.width, name="qkv")(x)
-        bypass, qkv = jnp.split(mixed, 2, axis=-1)
-        q, k, v = jnp.split(qkv, 3, axis=-1)
+        qkv, qkv_bias = LinearWeights((self.width, 2 * bypass), self.layers, name="qkv")()
+        out, out_bias = LinearWeights((2 * self.width, self.width), self.layers, name="out")()
+        mixed = self.layers.linear(x, qkv[:, bypass:], qkv_bias[bypass:])
+        q, k, v = jnp.split(mixed, 3, axis=-1)
         anchors = (self.window[0] // 2, self.window[1] // 2)
         scale1, bias1 = _AnchorStep(self.n_heads, self.layers, name="gather")(anchors, self.window)
         scale2, bias2 = _AnchorStep(self.n_heads, self.layers, name="spread")(self.window, anchors)
-        out = anchored_attention(
+        attended = anchored_attention(
             q,
             k,
             v,
@@ -290,7 +292,11 @@ class AnchoredAttention(nn.Module):
             window=self.window,
             pallas=self.layers.pallas,
         )
-        return self.layers.dense(self.width, name="out")(jnp.concatenate([bypass, out], axis=-1))
+        with jax.default_matmul_precision("highest"):
+            direct = qkv[:, :bypass] @ out[:bypass]
+            direct_bias = qkv_bias[:bypass] @ out[:bypass] + out_bias
+        straight = self.layers.linear(x, direct, direct_bias)
+        return straight + self.layers.linear(attended, out[bypass:], None)
 
 
 class GlobalAttention(nn.Module):

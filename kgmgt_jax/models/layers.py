@@ -23,6 +23,7 @@ __all__ = [
     "BatchNorm",
     "DepthwiseConv",
     "Layers",
+    "LinearWeights",
     "drop_path",
     "gelu",
     "leaky_relu",
@@ -106,15 +107,27 @@ class Layers:
         name: str | None = None,
     ) -> nn.Dense:
         """A linear layer over the last axis; its kernel starts from ``init``, if one is given."""
-        kind = "normal" if self.weight_init == "normal" else "truncated_normal"
         return nn.Dense(
             features,
             use_bias=use_bias,
             dtype=self.dtype,
-            kernel_init=init or Initialiser(kind, 0.02),
+            kernel_init=init or self.linear_init(),
             bias_init=constant(0.0),
             name=name,
         )
+
+    def linear_init(self) -> Initialiser:
+        """Distribution of a linear layer's kernel."""
+        kind = "normal" if self.weight_init == "normal" else "truncated_normal"
+        return Initialiser(kind, 0.02)
+
+    def linear(
+        self, x: Float[Array, "*b c"], kernel: Float[Array, "c o"], bias: Float[Array, "o"] | None
+    ) -> Float[Array, "*b o"]:
+        """``x kernel + bias`` at compute precision, for weights that are not a layer's own."""
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = x @ kernel
+        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
 
     def pointwise(self, features: int, *, name: str | None = None) -> nn.Dense:
         """A 1 x 1 convolution: a linear layer over the last axis that starts as convolutions do."""
@@ -133,6 +146,25 @@ class Layers:
             bias_init=constant(0.0),
             name=name,
         )
+
+
+class LinearWeights(nn.Module):
+    """Kernel and bias of a linear layer, for its user to combine before they are applied.
+
+    The parameters are those of ``Layers.dense``.
+
+    Attributes:
+        shape: channels of input and output.
+        layers: precision and initialisation.
+    """
+
+    shape: tuple[int, int]
+    layers: Layers = Layers()
+
+    @nn.compact
+    def __call__(self) -> tuple[Float[Array, "c o"], Float[Array, "o"]]:
+        kernel = self.param("kernel", self.layers.linear_init(), self.shape)
+        return kernel, self.param("bias", constant(0.0), self.shape[1:])
 
 
 class BatchNorm(nn.Module):
