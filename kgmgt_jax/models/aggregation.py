@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.layers import Layers, leaky_relu, pixel_shuffle
 from kgmgt_jax.models.motion import Alignment, DeformableAggregation
-from kgmgt_jax.models.transformer import BlockOptions, TransformerBody
+from kgmgt_jax.models.transformer import TransformerBody
 
 __all__ = ["GuidedUNet", "ReferenceAggregation", "TdFA"]
 

@@ -7,7 +7,6 @@ weights again, keys before queries: sums over keys then run along the slow axis,
 them, and all six products have both factors in the order in which they are read.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -15,7 +14,6 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.attend_kernel import attend_in_registers, registers_hold
 from kgmgt_jax.models.rows import block_limit, rows_at_once
 
 __all__ = ["ATTENDED", "attend"]
@@ -32,8 +30,6 @@ def attend(
     v: Float[Array, "b n heads s d"],
     bias: Float[Array, "heads t s"] | None = None,
     mask: Float[Array, "n #t s"] | None = None,
-    *,
-    pallas: bool = False,
 ) -> Float[Array, "b n heads t d"]:
     """``softmax(q k^T + bias + mask) v`` in each of n windows, the softmax in float32.
 
@@ -46,21 +42,12 @@ def attend(
         k, v: keys and values, s a window.
         bias: added to the logits of every window.
         mask: added to the logits of every head.
-        pallas: on an NVIDIA GPU, use the kernel of ``models.attend_kernel`` where it fits. XLA does
-            not divide it: over several devices, each would do the whole batch.
     """
-    return checkpoint_name(_attend(q, k, v, bias, mask, pallas), ATTENDED)
+    return checkpoint_name(_attend(q, k, v, bias, mask), ATTENDED)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(q, k, v, bias, mask, pallas):
-    if not (pallas and registers_hold(q.shape[-2], *k.shape[-2:])):
-        return _in_memory(q, k, v, bias, mask)
-    choices = {"cuda": attend_in_registers, "default": _in_memory}
-    return jax.lax.platform_dependent(q, k, v, bias, mask, **choices)
-
-
-def _in_memory(q, k, v, bias, mask):
+@jax.custom_vjp
+def _attend(q, k, v, bias, mask):
     logits = q @ _transpose(k)
     if bias is not None:
         logits += bias[None, None].astype(logits.dtype)
@@ -73,12 +60,11 @@ def _in_memory(q, k, v, bias, mask):
 
 
 def _forward(*args):
-    return _attend(*args), args[:-1]
+    return _attend(*args), args
 
 
-def _backward(pallas, args, grad):
+def _backward(args, grad):
     """Blocks of windows; barriers keep what is small from being computed anew for every pair."""
-    del pallas  # the gradient is one for both
     q, k, v, bias, mask = args
     keep = jax.lax.optimization_barrier
     b, n, heads, t, _ = q.shape

@@ -4,7 +4,9 @@ All functions work on maps of shape (b, h, w, c) and keep the batch axis apart f
 that a batch sharded over devices stays sharded.
 """
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import einops
@@ -19,6 +21,9 @@ from kgmgt_jax.models.initialisation import Initialiser, constant
 from kgmgt_jax.models.layers import DepthwiseConv, Layers, LinearWeights
 
 __all__ = [
+    "MASKED",
+    "SMALLEST_NORM",
+    "AnchorStep",
     "AnchoredAttention",
     "GlobalAttention",
     "SquareAttention",
@@ -27,13 +32,15 @@ __all__ = [
     "relative_position_index",
     "shift_mask",
     "square_attention",
+    "square_bias",
+    "straight",
 ]
 
-_MASKED = -100.0  # between parts of a shifted map, as in the released code
+MASKED = -100.0  # between parts of a shifted map, as in the released code
 _PADDED = -1e4  # cosines times their largest scale are up to 100
 _QUERY_CHUNK = 1024
 _BIAS_HIDDEN = 512
-_SMALLEST_NORM = 1e-12
+SMALLEST_NORM = 1e-12
 
 
 def partition_windows(x: Float[Array, "b h w c"], window: tuple[int, int], heads: int) -> Array:
@@ -88,7 +95,6 @@ def square_attention(
     mask: Float[Array, "windows q k"] | None = None,
     *,
     window: int,
-    pallas: bool = False,
 ) -> Float[Array, "b h w c"]:
     """Multi-head self-attention inside square windows.
 
@@ -97,16 +103,21 @@ def square_attention(
         bias_table: relative position bias, ``(2 window - 1)^2`` rows.
         mask: added to the logits of each window.
         window: side; must divide h and w.
-        pallas: see ``attend``.
 
     Source: Liu et al., Swin Transformer, 2021.
     """
     _, h, _, c3 = qkv.shape
     heads, size = bias_table.shape[-1], (window, window)
     q, k, v = (partition_windows(part, size, heads) for part in jnp.split(qkv, 3, axis=-1))
-    bias = jnp.moveaxis(bias_table[relative_position_index(size, size)], -1, 0)
-    out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask, pallas=pallas)
+    bias = square_bias(bias_table, window)
+    out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask)
     return merge_windows(out, size, h)
+
+
+def square_bias(table: Float[Array, "table heads"], window: int) -> Float[Array, "heads t t"]:
+    """Bias by query and key of a square window, from one by displacement."""
+    size = (window, window)
+    return jnp.moveaxis(table[relative_position_index(size, size)], -1, 0)
 
 
 def _pad_to(x: Float[Array, "b h w c"], multiple: tuple[int, int]) -> Float[Array, "b hp wp c"]:
@@ -125,23 +136,18 @@ def _padding_logits(h: int, w: int, window: tuple[int, int]) -> Float[Array, "wi
     return jnp.asarray(_PADDED * tokens[:, None], jnp.float32)
 
 
-def _normalise_heads(
-    x: Float[Array, "b h w c"], heads: int, by_product: bool = True
-) -> Float[Array, "b h w c"]:
+def _normalise_heads(x: Float[Array, "b h w c"], heads: int) -> Float[Array, "b h w c"]:
     """``x / ||x||`` by head, finite with its gradient at zero.
 
     The sums over a head's two or four channels are a product with a constant matrix: along so short
-    an axis, a CPU would add them up one by one. A GPU adds them up where it divides by them.
+    an axis, a CPU would add them up one by one.
     """
     n = x.shape[-1] // heads
     full = jnp.promote_types(x.dtype, jnp.float32)
-    square = jnp.square(x.astype(full))
-    if by_product:
-        same_head = jnp.asarray(np.kron(np.eye(heads), np.ones((n, n))), full)
-        square = jax.lax.optimization_barrier(jnp.matmul(square, same_head, precision="highest"))
-    else:
-        square = jnp.repeat(sum(square[..., i::n] for i in range(n)), n, axis=-1)
-    return x * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST_NORM**2)).astype(x.dtype)
+    same_head = jnp.asarray(np.kron(np.eye(heads), np.ones((n, n))), full)
+    square = jnp.matmul(jnp.square(x.astype(full)), same_head, precision="highest")
+    square = jax.lax.optimization_barrier(square)
+    return x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_NORM**2)).astype(x.dtype)
 
 
 def anchored_attention(
@@ -153,7 +159,6 @@ def anchored_attention(
     biases: tuple[Float[Array, "heads a t"], Float[Array, "heads t a"]],
     *,
     window: tuple[int, int],
-    pallas: bool = False,
 ) -> Float[Array, "b h w c"]:
     """Attention in rectangular windows in two steps, by way of an anchor grid of half resolution.
 
@@ -167,7 +172,6 @@ def anchored_attention(
         scales: S1, S2, inverse temperatures a head.
         biases: B1, B2, by position in anchor window (a) and window (t).
         window: height and width in tokens, both even.
-        pallas: see ``attend``.
 
     Source: Li et al., GRL, 2023 (anchored stripe attention).
     """
@@ -175,13 +179,13 @@ def anchored_attention(
     _, h2, w2, _ = anchor.shape
     heads = scales[0].shape[0]
     half = (window[0] // 2, window[1] // 2)
-    q, k, anchor = (_normalise_heads(x, heads, by_product=not pallas) for x in (q, k, anchor))
+    q, k, anchor = (_normalise_heads(x, heads) for x in (q, k, anchor))
     q, k, v = (partition_windows(_pad_to(x, window), window, heads) for x in (q, k, v))
     anchors = partition_windows(_pad_to(anchor, half), half, heads)
     scale1, scale2 = (scale.reshape(1, 1, heads, 1, 1).astype(q.dtype) for scale in scales)
     padding, anchor_padding = _padding_logits(h, w, window), _padding_logits(h2, w2, half)
-    summary = attend(scale1 * anchors, k, v, biases[0], padding, pallas=pallas)
-    out = attend(scale2 * q, anchors, summary, biases[1], anchor_padding, pallas=pallas)
+    summary = attend(scale1 * anchors, k, v, biases[0], padding)
+    out = attend(scale2 * q, anchors, summary, biases[1], anchor_padding)
     return merge_windows(out, window, h + -h % window[0])[:, :h, :w]
 
 
@@ -214,14 +218,14 @@ class SquareAttention(nn.Module):
         if shifted is not False:
             x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
             apart = shift_mask(h, w, self.window, half)
-            mask = jnp.where(jnp.logical_and(shifted, apart), _MASKED, 0.0)
+            mask = jnp.where(jnp.logical_and(shifted, apart), MASKED, 0.0)
         qkv = self.layers.dense(3 * self.width, name="qkv")(x)
-        out = square_attention(qkv, table, mask, window=self.window, pallas=self.layers.pallas)
+        out = square_attention(qkv, table, mask, window=self.window)
         out = self.layers.dense(self.width, name="out")(out)
         return out if shifted is False else jnp.roll(out, (shift, shift), axis=(1, 2))
 
 
-class _AnchorStep(nn.Module):
+class AnchorStep(nn.Module):
     """Scale and position bias of one step of anchored attention.
 
     ``S = exp(min(logit_scale, ln 100))`` a head, ``B = 16 sigmoid(MLP(displacement))``; the MLP
@@ -245,6 +249,25 @@ class _AnchorStep(nn.Module):
         entries = full.dense(self.n_heads, use_bias=False, name="bias")(hidden)
         bias = jax.nn.sigmoid(entries[relative_position_index(query, key)]) * 16
         return jnp.exp(jnp.minimum(log_scale, math.log(100))), jnp.moveaxis(bias, -1, 0)
+
+
+def straight(
+    qkv: Mapping[str, Array], out: Mapping[str, Array]
+) -> tuple[Float[Array, "c c"], Float[Array, "c"], Float[Array, "c2 c"]]:
+    """What leads past the attention of `AnchoredAttention`, and the rest of its output layer.
+
+    Args:
+        qkv: kernel and bias of its first layer.
+        out: kernel and bias of its last.
+
+    Returns:
+        Kernel and bias of the two as one, and the output layer's kernel for what attended.
+    """
+    n = qkv["bias"].shape[0] // 2
+    kernel, rest = jnp.split(out["kernel"], [n])
+    product = functools.partial(jnp.matmul, precision="highest")
+    bias = product(qkv["bias"][:n], kernel) + out["bias"]
+    return product(qkv["kernel"][:, :n], kernel), bias, rest
 
 
 class AnchoredAttention(nn.Module):
@@ -275,13 +298,13 @@ class AnchoredAttention(nn.Module):
         half, bypass = self.width // 2, 3 * self.width // 2
         anchor = DepthwiseConv(self.layers, name="anchor_depth")(x)
         anchor = self.layers.pointwise(half, name="anchor_point")(anchor)
-        qkv, qkv_bias = LinearWeights((self.width, 2 * bypass), self.layers, name="qkv")()
-        out, out_bias = LinearWeights((2 * self.width, self.width), self.layers, name="out")()
-        mixed = self.layers.linear(x, qkv[:, bypass:], qkv_bias[bypass:])
+        qkv = LinearWeights((self.width, 2 * bypass), self.layers, name="qkv")()
+        out = LinearWeights((2 * self.width, self.width), self.layers, name="out")()
+        mixed = self.layers.linear(x, qkv["kernel"][:, bypass:], qkv["bias"][bypass:])
         q, k, v = jnp.split(mixed, 3, axis=-1)
         anchors = (self.window[0] // 2, self.window[1] // 2)
-        scale1, bias1 = _AnchorStep(self.n_heads, self.layers, name="gather")(anchors, self.window)
-        scale2, bias2 = _AnchorStep(self.n_heads, self.layers, name="spread")(self.window, anchors)
+        scale1, bias1 = AnchorStep(self.n_heads, self.layers, name="gather")(anchors, self.window)
+        scale2, bias2 = AnchorStep(self.n_heads, self.layers, name="spread")(self.window, anchors)
         attended = anchored_attention(
             q,
             k,
@@ -290,13 +313,9 @@ class AnchoredAttention(nn.Module):
             (scale1, scale2),
             (bias1, bias2),
             window=self.window,
-            pallas=self.layers.pallas,
         )
-        with jax.default_matmul_precision("highest"):
-            direct = qkv[:, :bypass] @ out[:bypass]
-            direct_bias = qkv_bias[:bypass] @ out[:bypass] + out_bias
-        straight = self.layers.linear(x, direct, direct_bias)
-        return straight + self.layers.linear(attended, out[bypass:], None)
+        direct, bias, rest = straight(qkv, out)
+        return self.layers.linear(x, direct, bias) + self.layers.linear(attended, rest, None)
 
 
 class GlobalAttention(nn.Module):

@@ -14,7 +14,7 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.triton_arrays import triton_holds
+from kgmgt_jax.models.triton_arrays import divide, triton_holds
 
 __all__ = ["kernel_fits", "sample_and_multiply"]
 
@@ -69,11 +69,11 @@ def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
     pixel = pallas.program_id(0) * _PIXELS + jnp.arange(_PIXELS, dtype=jnp.int32)
     here = pixel < h * w
     full = jnp.promote_types(x.dtype, jnp.float32)
-    row, column = _divide(pixel, w)
+    row, column = divide(pixel, w)
 
     def add_tap(k: Array, total: Float[Array, "p o"]) -> Float[Array, "p o"]:
-        group, tap = _divide(k, 9)
-        i, j = _divide(tap, 3)
+        group, tap = divide(k, 9)
+        i, j = divide(tap, 3)
         y_off, x_off, weight = (
             triton.load(a.at[k, block], mask=here, other=0.0) for a in (dy, dx, mask)
         )
@@ -94,11 +94,6 @@ def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
     total = jax.lax.fori_loop(jnp.int32(0), jnp.int32(n_taps), add_tap, zeros)
     there = jnp.broadcast_to(here[:, None], zeros.shape)
     triton.store(out.at[block, :], total.astype(out.dtype), mask=there)
-
-
-def _divide(n: Array, by: int) -> tuple[Array, Array]:
-    """``divmod`` of what is never negative: for signs, JAX's own has steps that Triton lacks."""
-    return jax.lax.div(n, jnp.int32(by)), jax.lax.rem(n, jnp.int32(by))
 
 
 def _split(position: Float[Array, "p"], n: int) -> tuple[Array, Float[Array, "p"]]:

@@ -162,9 +162,10 @@ class LinearWeights(nn.Module):
     layers: Layers = Layers()
 
     @nn.compact
-    def __call__(self) -> tuple[Float[Array, "c o"], Float[Array, "o"]]:
+    def __call__(self) -> dict[str, Array]:
+        """``kernel`` (c, o) and ``bias`` (o)."""
         kernel = self.param("kernel", self.layers.linear_init(), self.shape)
-        return kernel, self.param("bias", constant(0.0), self.shape[1:])
+        return {"kernel": kernel, "bias": self.param("bias", constant(0.0), self.shape[1:])}
 
 
 class BatchNorm(nn.Module):

@@ -1,6 +1,7 @@
 """The MGwinT block and the transformer body built of it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,52 +12,11 @@ from jaxtyping import Array, Bool, Float
 
 from kgmgt_jax.models.attend import ATTENDED
 from kgmgt_jax.models.attention import AnchoredAttention, GlobalAttention, SquareAttention
-from kgmgt_jax.models.layers import Layers, drop_path, gelu
+from kgmgt_jax.models.block_kernel import block_fits, block_in_kernels, block_weights
+from kgmgt_jax.models.block_options import BlockOptions
+from kgmgt_jax.models.layers import drop_path, gelu
 
-__all__ = ["BlockOptions", "MGwinTBlock", "ResidualGroup", "TransformerBody"]
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockOptions:
-    """What one MGwinT block looks like.
-
-    Attributes:
-        width: channels of a token.
-        n_heads: heads of either attention; divides ``width`` and, for RW-MSA, its half.
-        window: side b of the square windows.
-        rect_window: (height, width) of the rectangular windows; ``None`` leaves RW-MSA out.
-        square_window: whether SW-MSA takes part.
-        attention: ``"window"``, or ``"global"`` to replace both by one global attention.
-        mlp_ratio: hidden width of the MLP over ``width``.
-        layers: precision and initialisation.
-
-    Raises:
-        ValueError: for heads that do not divide the width, odd windows, or no attention at all.
-    """
-
-    width: int = 16
-    n_heads: int = 4
-    window: int = 8
-    rect_window: tuple[int, int] | None = (16, 4)
-    square_window: bool = True
-    attention: str = "window"
-    mlp_ratio: int = 2
-    layers: Layers = Layers()
-
-    def __post_init__(self):
-        heads = {"n_heads": self.n_heads, "width": self.width}
-        if self.width % (2 * self.n_heads):
-            raise ValueError(f"2 * n_heads must divide width, got {heads}")
-        if self.attention not in ("window", "global"):
-            raise ValueError(f"attention must be 'window' or 'global', got {self.attention!r}")
-        if self.window % 2:
-            raise ValueError(f"window must be even, got {self.window}")
-        if self.rect_window is not None and any(s < 2 or s % 2 for s in self.rect_window):
-            raise ValueError(f"rect_window must have even sides above 0, got {self.rect_window}")
-        if self.attention == "window" and not self.square_window and self.rect_window is None:
-            raise ValueError(
-                "square_window=False with rect_window=None leaves no attention; keep one of them"
-            )
+__all__ = ["MGwinTBlock", "ResidualGroup", "TransformerBody"]
 
 
 class MGwinTBlock(nn.Module):
@@ -174,11 +134,64 @@ class TransformerBody(nn.Module):
         if train and self.drop_path > 0:
             rates = jnp.linspace(0.0, self.drop_path, self.n_groups * self.n_blocks)
             rates = rates.reshape(self.n_groups, self.n_blocks)
+        fits = self.options.layers.pallas and block_fits(self.options, x.shape)
+        if fits and not train and not self.is_initializing():
+            return _fastest(self.clone(parent=None), self.variables["params"], x)
         turn = lambda group, x, rates: (group(x, rates), None)  # noqa: E731
         loop = _loop(turn, self.n_groups, self.unroll)
         group = ResidualGroup(self.options, self.n_blocks, self.remat, self.unroll, name="groups")
         x, _ = loop(group, self.options.layers.layer_norm("norm_in")(x), rates)
         return self.options.layers.layer_norm("norm_out")(x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fastest(body: TransformerBody, params: Any, x: Array) -> Array:
+    """A body at inference: in kernels on an NVIDIA GPU, plain elsewhere and backwards."""
+    kernels = functools.partial(_in_kernels, body)
+    return jax.lax.platform_dependent(params, x, cuda=kernels, default=_plain(body))
+
+
+def _plain(body: TransformerBody) -> Callable[..., Any]:
+    options = dataclasses.replace(
+        body.options, layers=dataclasses.replace(body.options.layers, pallas=False)
+    )
+    plain = body.clone(options=options)
+    return lambda params, x: plain.apply({"params": params}, x, train=False)
+
+
+def _forward(body: TransformerBody, *args: Any) -> tuple[Array, tuple]:
+    return _fastest(body, *args), args
+
+
+def _backward(body: TransformerBody, args: tuple, grad: Array) -> tuple:
+    return jax.vjp(_plain(body), *args)[1](grad)
+
+
+_fastest.defvjp(_forward, _backward)
+
+
+def _in_kernels(
+    body: TransformerBody, params: Any, x: Float[Array, "b h w c"], *, interpret: bool = False
+) -> Float[Array, "b h w c"]:
+    """A body at inference, its blocks in the kernels of ``models.block_kernel``."""
+    options, n_blocks = body.options, body.n_blocks
+    norm: Any = options.layers.layer_norm()
+    conv: Any = options.layers.conv(options.width)
+    blocks = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), params["groups"]["blocks"])
+    weights = jax.vmap(functools.partial(block_weights, options))(blocks)
+
+    def block(x: Array, turn: Array) -> tuple[Array, None]:
+        return block_in_kernels(options, weights, x, turn, interpret=interpret), None
+
+    index = jnp.arange(body.n_groups * n_blocks, dtype=jnp.int32)
+    turns = jnp.stack([index, index % 2 * (options.window // 2)], axis=1)
+    x = norm.apply({"params": params["norm_in"]}, x)
+    for i in range(body.n_groups):
+        mine = turns[i * n_blocks : (i + 1) * n_blocks]
+        y, _ = jax.lax.scan(block, x, mine, unroll=n_blocks if body.unroll else 1)
+        kernel = jax.tree.map(lambda a: a[i], params["groups"]["conv"])  # noqa: B023
+        x = x + conv.apply({"params": kernel}, y)
+    return norm.apply({"params": params["norm_out"]}, x)
 
 
 def _loop(turn: Callable, length: int, unroll: bool) -> Callable:

@@ -8,13 +8,13 @@ import numpy as np
 
 from kgmgt_jax.data.filling import INPUT_FILLS
 from kgmgt_jax.models.baselines.swinir import SwinIR
+from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG19_LAYERS
 from kgmgt_jax.models.enforcement import check_consistency
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.registry import DEFAULT
-from kgmgt_jax.models.transformer import BlockOptions
 from kgmgt_jax.mri.coils import SENS_OPTIONS
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
 from kgmgt_jax.training.parallel import PLATFORMS

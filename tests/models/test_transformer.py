@@ -11,10 +11,10 @@ from kgmgt_jax.interop.torch_names import (
     from_state_dict,
     group_entries,
 )
+from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.layers import drop_path
 from kgmgt_jax.models.transformer import (
-    BlockOptions,
     MGwinTBlock,
     ResidualGroup,
     TransformerBody,

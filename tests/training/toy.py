@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from configs.kgmgt import get_config
 from kgmgt_jax.models.aggregation import TdFA
+from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.denoiser import UnrolledDenoiser
 from kgmgt_jax.models.encoder import FrameEncoder
@@ -18,7 +19,6 @@ from kgmgt_jax.models.kgmgt import KGMgT, Reconstruction
 from kgmgt_jax.models.layers import BatchNorm, Layers
 from kgmgt_jax.models.matching import best_match
 from kgmgt_jax.models.motion import align
-from kgmgt_jax.models.transformer import BlockOptions
 from kgmgt_jax.mri.consistency import hard_consistency
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.training import parallel

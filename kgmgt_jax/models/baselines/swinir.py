@@ -2,10 +2,11 @@
 
 from flax import linen as nn
 
+from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.enforcement import DataConsistency
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.padding import crop_frame, pad_frame
-from kgmgt_jax.models.transformer import BlockOptions, TransformerBody
+from kgmgt_jax.models.transformer import TransformerBody
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.types import ComplexImage, Measurement, Reconstruction
 

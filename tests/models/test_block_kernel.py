@@ -1,0 +1,155 @@
+"""The Pallas kernels of transformer blocks against the plain path: interpreted, lowered, on a GPU.
+
+JAX_PLATFORMS=cuda pytest -m gpu
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kgmgt_jax.models import block_kernel
+from kgmgt_jax.models.block_kernel import block_fits
+from kgmgt_jax.models.block_options import BlockOptions
+from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.models.layers import Layers
+from kgmgt_jax.models.transformer import TransformerBody
+from tests.models.fixtures import relative_error
+from tests.models.kernels import PALLAS, lowered_for_cuda
+
+
+def _body(*, pallas, dtype=None, unroll=False, remat=True, **options):
+    blocks = BlockOptions(**options, layers=Layers(dtype, pallas=pallas))
+    return TransformerBody(blocks, n_groups=1, n_blocks=2, unroll=unroll, remat=remat)
+
+
+def _variables(body, x):
+    """Weights of a size that makes every part of a block matter."""
+    leaves, tree = jax.tree.flatten(initialise(body, 0, x, train=False))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    draws = (jax.random.normal(key, a.shape) for key, a in zip(keys, leaves, strict=True))
+    return jax.tree.unflatten(tree, [a + 0.2 * d for a, d in zip(leaves, draws, strict=True)])
+
+
+def _apply(body, variables, x):
+    return body.apply(variables, x, train=False)
+
+
+def _tokens(*shape):
+    return jax.random.normal(jax.random.key(0), shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((2, 32, 64, 16), {"rect_window": (16, 4)}),
+        ((1, 32, 32, 16), {"rect_window": (4, 16)}),
+        ((1, 16, 48, 16), {"rect_window": (8, 8), "unroll": True}),
+        ((1, 16, 16, 32), {"rect_window": (8, 8), "width": 32, "mlp_ratio": 4}),
+        ((1, 16, 16, 64), {"rect_window": (16, 4), "width": 64}),
+        ((1, 16, 16, 16), {"rect_window": (16, 4), "n_heads": 2, "window": 4}),
+    ],
+)
+def test_kernels_equal_the_plain_path(shape, options, interpreted):
+    x = _tokens(*shape)
+    body, plain = (_body(pallas=pallas, **options) for pallas in (True, False))
+    variables = _variables(plain, x)
+    assert relative_error(_apply(body, variables, x), _apply(plain, variables, x)) < 2e-6
+    assert len(interpreted) == 1
+
+
+def test_windows_that_share_a_program(monkeypatch, interpreted):
+    monkeypatch.setattr(block_kernel, "_LEAST_PROGRAMS", 16)
+    x = _tokens(2, 32, 32, 16)
+    body, plain = (_body(pallas=pallas) for pallas in (True, False))
+    variables = _variables(plain, x)
+    assert relative_error(_apply(body, variables, x), _apply(plain, variables, x)) < 2e-6
+    assert interpreted
+
+
+def test_kernels_sum_half_precision_in_full(interpreted):
+    x = _tokens(1, 32, 32, 16)
+    full = _body(pallas=False)
+    half, kernels = (_body(pallas=pallas, dtype="bfloat16") for pallas in (False, True))
+    variables = _variables(full, x)
+    want, plain, got = (_apply(body, variables, x) for body in (full, half, kernels))
+    assert got.dtype == jnp.float32
+    assert relative_error(got, want) < 0.02
+    assert relative_error(got, want) <= relative_error(plain, want)
+    assert interpreted
+
+
+def test_gradient_is_that_of_the_plain_path(interpreted):
+    x = _tokens(1, 16, 16, 16)
+    plain = _body(pallas=False)
+    variables = _variables(plain, x)
+
+    def gradients(pallas):
+        loss = lambda *a: jnp.sum(jnp.sin(_apply(_body(pallas=pallas), *a)))  # noqa: E731
+        return jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1)))(variables, x))
+
+    for got, want in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * float(jnp.max(jnp.abs(want))))
+    assert interpreted
+
+
+def test_training_keeps_to_the_plain_path(interpreted):
+    x = _tokens(2, 16, 16, 16)
+    body, plain = (_body(pallas=pallas) for pallas in (True, False))
+    variables, rngs = _variables(plain, x), {"dropout": jax.random.key(2)}
+    outputs = (each.apply(variables, x, train=True, rngs=rngs) for each in (body, plain))
+    np.testing.assert_array_equal(*outputs)
+    assert not interpreted
+
+
+@pytest.mark.parametrize(
+    ("change", "shape", "fits"),
+    [
+        ({}, (1, 32, 64, 16), True),
+        ({}, (1, 24, 64, 16), False),  # rectangles of 16 rows
+        ({}, (1, 32, 36, 16), False),  # squares of 8 columns
+        ({"rect_window": (8, 8)}, (1, 16, 24, 16), False),  # anchors in programs of 64
+        ({}, (2**20, 32, 64, 16), False),  # addresses of 64 bits
+        ({"rect_window": (4, 4)}, (1, 32, 64, 16), False),  # 4 anchors
+        ({"rect_window": (32, 16)}, (1, 32, 64, 16), False),  # logits
+        ({"rect_window": (12, 4)}, (1, 48, 64, 16), False),  # no power of two
+        ({"rect_window": None}, (1, 32, 64, 16), False),
+        ({"square_window": False}, (1, 32, 64, 16), False),
+        ({"attention": "global"}, (1, 32, 64, 16), False),
+        ({"width": 8, "n_heads": 2}, (1, 32, 64, 8), False),
+        ({"width": 128}, (1, 32, 64, 128), False),  # heads of 32 channels
+    ],
+)
+def test_blocks_that_kernels_can_hold(change, shape, fits):
+    options = dataclasses.replace(BlockOptions(), **change)
+    assert block_fits(options, shape) == fits
+    with jax.enable_x64(True):
+        assert not block_fits(options, shape)
+
+
+@pytest.mark.parametrize(("asked", "rows"), [(True, 32), (False, 32), (True, 24)])
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_kernels_lower_for_nvidia_gpus_where_asked_and_where_they_fit(asked, rows, dtype):
+    body, x = _body(pallas=asked, dtype=dtype), _tokens(1, rows, 32, 16)
+    variables = initialise(_body(pallas=False), 0, x, train=False)
+    program = lowered_for_cuda(lambda *a: _apply(body, *a), variables, x)
+    assert (PALLAS in program) == (asked and rows == 32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+@pytest.mark.parametrize("rect_window", [(16, 4), (4, 16), (8, 8)])
+@pytest.mark.parametrize("size", [64, 256])
+def test_kernels_on_a_gpu(size, rect_window, dtype):
+    if jax.default_backend() != "gpu":
+        pytest.skip("no GPU")
+    x = _tokens(2, size, size, 16)
+    plain = _body(pallas=False, rect_window=rect_window)
+    variables = _variables(plain, x)
+    kernels = _body(pallas=True, dtype=dtype, rect_window=rect_window)
+    with jax.default_matmul_precision("highest"):
+        want = jax.jit(lambda *a: _apply(plain, *a))(variables, x)
+    got = jax.jit(lambda *a: _apply(kernels, *a))(variables, x)
+    assert relative_error(got, want) < (1e-5 if dtype is None else 0.02)
