@@ -61,6 +61,7 @@ flags.DEFINE_alias("reader-study", "reader_study")
 _IMAGES = flags.DEFINE_boolean("save_images", False, "Write the images that were scored.")
 _CIRCULAR = cli.define_circular()
 _FRAMES = cli.define_frames_at_once()
+_computing = cli.define_computing()
 
 
 def main(argv: list[str]) -> int:
@@ -96,8 +97,12 @@ def main(argv: list[str]) -> int:
 
 
 def _networks() -> list[Method]:
-    options = {"frames_at_once": _FRAMES.value, "circular": _CIRCULAR.value}
-    load = functools.partial(Method.load, **options)
+    load = functools.partial(
+        Method.load,
+        frames_at_once=_FRAMES.value,
+        circular=_CIRCULAR.value,
+        computing=_computing(),
+    )
     networks = [load("", _CHECKPOINT.value)] if _CHECKPOINT.value else []
     for item in _COMPARE.value:
         name, _, path = item.partition("=")

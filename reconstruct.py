@@ -32,13 +32,14 @@ _READOUT = flags.DEFINE_integer(
 )
 _CIRCULAR = cli.define_circular()
 _FRAMES = cli.define_frames_at_once()
+_computing = cli.define_computing()
 
 
 def main(argv: list[str]) -> None:
     """Reconstructs one file and prints what it wrote."""
     if len(argv) != 2:
         raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
-    method = Method.load("", _CHECKPOINT.value, _FRAMES.value, _CIRCULAR.value)
+    method = Method.load("", _CHECKPOINT.value, _FRAMES.value, _CIRCULAR.value, _computing())
     report = reconstruct_file(
         argv[1],
         method,

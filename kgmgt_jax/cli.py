@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -15,7 +16,13 @@ from ml_collections import config_flags
 
 from kgmgt_jax.commands import DEBUG, fail, guarded
 
-__all__ = ["define_circular", "define_config", "define_frames_at_once", "run"]
+__all__ = [
+    "define_circular",
+    "define_computing",
+    "define_config",
+    "define_frames_at_once",
+    "run",
+]
 
 
 def run(
@@ -57,6 +64,26 @@ def define_frames_at_once() -> flags.FlagHolder[int]:
     """Defines ``--frames_at_once``."""
     told = "Frames that the network reconstructs together: more fill a GPU, and take more memory."
     return flags.DEFINE_integer("frames_at_once", 1, told, lower_bound=1)
+
+
+def define_computing() -> Callable[[], dict[str, Any]]:
+    """Defines ``--dtype``, ``--pallas`` and ``--unroll``, of scripts that reconstruct.
+
+    Returns:
+        What gives those that were set, as fields of a network's configuration.
+    """
+    as_trained = "As in training, if not given."
+    dtype = flags.DEFINE_enum(
+        "dtype", None, ["float32", "bfloat16"], f"Precision of the network. {as_trained}"
+    )
+    pallas = flags.DEFINE_boolean(
+        "pallas", None, f"Whether to use the package's own kernels on NVIDIA GPUs. {as_trained}"
+    )
+    unroll = flags.DEFINE_boolean(
+        "unroll", None, f"Whether to compile every block by itself, for GPUs. {as_trained}"
+    )
+    each = {"dtype": dtype, "pallas": pallas, "unroll": unroll}
+    return lambda: {name: flag.value for name, flag in each.items() if flag.value is not None}
 
 
 def define_circular() -> flags.FlagHolder[bool | None]:

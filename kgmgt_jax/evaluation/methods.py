@@ -132,6 +132,7 @@ class Method:
         path: str | Path,
         frames_at_once: int = 1,
         circular: bool | None = None,
+        computing: Mapping[str, Any] | None = None,
     ) -> "Method":
         """Loads a checkpoint; see ``training.weights.load_weights``.
 
@@ -140,6 +141,8 @@ class Method:
             path: a training workdir or one checkpoint.
             frames_at_once: frames that are reconstructed together.
             circular: whether the last frame precedes the first; ``None`` for as in training.
+            computing: fields of the network to replace, such as ``dtype``, where it has them; none
+                that changes its parameters.
 
         Raises:
             CheckpointError: if there is none, or it is not of this project.
@@ -147,6 +150,9 @@ class Method:
         config, variables = load_weights(path)
         try:
             model = build_model(config.model)
+            has = {field.name for field in dataclasses.fields(model)}
+            changed = {name: v for name, v in (computing or {}).items() if name in has}
+            model = model.clone(**changed)
             circular = bool(config.data.circular) if circular is None else circular
             input_fill = config.data.get("input_fill", cls.input_fill)
             sens = config.data.get("sens", cls.sens)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.evaluation.methods import (
@@ -90,3 +91,14 @@ def test_arrays_that_are_no_cine_are_refused(n_coils, value, message):
 @pytest.mark.parametrize(("asked", "expected"), [(None, True), (False, False), (True, True)])
 def test_cines_wrap_around_as_in_training_unless_told_otherwise(asked, expected):
     assert Method.load("", "pretrained", circular=asked).circular == expected
+
+
+def test_how_a_network_is_computed_can_be_chosen_where_it_has_the_choice(tmp_path, monkeypatch):
+    computing = {"dtype": "bfloat16", "pallas": True}
+    network = Method.load("", "pretrained", computing=computing).model
+    assert (network.dtype, network.pallas) == ("bfloat16", True)
+    assert not Method.load("", "pretrained").model.pallas
+    config = ConfigDict({"model": {"network": "modl"}, "data": {"circular": True}})
+    monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_weights", lambda path: (config, {}))
+    monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_item", lambda *args: None)
+    assert Method.load("", tmp_path, computing=computing).model.dtype == "bfloat16"
