@@ -155,7 +155,8 @@ def temporal_mean(
         mask: 1 where measured.
     """
     count = jnp.sum(mask, axis=0)[None]
-    return jnp.sum(mask[:, None] * kspace, axis=0) / jnp.maximum(count, 1.0)
+    measured = jnp.where(mask[:, None] > 0, kspace, 0)
+    return jnp.sum(measured, axis=0) / jnp.maximum(count, 1.0)
 
 
 def average_filled(

@@ -185,9 +185,10 @@ class Method:
 
         Raises:
             CheckpointError: if the variables are not those of the model.
-            ValueError: if the arrays are not one cine, or have NaN or infinite values.
+            ValueError: if the arrays are not one cine, or measured samples are NaN or infinite.
         """
         check_cine(kspace, mask, sens)
+        kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
         if not np.isfinite(kspace).all():
             raise ValueError("expected finite kspace, got NaN or infinite values")
         cine, scale = self._input(kspace, mask, sens)

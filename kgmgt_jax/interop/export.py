@@ -66,7 +66,7 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         sens: Complex[Array, "n h w"] | None = None,
         filled: Complex[Array, "t n h w"] | None = None,
     ) -> Complex[Array, "t h w"]:
-        kspace = kspace * mask[:, None]
+        kspace = jnp.where(mask[:, None] > 0, kspace, 0)
         coil_images = ifft2c(kspace if filled is None else filled)
         images = coil_images[:, 0] if sens is None else sens_reduce(coil_images, sens[None])
         scale = _intensity_scale(images)

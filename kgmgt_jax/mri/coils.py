@@ -109,7 +109,8 @@ def calibration_block(
         raise ValueError(f"expected a number of calibration lines, or None, got {acs=}")
     rows, columns = _central_block(np.max(np.asarray(mask), axis=0) > 0, acs)
     mask = mask[:, rows, columns]
-    total = jnp.sum(kspace[:, :, rows, columns] * mask[:, None], axis=0)
+    measured = jnp.where(mask[:, None] > 0, kspace[:, :, rows, columns], 0)
+    total = jnp.sum(measured, axis=0)
     return total / jnp.sum(mask, axis=0)[None]
 
 

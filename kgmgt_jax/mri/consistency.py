@@ -10,7 +10,8 @@ The four consistency functions take ``(image, kspace, mask)`` and return an imag
 with the measurement ``y = kspace``; all are compositions of ``forward`` and ``adjoint``. K-space
 always has a coil axis, of length 1 for a single coil. Leading axes ``*b`` are independent samples:
 nothing is shared between them, and no inner product runs over them. Masks and sensitivities may
-have length 1 where samples share them. Samples of ``kspace`` outside the mask are ignored.
+have length 1 where samples share them. Samples of ``kspace`` outside the mask are ignored,
+NaN too.
 """
 
 import jax
@@ -65,7 +66,8 @@ def adjoint(
         ValueError: if ``kspace`` and ``sens`` have different numbers of coils.
     """
     _check_coils(kspace, sens)
-    coil_images = ifft2c(jnp.expand_dims(mask, -3) * kspace)
+    mask = jnp.expand_dims(mask, -3)
+    coil_images = ifft2c(jnp.where(mask > 0, mask * kspace, 0))  # 0 times NaN is NaN
     return jnp.squeeze(coil_images, -3) if sens is None else sens_reduce(coil_images, sens)
 
 

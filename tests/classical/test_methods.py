@@ -71,10 +71,11 @@ def test_result_is_proportional_to_the_data(name):
     np.testing.assert_allclose(scaled, result, atol=2e-3 * np.abs(result).max())
 
 
+@pytest.mark.parametrize("value", [77.0, np.nan])
 @pytest.mark.parametrize("name", METHODS)
-def test_samples_outside_the_mask_are_ignored(name):
+def test_samples_outside_the_mask_are_ignored(name, value):
     kspace, mask, _ = problem()
-    polluted = jnp.where(mask[:, None] > 0, kspace, 77.0)
+    polluted = jnp.where(mask[:, None] > 0, kspace, value)
     clean, result = (METHODS[name].reconstruct(k, mask) for k in (kspace, polluted))
     np.testing.assert_array_equal(result, clean)
 

@@ -77,6 +77,14 @@ def test_frames_at_once_change_nothing_but_the_steps():
     np.testing.assert_allclose(*images, atol=1e-5)
 
 
+def test_samples_outside_the_mask_are_not_looked_at():
+    model, batch = KIGAN(n_cascades=1, channels=2, n_blocks=1), random_batch(3, 16)
+    method = Method("kigan", "made up", model, initialise(model, 0, *example_inputs()))
+    polluted = np.where(batch["mask"][:, None] > 0, batch["kspace"], np.complex64(np.nan))
+    images = (method.reconstruct(k, batch["mask"], None) for k in (batch["kspace"], polluted))
+    np.testing.assert_array_equal(*images)
+
+
 @pytest.mark.parametrize(
     ("n_coils", "value", "message"),
     [(1, np.nan, "expected finite kspace"), (2, 1.0, "n = 1 coils without sens")],

@@ -99,10 +99,11 @@ def test_calibration_is_the_mean_over_measured_samples():
 
 def test_calibration_ignores_samples_outside_the_mask():
     kspace, mask = _random(2, 1, 8, 4), jnp.ones((2, 8, 4)).at[1, 3].set(0.0)
-    polluted = kspace.at[1, :, 3].set(99.0)
-    np.testing.assert_array_equal(
-        calibration_kspace(polluted, mask), calibration_kspace(kspace, mask)
-    )
+    for value in (99.0, np.nan):
+        polluted = kspace.at[1, :, 3].set(value)
+        np.testing.assert_array_equal(
+            calibration_kspace(polluted, mask), calibration_kspace(kspace, mask)
+        )
 
 
 def _calibrated_lines(mask, acs=None):

@@ -85,9 +85,10 @@ def test_hard_consistency_replaces_measured_samples_and_keeps_the_others(size):
     np.testing.assert_allclose(result, expected, atol=3e-6)
 
 
-def test_samples_outside_the_mask_are_ignored():
+@pytest.mark.parametrize("value", [77.0, np.nan])
+def test_samples_outside_the_mask_are_ignored(value):
     image, kspace, mask, _ = _problem()
-    polluted = jnp.where(mask[:, None] > 0, kspace, 77.0)
+    polluted = jnp.where(mask[:, None] > 0, kspace, value)
     np.testing.assert_array_equal(
         hard_consistency(image, polluted, mask), hard_consistency(image, kspace, mask)
     )
