@@ -24,6 +24,8 @@ __all__ = [
     "run",
 ]
 
+flags.disclaim_key_flags()  # flags defined here are the script's own, which --help lists
+
 
 def run(
     main: Callable[[list[str]], int | None], *, cache: Callable[[], str | Path] | None = None

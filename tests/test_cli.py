@@ -43,6 +43,26 @@ def test_wrong_flag_is_one_line(tmp_path, arguments, words):
     assert line.startswith("error: ") and words in line
 
 
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        ("train", ("config", "workdir")),
+        ("eval", ("checkpoint", "frames_at_once", "[no]circular", "dtype", "[no]pallas")),
+        ("reconstruct", ("out", "frames_at_once", "[no]circular", "dtype", "[no]unroll")),
+    ],
+)
+def test_help_lists_the_flags_that_scripts_share(script, names):
+    done = subprocess.run(
+        [sys.executable, f"{script}.py", "--help"],
+        cwd=ROOT,
+        env=scripts_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert [name for name in names if f"--{name}:" not in done.stdout] == []
+
+
 def test_folder_of_something_else_is_one_line_and_stays_as_it_is(tmp_path):
     (tmp_path / "scan.dcm").write_text("")
     done = _train(f"--workdir={tmp_path}", JAX_COMPILATION_CACHE_DIR="")
