@@ -85,7 +85,7 @@ def block_weights(options: BlockOptions, params: Params) -> dict[str, Array]:
         "spread_scale": spread[0],
         "spread": spread[1],
         "square_out": params["square"]["out"]["kernel"],
-        "rect_out": rect_out,
+        "rect_out": jnp.pad(rect_out, ((0, options.width - rect_out.shape[0]), (0, 0))),
         "direct": direct,
         "branch_bias": direct_bias + params["square"]["out"]["bias"],
         "mlp1": params["mlp1"]["kernel"],
@@ -112,51 +112,55 @@ def block_in_kernels(
     Args:
         options: of the block.
         weights: of all blocks, from `block_weights`.
-        x: tokens on their windows.
+        x: tokens on their grid.
         turn: which block this is, and by how much its square windows are moved.
         interpret: run the kernels as ordinary JAX, on any device and slowly; for tests.
     """
-    (b, h, w, c), n_tokens = x.shape, x.size // x.shape[-1]
-    dtype = jnp.dtype(options.layers.dtype or x.dtype)
-    heads, rect = options.n_heads, options.rect_window
+    (_, h, w, c), heads = x.shape, options.n_heads
+    dtype, rect = jnp.dtype(options.layers.dtype or x.dtype), options.rect_window
     if rect is None:
         raise ValueError("expected a block with rectangular windows, got none")
-    tokens = x.reshape(n_tokens, c)
+    tokens = x.reshape(-1, c)
+    n = tokens.shape[0]
 
-    def call(
-        program: Callable, out: tuple, grid: tuple, n_warps: int, *maps: Array, **sizes: Any
+    def run(
+        program: functools.partial,
+        grid: tuple[int, ...],
+        out: jax.ShapeDtypeStruct,
+        *maps: Array,
+        n_warps: int = 2,
     ) -> Array:
-        names, program = _WEIGHTS[program], functools.partial(program, **sizes)
         return pallas.pallas_call(
-            lambda turn, *refs: program(
-                turn, dict(zip(names, refs, strict=False)), *refs[len(names) :]
-            ),
-            out_shape=jax.ShapeDtypeStruct(*out),
+            program,
+            out_shape=out,
             grid=grid,
             compiler_params=triton.CompilerParams(num_warps=n_warps, num_stages=1),
             interpret=interpret,
             name=program.func.__name__.strip("_"),
-        )(turn, *(weights[name] for name in names), tokens, *maps)
+        )(turn, dict(weights), tokens, *maps)
 
-    def attend(program: Callable, window: tuple[int, int], c: int, *maps: Array, keys: int):
-        n_windows, t = n_tokens // math.prod(window), math.prod(window)
+    def attend(
+        program: Callable, window: tuple[int, int], width: int, keys: int, *maps: Array
+    ) -> Array:
+        n_windows = n // math.prod(window)
         at_once = next(
-            n
-            for n in _AT_ONCE
-            if n == 1 or (n_windows % n == 0 and n_windows * heads >= n * _LEAST_PROGRAMS)
+            k
+            for k in _AT_ONCE
+            if k == 1 or (n_windows % k == 0 and n_windows * heads >= k * _LEAST_PROGRAMS)
         )
-        sizes = {"windows": _Windows(window, (h, w)), "at_once": at_once, "d": c // heads}
-        n_warps = max(1, t * keys // _LOGITS_PER_WARP)
-        out = ((n_tokens, c), dtype)
-        return call(program, out, (n_windows // at_once, heads), n_warps, *maps, **sizes)
+        windows = _Windows(window, (h, w))
+        program = functools.partial(program, windows=windows, at_once=at_once, d=width // heads)
+        out = jax.ShapeDtypeStruct((n, width), dtype)
+        n_warps = max(1, math.prod(window) * keys // _LOGITS_PER_WARP)
+        return run(program, (n_windows // at_once, heads), out, *maps, n_warps=n_warps)
 
-    n_anchors, t, s = n_tokens // 4, options.window**2, math.prod(rect)
-    anchors = call(_anchors, ((n_anchors, c // 2), dtype), (n_anchors // _TOKENS,), 2, size=(h, w))
-    by_square = attend(_in_squares, (options.window, options.window), c, keys=t)
-    by_rect = attend(_in_rectangles, rect, c // 2, anchors, keys=s // 4)
-    out = ((n_tokens, c), x.dtype)
-    y = call(_finish, out, (n_tokens // _TOKENS,), 2, by_square, by_rect, dtype=dtype)
-    return y.reshape(b, h, w, c)
+    half = jax.ShapeDtypeStruct((n // 4, c // 2), dtype)
+    anchors = run(functools.partial(_anchors, size=(h, w)), (n // 4 // _TOKENS,), half)
+    square = (options.window, options.window)
+    by_square = attend(_in_squares, square, c, math.prod(square))
+    by_rect = attend(_in_rectangles, rect, c // 2, math.prod(rect) // 4, anchors)
+    finish, out = functools.partial(_finish, dtype=dtype), jax.ShapeDtypeStruct((n, c), x.dtype)
+    return run(finish, (n // _TOKENS,), out, by_square, by_rect).reshape(x.shape)
 
 
 class _Windows:
@@ -204,8 +208,8 @@ def _anchors(turn, weights, x, out, *, size: tuple[int, int]) -> None:
     image, inside = divide(place, (h // 2) * (w // 2))
     row, column = divide(inside, w // 2)
     norm = _norm(weights, block, 1)
-    total = jnp.broadcast_to(weights["depth_bias"][block, :][None], (_TOKENS, c))
-    total = total.astype(jnp.float32)
+    bias = weights["depth_bias"][block, :].astype(jnp.float32)
+    total = jnp.broadcast_to(bias[None], (_TOKENS, c))
     for k in range(9):
         y, x_ = 2 * row + k // 3 - 1, 2 * column + k % 3 - 1
         there = (y >= 0) & (y < h) & (x_ >= 0) & (x_ < w)
@@ -269,45 +273,21 @@ def _in_rectangles(
 
 def _finish(turn, weights, x, by_square, by_rect, out, *, dtype: Any) -> None:
     """Some tokens: output layers of both attentions, their sum with the map, and the MLP."""
-    block, c, half = turn[0], x.shape[1], by_rect.shape[1]
+    block = turn[0]
     token = pallas.program_id(0) * _TOKENS + _arange(_TOKENS)
-    channel = _arange(c)
-    known = channel < half
-    attended = triton.load(
-        by_rect.at[token[:, None], channel[None]],
-        mask=jnp.broadcast_to(known[None], (_TOKENS, c)),
-        other=0.0,
-    )
+    channel = jnp.broadcast_to(_arange(x.shape[1])[None], (_TOKENS, x.shape[1]))
+    known = channel < by_rect.shape[1]
+    attended = triton.load(by_rect.at[token[:, None], channel], mask=known, other=0.0)
     matrix = lambda name: weights[name][block, :, :]  # noqa: E731
     vector = lambda name: weights[name][block, :].astype(jnp.float32)[None]  # noqa: E731
     before = _rows(x, token)
-    rect_out = triton.load(
-        weights["rect_out"].at[block, channel[:, None], channel[None]],
-        mask=jnp.broadcast_to(known[:, None], (c, c)),
-        other=0.0,
-    )
     branch = _dot(_rows(by_square, token), matrix("square_out"), dtype)
-    branch += _dot(attended, rect_out, dtype)
+    branch += _dot(attended, matrix("rect_out"), dtype)
     branch += _dot(_norm(weights, block, 1)(before), matrix("direct"), dtype)
     mid = before + branch + vector("branch_bias")
     hidden = _dot(_norm(weights, block, 2)(mid), matrix("mlp1"), dtype) + vector("mlp1_bias")
     after = mid + _dot(_gelu(hidden), matrix("mlp2"), dtype) + vector("mlp2_bias")
-    triton.store(out.at[token[:, None], channel[None]], after.astype(out.dtype))
-
-
-_NORM1 = ("scale1", "offset1")
-_WEIGHTS = {  # that each program reads
-    _anchors: ("depth", "depth_bias", "point", "point_bias", *_NORM1),
-    _in_squares: ("square_qkv", "square_qkv_bias", "square_table", *_NORM1),
-    _in_rectangles: (
-        *("rect_qkv", "rect_qkv_bias", "gather", "gather_scale", "spread", "spread_scale"),
-        *_NORM1,
-    ),
-    _finish: (
-        *("square_out", "rect_out", "direct", "branch_bias"),
-        *("mlp1", "mlp1_bias", "mlp2", "mlp2_bias", *_NORM1, "scale2", "offset2"),
-    ),
-}
+    triton.store(out.at[token[:, None], channel], after.astype(out.dtype))
 
 
 def _for_each(at_once: int, one: Callable[[Array], None]) -> None:
