@@ -186,7 +186,7 @@ class Checkpoints:
             return
         for section in ("loss", "data", "optimizer", "critic_optimizer", "train"):
             wanted = freeze(own[section])
-            other = differing_fields(freeze(stored.get(section, wanted)), wanted)
+            other = differing_fields(wanted, freeze(stored.get(section, wanted)))  # now, not then
             if other:
                 _log.warning("%s goes on with another %s: %s", self.folder, section, other)
 

@@ -15,17 +15,18 @@ __all__ = ["differing_arrays", "differing_fields", "not_finite"]
 _FREE = {"dtype", "pallas", "remat", "unroll"}
 
 
-def differing_fields(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def differing_fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """Fields of one section of two configurations that differ; empty if none does.
 
-    How the network is computed (``_FREE``) may change when a run goes on.
+    Each is told as ``name=FIRST not SECOND``. How the network is computed (``_FREE``) may
+    change when a run goes on.
     """
-    networks = [fields.get("network", DEFAULT) for fields in (stored, wanted)]
+    networks = [fields.get("network", DEFAULT) for fields in (first, second)]
     if networks[0] != networks[1]:  # whose fields are others
         return f"network {networks[0]!r}, not {networks[1]!r}"
-    names = sorted((set(stored) | set(wanted)) - _FREE)
-    differing = [n for n in names if stored.get(n) != wanted.get(n)]
-    return ", ".join(f"{n}={stored.get(n)!r} not {wanted.get(n)!r}" for n in differing)
+    names = sorted((set(first) | set(second)) - _FREE)
+    differing = [n for n in names if first.get(n) != second.get(n)]
+    return ", ".join(f"{n}={first.get(n)!r} not {second.get(n)!r}" for n in differing)
 
 
 def differing_arrays(stored: Any, wanted: Any) -> str:
