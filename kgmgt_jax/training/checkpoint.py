@@ -60,10 +60,13 @@ class Checkpoints:
             raise CheckpointError(f"{workdir}: expected a writable folder, got {error}") from error
         best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         keep = [policies.LatestN(2), best, policies.CustomSteps([0])]
+        # In an empty folder Orbax has nothing to clean up, and its thread would log an error if
+        # ``close`` was faster: for wrong data, say.
+        unclean = not read_only and any(self.folder.iterdir())
         options = ocp.CheckpointManagerOptions(
             best_fn=score,  # without one Orbax forgets the metrics when the process ends
             preservation_policy=policies.AnyPreservationPolicy(keep),
-            cleanup_tmp_directories=not read_only,
+            cleanup_tmp_directories=unclean,
         )
         arrays, json_like = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
         handlers = {"weights": arrays(), "state": arrays(), "config": json_like()}

@@ -202,6 +202,13 @@ def test_another_network_is_refused_but_not_another_way_to_compute_it(tmp_path):
             checkpoints.check(config)
 
 
+def test_a_folder_closed_unused_goes_without_a_word(tmp_path, caplog):
+    for number in range(50):  # Orbax works in threads: most times nothing is said anyway
+        Checkpoints(tmp_path / str(number)).close()
+        assert not (tmp_path / str(number) / "checkpoints").exists()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_what_else_has_changed_is_told(tmp_path, caplog):
     _save(tmp_path, 1)
     config = get_config("tiny")
