@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
-from kgmgt_jax.evaluation.regions import WHOLE, score_regions
+from kgmgt_jax.evaluation.regions import WHOLE, score_frames, score_regions
 from kgmgt_jax.evaluation.report import CineExample, ScoreSet
 from kgmgt_jax.evaluation.sampling import Sampling
-from kgmgt_jax.metrics import PRESETS, evaluate
+from kgmgt_jax.metrics import PRESETS
 
 __all__ = ["Findings", "paired_scores"]
 
@@ -104,9 +103,8 @@ class Findings:
         if case.simulation:
             self.simulation[volume] = case.simulation
         for preset in presets:
-            scores = {name: evaluate(reference, image, preset) for name, image in stacked.items()}
             place = self.scores.setdefault((condition, preset), {}).setdefault(WHOLE, {})
-            place[volume] = jax.tree.map(lambda value: np.asarray(value, np.float64), scores)
+            place[volume] = score_frames(reference, stacked, preset)
 
     @property
     def incomplete(self) -> dict[str, str]:

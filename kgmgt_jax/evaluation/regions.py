@@ -16,7 +16,7 @@ from kgmgt_jax.heart import heart_region
 from kgmgt_jax.metrics import PRESETS, WINDOW, evaluate, ssim_map
 from kgmgt_jax.types import Array, Float
 
-__all__ = ["HEART", "WHOLE", "region_scores", "score_regions"]
+__all__ = ["HEART", "WHOLE", "region_scores", "score_frames", "score_regions"]
 
 WHOLE, HEART = "whole frame", "heart region"
 
@@ -84,6 +84,22 @@ def region_scores(
     return {"psnr": psnr, "ssim": ssim, "nmse": nmse, "xt_ssim": xt_ssim}
 
 
+def score_frames(
+    reference: Cine, images: Mapping[str, Cine], preset: str = "frame"
+) -> dict[str, Scores]:
+    """Scores of several methods over the whole frame, ``{method: {metric: scores}}``, in order.
+
+    Arguments and errors as for `score_regions`.
+    """
+    return {
+        method: {
+            name: np.asarray(values, np.float64)
+            for name, values in evaluate(reference, image, preset).items()
+        }
+        for method, image in images.items()
+    }
+
+
 def score_regions(
     reference: Cine, images: Mapping[str, Cine], preset: str = "frame"
 ) -> dict[str, dict[str, Scores]]:
@@ -100,13 +116,7 @@ def score_regions(
     Raises:
         ValueError: as :func:`kgmgt_jax.metrics.evaluate`.
     """
-    whole = {
-        method: {
-            name: np.asarray(values, np.float64)
-            for name, values in evaluate(reference, image, preset).items()
-        }
-        for method, image in images.items()
-    }
+    whole = score_frames(reference, images, preset)
     region = heart_region(np.asarray(reference))
     if not region[MARGIN:-MARGIN, MARGIN:-MARGIN].any():
         return {WHOLE: whole}
