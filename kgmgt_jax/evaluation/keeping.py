@@ -93,17 +93,23 @@ class RankingWriter:
         Raises:
             ValueError: if there are fewer than three frames, or the file exists already.
         """
+        if len(case.kspace) < N_FRAMES:  # before any slice waits for others in vain
+            raise ValueError(f"expected {N_FRAMES} frames or more to rank, got {len(case.kspace)}")
+        folder = _condition_folder(case)
+        paths = {
+            method: self._root / method / folder / case.file.with_suffix(".mat")
+            for method in images
+        }
+        taken = [path for path in paths.values() if path in self.written]
+        if taken:
+            raise ValueError(f"{taken[0]} holds another file of that name")
         for method, image in images.items():
-            folder = _condition_folder(case)
             place = _File(method, folder, case.file)
             slices = self._slices.setdefault(place, [])
             slices.append(np.abs(image[:N_FRAMES]))
             if len(slices) == case.n_slices:
                 del self._slices[place]
-                path = self._root / method / folder / case.file.with_suffix(".mat")
-                if path in self.written:
-                    raise ValueError(f"{path} holds another file of that name")
-                self.written.append(write_ranking(path, np.stack(slices, axis=1)))
+                self.written.append(write_ranking(paths[method], np.stack(slices, axis=1)))
 
     @property
     def incomplete(self) -> dict[str, str]:

@@ -185,6 +185,18 @@ def test_files_whose_rankings_would_be_one_file_are_told(tmp_path):
     assert "holds another file of that name" in why
 
 
+def test_a_file_too_short_to_rank_is_told_with_that_reason_alone(tmp_path):
+    root = tmp_path / "data"
+    write_mat(root / "cine.mat", "kspace_full", writers.kspace((2, 1, 24, 16))[:, None])
+    kspace = np.repeat(writers.kspace((2, 1, 24, 16))[:, None], 2, axis=1)
+    write_mat(root / "two_slices.mat", "kspace_full", kspace)
+    options = Options(CONDITIONS[:1], ranking=tmp_path / "ranking", efficiency=False)
+    data = open_evaluation(root, acs=8)
+    outcome = evaluate_set(data, [Scaled("half", 0.5)], tmp_path / "out", options)
+    assert len(outcome.failed) == 3  # slices
+    assert all("3 frames or more to rank, got 2" in why for why in outcome.failed.values())
+
+
 def test_images_of_a_file_with_brackets_in_its_name_are_written(tmp_path):
     kspace = writers.kspace((4, 1, 24, 16))
     kspace[:, :, ::2] = 0
