@@ -25,7 +25,12 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
     written: list[Path] = []
     for method, image in images.items():
         kept, magnitude = consistent_images(image, case.kspace, case.mask, case.sens)
-        volume = ImageVolume(kept[:, None], magnitude[:, None], f"{method}, {case.name}")
+        volume = ImageVolume(
+            kept[:, None],
+            magnitude[:, None],
+            f"{method}, {case.name}",
+            attributes={"simulation": case.simulation},
+        )
         written += _write_slice(folder / method, case, volume)
     return written
 

@@ -145,7 +145,9 @@ def test_case_without_reference_is_listed_and_its_images_are_saved(done, tree):
     place = "SingleCoil/Cine/TrainingSet/AccFactor04/P002/cine_sax"
     file = read_file(tree / f"{place}.mat")
     saved = out / "unscored" / "zero_filled" / f"{place}_slice0_magnitude.mat"
-    assert saved.is_file() and file[0].kspace.shape[0] == SHAPE[0]
+    with h5py.File(saved) as stored:
+        assert stored["magnitude"].shape[0] == file[0].kspace.shape[0] == SHAPE[0]
+        assert b"phantom" in stored["magnitude"].attrs["simulation"]
     assert not list((out / "unscored").glob("broken/**/*.mat"))
 
 
