@@ -1,6 +1,10 @@
 """A configuration that cannot work is refused in one line, before anything is compiled."""
 
+import functools
 import inspect
+import itertools
+import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,6 +44,20 @@ _COUNTS = {  # fields of networks and critic that count something
     "window",
 }
 
+_WHOLE, _NUMBERS, _NAMES = (int,), (int, float), (str,)
+_ELEMENTS = {  # of fields that are tuples, in which the command line takes anything
+    "model.channels": _WHOLE,
+    "model.rect_window": _WHOLE,
+    "data.crop": (int, type(None)),
+    "data.mask_kinds": _NAMES,
+    "data.accelerations": _NUMBERS,
+    "data.simulation.n_coils": _WHOLE,
+    "optimizer.milestones": _NUMBERS,
+    "optimizer.offset_rates": _NUMBERS,
+    "critic_optimizer.milestones": _NUMBERS,
+}
+_WORDS = {_WHOLE: "whole numbers", _NUMBERS: "numbers", _NAMES: "names"}
+
 
 def check_config(config: Any) -> None:
     """Refuses a configuration whose network, losses, optimisers or steps cannot be built.
@@ -50,6 +68,7 @@ def check_config(config: Any) -> None:
     Raises:
         ValueError: in one line, which field, what was expected, and what came.
     """
+    _check_elements(config)
     model = _check_network(config.model)
     _check_fields("critic", config.critic, Critic.__dataclass_fields__)
     _check_counts("critic", config.critic)
@@ -73,6 +92,18 @@ def _check_fields(section: str, fields: Mapping[str, Any], known: Iterable[str])
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise ValueError(f"config.{section}: unknown fields {unknown}; known are {sorted(known)}")
+
+
+def _check_elements(config: Any) -> None:
+    for name, kinds in _ELEMENTS.items():
+        section, *inner, field = name.split(".")
+        fields = functools.reduce(operator.getitem, inner, config[section])
+        values = fields.get(field)
+        if not isinstance(values, tuple):
+            continue
+        flat = itertools.chain(*(v if isinstance(v, tuple) else (v,) for v in values))
+        if not all(isinstance(v, kinds) and not isinstance(v, bool) for v in flat):
+            _refuse(name, _WORDS.get(kinds, "whole numbers or None"), values)
 
 
 def _check_counts(section: str, fields: Any) -> None:
@@ -154,7 +185,7 @@ def _check_unguided(config: Any) -> None:
 
 def _check_loss(loss: Any) -> None:
     for name in ("perceptual", "adversarial", "gradient_penalty", "mentor"):
-        if loss[name] < 0:
+        if not 0 <= loss[name] < math.inf:
             _refuse(f"loss.{name}", "a weight of 0 or more", loss[name])
     known = [name.replace("conv", "relu") for name in VGG19_LAYERS]
     if loss.perceptual and not set(loss.perceptual_layers) <= set(known):
@@ -175,7 +206,7 @@ def _check_optimizer(section: str, fields: Any) -> None:
     _check_fields(section, fields, set(inspect.signature(make_optimizer).parameters) - {"n_steps"})
     if fields.schedule not in SCHEDULES:
         _refuse(f"{section}.schedule", f"one of {SCHEDULES}", fields.schedule)
-    if fields.learning_rate <= 0 or fields.warmup < 0:
+    if not 0 < fields.learning_rate < math.inf or fields.warmup < 0:
         got = {"learning_rate": fields.learning_rate, "warmup": fields.warmup}
         _refuse(section, "a positive learning_rate and a warmup of 0 or more steps", got)
     shares = tuple(fields.milestones)
@@ -190,11 +221,13 @@ def _check_optimizer(section: str, fields: Any) -> None:
 
 
 def _check_steps(train: Any, batch_size: int) -> None:
-    least = {"n_steps": 0, "n_critic": 1, "accumulation": 1, "model_parallel": 1}
+    least = {"seed": 0, "n_steps": 0, "n_critic": 1, "accumulation": 1, "model_parallel": 1}
     least |= {"log_every": 1, "eval_every": 1, "checkpoint_every": 1}
     for name, bound in least.items():
         if train[name] < bound:
             _refuse(f"train.{name}", f"{bound} or more", train[name])
+    if not 0 <= train.ema_decay <= 1:
+        _refuse("train.ema_decay", "a share from 0 to 1", train.ema_decay)
     if batch_size % train.accumulation:
         got = {"accumulation": train.accumulation, "batch_size": batch_size}
         _refuse("train.accumulation", "a divisor of config.data.batch_size", got)

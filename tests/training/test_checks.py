@@ -1,5 +1,6 @@
 """Configurations that cannot work, and the one line that says so."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -44,6 +45,18 @@ def test_variants_pass(variant):
         ("model", {"search_radius": "all"}, "search_radius: expected 0 or more.*got 'all'"),
         ("model", {"drop_path": 1.0}, "drop_path: expected a rate from 0 to below 1, got 1.0"),
         ("model", {"solver": "cg"}, "solver='cg'.*needs consistency='soft', got 'hard'"),
+        ("model", {"channels": ("a", 8, 8)}, r"channels: expected whole numbers, got \('a', 8"),
+        ("model", {"rect_window": ((8, 4.0),) * 3}, "rect_window: expected whole numbers, got"),
+        ("data", {"crop": (32, "a")}, r"crop: expected whole numbers or None, got \(32, 'a'\)"),
+        ("data", {"accelerations": ("a",)}, r"accelerations: expected numbers, got \('a',\)"),
+        ("data", {"mask_kinds": (4,)}, r"mask_kinds: expected names, got \(4,\)"),
+        ("data", {"simulation": {"n_coils": (1.5, 4)}}, r"n_coils: expected whole numbers, got"),
+        ("optimizer", {"milestones": ("a",)}, "optimizer.milestones: expected numbers, got"),
+        ("optimizer", {"learning_rate": math.nan}, "a positive learning_rate.*nan"),
+        ("loss", {"gradient_penalty": math.inf}, "gradient_penalty: expected a weight.*got inf"),
+        ("loss", {"mentor": math.nan}, "loss.mentor: expected a weight.*got nan"),
+        ("train", {"ema_decay": -1.0}, "ema_decay: expected a share from 0 to 1, got -1.0"),
+        ("train", {"seed": -1}, "train.seed: expected 0 or more, got -1"),
         ("critic", {"width": 0}, "critic.width: expected 1 or more, got 0"),
         ("loss", {"adversarial": -1.0}, "loss.adversarial: expected a weight"),
         ("loss", {"perceptual_layers": ("relu6_1",)}, "perceptual_layers.*relu6_1"),
