@@ -59,8 +59,17 @@ def not_finite(state: TrainState) -> str:
         "critic": state.critic,
     }
     # Array by array: in one program, thousands of them take XLA minutes to compile.
-    finite = {name: [_is_finite(leaf) for leaf in jax.tree.leaves(x)] for name, x in parts.items()}
+    finite = {name: [_look_at(leaf) for leaf in jax.tree.leaves(x)] for name, x in parts.items()}
     return ", ".join(name for name, each in jax.device_get(finite).items() if not all(each))
+
+
+def _look_at(array: jax.Array) -> jax.Array:
+    """Whether an array is finite; one that is split among devices before any other is looked at.
+
+    The devices meet for it. Simulated ones that were in different programs would wait for ever.
+    """
+    finite = _is_finite(array)
+    return finite if array.is_fully_replicated else jax.block_until_ready(finite)
 
 
 @jax.jit

@@ -53,7 +53,11 @@ def make_validator(
     def validate(state: TrainState) -> Validation | None:
         if not batches:
             return None
-        results = [reconstruct(state.eval_variables, split_ids(batch)[1]) for batch in batches]
+        results = [
+            # one after the other: simulated devices that share a network would wait for ever
+            jax.block_until_ready(reconstruct(state.eval_variables, split_ids(batch)[1]))
+            for batch in batches
+        ]
         scores = np.concatenate([np.asarray(score) for score, _ in results])
         first = batches[0]
         return Validation(

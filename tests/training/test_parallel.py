@@ -1,6 +1,10 @@
 """Devices: one or several make no difference, and what they tell each other is gradients."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,6 +25,17 @@ from tests.training.toy import (
     toy_config,
 )
 
+ROOT = Path(__file__).parents[2]
+LOOK_AT_SPLIT_ARRAYS = """
+import numpy as np
+from kgmgt_jax.training import parallel
+from kgmgt_jax.training.comparison import not_finite
+from kgmgt_jax.training.state import NetworkState, TrainState
+arrays = {str(i): np.zeros((128, 128), np.float32) for i in range(60)}
+network = NetworkState(arrays, {}, arrays)
+state = TrainState(np.zeros(()), network, network, arrays, np.zeros(2, np.uint32))
+print(repr(not_finite(parallel.replicate(state, parallel.make_mesh(4, n_model=2)))))
+"""
 COLLECTIVES = r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 NETWORKS = ("generator", "critic")
 
@@ -81,6 +96,14 @@ def test_devices_that_share_a_network_take_the_steps_of_one(one_device, monkeypa
     kernel = parallel.replicate({"kernel": np.ones((3, 3, 4, 2))}, mesh)["kernel"]
     assert kernel.addressable_shards[0].data.shape == (3, 3, 4, 1)
     check_alike(three_steps(TOY, toy_config(), mesh, random_batch(4)), one_device)
+
+
+def test_devices_that_share_a_network_look_at_it_together():
+    patience = "--xla_cpu_collective_call_terminate_timeout_seconds=10"  # XLA ends the process
+    environment = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {patience}"}
+    command = [sys.executable, "-c", LOOK_AT_SPLIT_ARRAYS]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "''\n"), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("network", NETWORKS)
