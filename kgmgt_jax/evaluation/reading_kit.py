@@ -253,6 +253,8 @@ def _of_reader(
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """``{case: {method: {criterion: (1,)}}}`` of the cines with all their scores."""
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    if not isinstance(scores, dict) or not all(isinstance(v, dict) for v in scores.values()):
+        raise DataError(path, "scores by cine and criterion", "others", "save them again")
     unknown = sorted(scores.keys() - items.keys())
     if unknown:
         raise DataError(path, "cines of the key", f"others, {unknown[:3]}", "give their key")

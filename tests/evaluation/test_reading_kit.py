@@ -144,6 +144,8 @@ def test_command_prints_the_table_and_writes_csv(kit, tmp_path, capsys):
         ({"format": "x"}, "'x'"),
         ({"scores": {"0": {"quality": 3}}}, "cines of the key"),
         ({"scores": {}}, "all methods scored"),
+        ({"scores": []}, "scores by cine and criterion"),
+        ({"scores": {"0": None}}, "scores by cine and criterion"),
     ],
 )
 def test_unfit_files_end_with_one_line(kit, tmp_path, capsys, change, message):
