@@ -53,7 +53,7 @@ _COILS = flags.DEFINE_integer("simulated_coils", 8, "Coils of k-space made of ma
 _NOISE = flags.DEFINE_float(
     "simulated_noise", 0.005, "Its noise, as a fraction of the images' 99th percentile."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the masks.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the masks.", lower_bound=0)
 _RANKING = flags.DEFINE_string("ranking", None, "Folder for CMRxRecon's img4ranking files.")
 _EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method costs.")
 _READERS = flags.DEFINE_boolean("reader_study", False, "Write a blinded reading kit.")

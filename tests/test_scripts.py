@@ -127,6 +127,12 @@ def test_weights_to_choose_without_methods_are_refused(work, tmp_path):
     _refused(done, out, "--tune: expected --classical")
 
 
+def test_a_seed_that_is_none_is_refused(work, tmp_path):
+    out = tmp_path / "out"
+    done = _script("eval.py", "--seed=-1", f"--data={work / 'data'}", f"--out={out}")
+    _refused(done, out, "--seed=-1")
+
+
 def _copy(path, target, change):
     """A copy of an HDF5 file with each dataset passed through ``change``."""
     with h5py.File(path) as source, h5py.File(target, "w") as file:

@@ -17,6 +17,7 @@ from kgmgt_jax.evaluation.collecting import Findings, Images
 from kgmgt_jax.evaluation.efficiency import measure_efficiency
 from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_scored, write_unscored
 from kgmgt_jax.evaluation.methods import ZERO_FILLED, ClassicalMethod, Reconstructor
+from kgmgt_jax.evaluation.outputs import check_outputs
 from kgmgt_jax.evaluation.report import Efficiency
 from kgmgt_jax.evaluation.summary import Outcome, write_summary
 from kgmgt_jax.metrics import PRESETS
@@ -80,12 +81,15 @@ def evaluate_set(
 
     Raises:
         CheckpointError: if weights are not those of their network.
-        ValueError: if names of methods repeat, a condition is impossible, or nothing at all could
-            be reconstructed.
+        ValueError: if names of methods repeat, a condition is impossible, a folder cannot be
+            written to, or nothing at all could be reconstructed.
     """
     _check_names(methods)
     out, findings = Path(out), Findings(options.conditions, options.presets, failed=data.failed)
     cases = data.cases(options.conditions, options.seed)
+    for folder in (out, options.ranking):
+        if folder is not None:
+            check_outputs(folder, ["mat"])  # before there are hours of work to lose
     ranking = None if options.ranking is None else RankingWriter(options.ranking)
     reading = ReadingCases() if options.reader_study else None
     first: EvaluationCase | None = None

@@ -199,6 +199,24 @@ def test_a_file_too_short_to_rank_is_told_with_that_reason_alone(tmp_path):
     assert all("3 frames or more to rank, got 2" in why for why in outcome.failed.values())
 
 
+@pytest.mark.parametrize("place", ["out", "ranking"])
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path, place):
+    data = open_evaluation(write_phantoms(tmp_path / "data", 1), acs=8)
+    (tmp_path / "file").touch()
+    folders = {"out": tmp_path / "new", "ranking": tmp_path / "ranks"} | {place: tmp_path / "file"}
+    options = Options(CONDITIONS[:1], ranking=folders["ranking"], efficiency=False)
+    with pytest.raises(ValueError, match="file: expected a folder to write to, got a file"):
+        evaluate_set(data, [_Unasked("half")], folders["out"], options)
+
+
+@dataclass(frozen=True)
+class _Unasked(Scaled):
+    """A method that no one may ask for images."""
+
+    def reconstruct(self, kspace, mask, sens, progress=None):
+        pytest.fail("work was done")
+
+
 def test_images_of_a_file_with_brackets_in_its_name_are_written(tmp_path):
     kspace = writers.kspace((4, 1, 24, 16))
     kspace[:, :, ::2] = 0
