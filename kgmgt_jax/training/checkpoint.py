@@ -247,9 +247,13 @@ def _as_stored(config: Any) -> dict[str, Any]:
     """A configuration as checkpoints keep it: plain, and true in any folder."""
     fields = json.loads(config.to_json())
     fields["train"]["start_from"] = _whole_path(config.train.start_from)
+    for part in ("train", "validation"):
+        paths = config.data[part]
+        each = [paths] if os.path.exists(paths) else paths.split(",")  # as ``open_slices`` has it
+        fields["data"][part] = ",".join(map(_whole_path, each))
     return fields
 
 
 def _whole_path(path: str) -> str:
-    """Where weights came from, in one spelling."""
+    """Where weights or data came from, in one spelling."""
     return path if path in ("", PRETRAINED) else os.path.abspath(path)
