@@ -90,7 +90,8 @@ class Findings:
         self, case: EvaluationCase, condition: Condition, piece: _Slice, presets: Sequence[str]
     ) -> None:
         """Keeps a slice of a volume, and scores the volume once it is whole."""
-        volume = re.sub(r"/slice\d+", "", case.name)
+        # its file may follow in brackets, below folders of any name
+        volume = re.sub(rf"/slice{case.slice_index}(?= \(|$)", "", case.name, count=1)
         slices = self._volumes.setdefault((condition, volume), [])
         slices.append(piece)
         if len(slices) < case.n_slices:

@@ -70,6 +70,16 @@ def test_the_slices_of_a_file_are_one_volume_where_the_preset_says_so(tmp_path):
         assert float(row["nmse"]) == pytest.approx(nmse, rel=1e-4)
 
 
+def test_files_of_one_name_in_folders_called_slice_are_volumes_of_their_own(tmp_path):
+    for number in range(2):
+        write_phantoms(tmp_path / "data" / f"slice{number}", 1, n_slices=2)
+    findings = Findings(CONDITIONS[:1], ["fastmri"])
+    for case in open_evaluation(tmp_path / "data", acs=8).cases(CONDITIONS[:1]):
+        findings.add(case, {"zero_filled": case.kspace[:, 0]})
+    (scores,) = findings.score_sets()
+    assert len(scores.scores["whole frame"]) == 2
+
+
 def test_a_volume_without_one_of_its_slices_has_no_score(tmp_path):
     root, condition = write_phantoms(tmp_path / "data", 1, n_slices=2), CONDITIONS[0]
     findings = Findings([condition], ["fastmri"])
