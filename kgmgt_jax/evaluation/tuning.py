@@ -10,6 +10,8 @@ import numpy as np
 from kgmgt_jax.classical import METHODS, Tuning, tune
 from kgmgt_jax.classical.registry import Case
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.prepared import is_prepared
+from kgmgt_jax.data.prepared.layout import read_metadata
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource, spread
 from kgmgt_jax.data.sources import open_slices
@@ -61,8 +63,10 @@ def tune_methods(
     reading: Any = {"sens": sens, "cache_gib": 0, "simulation": simulation}
     for path in paths:
         source = open_slices(path, split="train", acs=conditions[0].acs, **reading)
+        apart = _other_splits(path)
+        near = [each for each in test if (each.source, each.name) not in apart]
         for number in spread(len(source.slices), n_slices):
-            _refuse_test_data(source.slices[number], test)
+            _refuse_test_data(source.slices[number], near)
             cases += _cases(source, number, conditions, seed)
     tunable = [name for name in dict.fromkeys(names) if METHODS[name].grid]
     return {name: tune(name, cases, _mean_psnr, circular=circular) for name in tunable}
@@ -82,6 +86,12 @@ def _cases(
 
 def _mean_psnr(reference: Array | np.ndarray, image: Array) -> float:
     return float(jnp.mean(evaluate(reference, image)["psnr"]))
+
+
+def _other_splits(path: str | Path) -> set[tuple[str, str]]:
+    """File and name of the slices that a prepared set, split by subject, keeps from training."""
+    slices = read_metadata(Path(path))["slices"] if is_prepared(path) else ()
+    return {(each["source"], each["name"]) for each in slices if each["split"] != "train"}
 
 
 def _refuse_test_data(training: SliceInfo, test: Sequence[SliceInfo]) -> None:

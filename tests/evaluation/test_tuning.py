@@ -2,10 +2,16 @@
 
 import shutil
 
+import h5py
+import numpy as np
 import pytest
 
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import ReadOptions
+from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from kgmgt_jax.evaluation.tuning import tune_methods
 from tests.evaluation.small_set import FULL, write_phantoms
@@ -54,3 +60,19 @@ def test_test_files_are_refused(folders, scored, tmp_path, how):
         path = copy
     with pytest.raises(DataError, match=r"not scored.*other subjects"):
         tune_methods(["wavelet"], [path], CONDITIONS, test=scored)
+
+
+def test_a_prepared_set_of_one_file_is_tuned_on_its_training_subjects(tmp_path):
+    with h5py.File(tmp_path / "cines.h5", "w") as file:
+        for subject in ("P1", "P2"):
+            rng = np.random.default_rng(ord(subject[1]))
+            file[subject] = rng.random((4, 24, 16), np.float32)
+            file[subject].attrs["subject"] = subject
+    simulated = ReadOptions(simulation=Simulation(n_coils=1))
+    options = PrepareOptions(split=(0.5, 0.0, 0.5), read=simulated)
+    prepare(tmp_path / "cines.h5", tmp_path / "set", options)
+    (scored,) = open_evaluation(tmp_path / "set", acs=8).slices
+    found = tune_methods(["wavelet"], [tmp_path / "set"], CONDITIONS[:1], test=[scored])
+    assert found["wavelet"].weights
+    with pytest.raises(DataError, match=r"not scored.*other subjects"):
+        tune_methods(["wavelet"], [tmp_path / "cines.h5"], CONDITIONS[:1], test=[scored])
