@@ -134,7 +134,7 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
     seconds = frame_seconds([None if time is None else float(time) for time in times])
     if seconds is not None:
         seconds *= len(times) / shape[0]  # the same cycle
-    notes = (*_stretched(size, shape), *_against_numbers(ordered))
+    notes = (*_stretched(size, shape), *_against_numbers(ordered, reverse))
     return Geometry(affine, seconds, path, tuple(ordered), notes)
 
 
@@ -150,14 +150,15 @@ def _stretched(size: tuple[int, int], shape: Shape) -> tuple[str, ...]:
     )
 
 
-def _against_numbers(ordered: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+def _against_numbers(ordered: Sequence[Sequence[Any]], reverse: bool) -> tuple[str, ...]:
     """A note where images are numbered from the last slice to the first."""
     numbers = [int(frames[0].get("InstanceNumber") or 0) for frames in ordered]
     if len(numbers) < 2 or numbers != sorted(set(numbers), reverse=True):
         return ()
+    fix = "leave out --reverse_slices" if reverse else "turn them by --reverse_slices"
     return (
         "the template's images are numbered from the last slice here to the first; if the slices "
-        "were acquired in that order, turn them by --reverse_slices",
+        f"were acquired in that order, {fix}",
     )
 
 

@@ -122,6 +122,12 @@ def test_what_may_not_fit_is_told(tmp_path, size, against, told):
     assert all(word in note for word, note in zip(told, notes, strict=True))
 
 
+def test_slices_turned_against_their_numbers_are_told_to_be_left(tmp_path):
+    folder = write_template(tmp_path / "t")
+    (note,) = read_geometry(folder, (3, 2, 20, 30), reverse=True).notes
+    assert "numbered from the last" in note and note.endswith("leave out --reverse_slices")
+
+
 @pytest.mark.parametrize(("n_frames", "seconds"), [(3, 0.04), (6, 0.02)])
 def test_frames_share_the_templates_cycle(tmp_path, n_frames, seconds):
     geometry = read_geometry(write_template(tmp_path / "t"), (n_frames, 2, 20, 30))
