@@ -64,7 +64,8 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
         checkpoints = Checkpoints(workdir)
         stack.callback(checkpoints.close)
         checkpoints.check(config)
-        feed = DeviceFeed(_loader(config.data, config.train.seed), _put_on(mesh))
+        loader = _loader(config.data, config.train.seed, parallel.data_share(mesh))
+        feed = DeviceFeed(loader, _put_on(mesh))
         stack.callback(feed.close)
         model, state, update = build(config, mesh)
         validate = make_validator(model, _validation(config.data))
@@ -171,7 +172,7 @@ def _put_on(mesh: Mesh) -> Callable[[dict], tuple[np.ndarray | None, dict[str, j
     return put
 
 
-def _loader(data: Any, seed: int):
+def _loader(data: Any, seed: int, process: tuple[int, int] = (0, 1)):
     if not data.train:
         raise ValueError("config.data.train: expected a file or folder to train on, got none")
     reading = _reading(data) | {"acs": data.calibration_lines or data.acs}
@@ -188,7 +189,7 @@ def _loader(data: Any, seed: int):
         n_buckets=data.n_buckets,
         seed=seed,
         worker_count=data.worker_count,
-        process=parallel.process_share(),
+        process=process,
     )
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "PLATFORMS",
     "check_batch_size",
     "check_platform",
+    "data_share",
     "initialise_distributed",
     "jit_step",
     "make_mesh",
@@ -143,6 +144,31 @@ def check_batch_size(batch_size: int, mesh: Mesh, n_parts: int = 1) -> None:
             f"the batch must divide among the devices: got {batch_size=} {n_devices=}{parts}; "
             "change config.data.batch_size"
         )
+
+
+def data_share(mesh: Mesh) -> tuple[int, int]:
+    """Which part of each batch this process loads, and of how many: ``(index, count)``.
+
+    Processes whose devices share a copy of the network load the same part.
+
+    Args:
+        mesh: the devices.
+
+    Raises:
+        ValueError: if processes share only some of the copies that each has devices of.
+    """
+    rows: dict[int, set[int]] = {}  # along ``data``, by process
+    for row, devices in enumerate(mesh.devices):
+        for device in devices:
+            rows.setdefault(device.process_index, set()).add(row)
+    parts = sorted({tuple(sorted(own)) for own in rows.values()})
+    if len({row for part in parts for row in part}) < sum(map(len, parts)):
+        got = f"{mesh.shape[_MODEL]} for {len(rows)} processes of {mesh.size} devices"
+        raise ValueError(
+            "model_parallel must divide the devices of a process, or the devices of some processes "
+            f"together must divide it, got {got}"
+        )
+    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
 def _state_sharding(state: Any, mesh: Mesh) -> Any:

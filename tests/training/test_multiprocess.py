@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +25,7 @@ def _free_port() -> int:
         return s.getsockname()[1]
 
 
-def _two_processes(network, folder):
+def _two_processes(network, folder, n_model=1):
     """What each of two processes of two devices saw of the three steps."""
     common = {
         "MASTER_ADDR": "localhost",
@@ -32,7 +34,8 @@ def _two_processes(network, folder):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
-    command = [sys.executable, "-m", "tests.training.worker", network, str(folder / "{}.npz")]
+    out = str(folder / "{}.npz")
+    command = [sys.executable, "-m", "tests.training.worker", network, out, str(n_model)]
     processes = [
         subprocess.Popen(
             command, cwd=ROOT, env=os.environ | common | {"RANK": str(rank)}, stderr=subprocess.PIPE
@@ -51,10 +54,41 @@ def _two_processes(network, folder):
     return results
 
 
-def test_two_processes_take_the_steps_of_one_device(tmp_path):
+@pytest.mark.parametrize("n_model", [1, 4])  # a copy of the network on each device, or on all
+def test_two_processes_take_the_steps_of_one_device(tmp_path, n_model):
     want = three_steps(TOY, toy_config(), parallel.make_mesh(1), random_batch(4))
-    for got in _two_processes("toy", tmp_path):
+    for got in _two_processes("toy", tmp_path, n_model):
         check_alike(got, want)
+
+
+@pytest.mark.parametrize(
+    ("processes", "shares"),
+    [
+        ([[0], [0], [1], [1]], [(0, 2), (1, 2)]),
+        ([[0, 0], [1, 1]], [(0, 2), (1, 2)]),
+        ([[0, 1]], [(0, 1), (0, 1)]),
+        ([[0, 0, 1, 1], [2, 2, 3, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ],
+)
+def test_processes_that_share_a_network_load_the_same_examples(monkeypatch, processes, shares):
+    mesh = _mesh(processes)
+    for index, share in enumerate(shares):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        assert parallel.data_share(mesh) == share
+
+
+def test_processes_cannot_share_networks_in_part():
+    with pytest.raises(
+        ValueError, match=r"model_parallel must .* got 3 for 3 processes of 6 devices"
+    ):
+        parallel.data_share(_mesh([[0, 0, 1], [1, 2, 2]]))
+
+
+def _mesh(processes) -> Any:
+    """What ``data_share`` looks at, of devices of these processes."""
+    devices = [[SimpleNamespace(process_index=index) for index in row] for row in processes]
+    array = np.array(devices, dtype=object)
+    return SimpleNamespace(devices=array, size=array.size, shape={"model": array.shape[1]})
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def three_steps(
     optimizers = (sgd(), sgd())
     state = parallel.replicate(create_state(*networks, *optimizers, seed=0), mesh)
     update = make_update(config, *networks, optimizers, state, mesh)
-    index, count = parallel.process_share()
+    index, count = parallel.data_share(mesh)
     n = len(batch["target"]) // count
     mine = {name: array[index * n : (index + 1) * n] for name, array in batch.items()}
     first, metrics = {}, {}

@@ -1,4 +1,4 @@
-"""One process of several: ``python -m tests.training.worker toy|kgmgt OUT.npz``."""
+"""One process of several: ``python -m tests.training.worker toy|kgmgt OUT.npz N_MODEL``."""
 
 import sys
 
@@ -9,11 +9,12 @@ from tests.training.small import random_batch
 from tests.training.toy import TOY, small_kgmgt, three_steps, toy_config
 
 
-def main(network: str, out: str) -> None:
+def main(network: str, out: str, n_model: str) -> None:
     """Joins the others, takes three steps with them, and saves what it saw of them."""
     parallel.initialise_distributed()
     networks, config = small_kgmgt() if network == "kgmgt" else (TOY, toy_config())
-    results = three_steps(networks, config, parallel.make_mesh(), random_batch(4))
+    mesh = parallel.make_mesh(n_model=int(n_model))
+    results = three_steps(networks, config, mesh, random_batch(4))
     index, count = parallel.process_share()
     np.savez(out.format(index), n_processes=count, **results)
 
