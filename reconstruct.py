@@ -37,7 +37,7 @@ _computing = cli.define_computing()
 
 def main(argv: list[str]) -> None:
     """Reconstructs one file and prints what it wrote."""
-    if len(argv) != 2:
+    if len(argv) != 2 or not argv[1]:  # "" would be the current folder
         raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
     method = Method.load("", _CHECKPOINT.value, _FRAMES.value, _CIRCULAR.value, _computing())
     report = reconstruct_file(

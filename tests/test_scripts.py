@@ -133,6 +133,13 @@ def test_a_seed_that_is_none_is_refused(work, tmp_path):
     _refused(done, out, "--seed=-1")
 
 
+def test_an_empty_path_is_not_the_current_folder(work, tmp_path):
+    done = _script(
+        "reconstruct.py", "", f"--checkpoint={work / 'run'}", f"--out={tmp_path / 'out'}"
+    )
+    _refused(done, tmp_path / "out", "expected one FILE.mat, got ['']")
+
+
 def _copy(path, target, change):
     """A copy of an HDF5 file with each dataset passed through ``change``."""
     with h5py.File(path) as source, h5py.File(target, "w") as file:
