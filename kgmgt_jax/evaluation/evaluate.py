@@ -15,7 +15,13 @@ from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase, EvaluationSet
 from kgmgt_jax.evaluation.collecting import Findings, Images
 from kgmgt_jax.evaluation.efficiency import measure_efficiency
-from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_scored, write_unscored
+from kgmgt_jax.evaluation.keeping import (
+    REFERENCE,
+    RankingWriter,
+    ReadingCases,
+    write_scored,
+    write_unscored,
+)
 from kgmgt_jax.evaluation.methods import ZERO_FILLED, ClassicalMethod, Reconstructor
 from kgmgt_jax.evaluation.outputs import check_outputs
 from kgmgt_jax.evaluation.report import Efficiency
@@ -175,7 +181,10 @@ def _efficiency(
 
 
 def _check_names(methods: Sequence[Reconstructor]) -> None:
-    names = [ZERO_FILLED, *(method.name for method in methods)]
+    names = [ZERO_FILLED, REFERENCE, *(method.name for method in methods)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"expected methods with names of their own, got {repeated} twice")
+        raise ValueError(
+            f"expected methods with names of their own, got {repeated} twice "
+            f"({ZERO_FILLED} and {REFERENCE} are there already)"
+        )

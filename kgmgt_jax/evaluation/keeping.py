@@ -13,7 +13,9 @@ from kgmgt_jax.evaluation.outputs import ImageVolume, consistent_images, write_o
 from kgmgt_jax.evaluation.ranking import N_FRAMES, write_ranking
 from kgmgt_jax.evaluation.reading_kit import write_reading_kit
 
-__all__ = ["RankingWriter", "ReadingCases", "write_scored", "write_unscored"]
+__all__ = ["REFERENCE", "RankingWriter", "ReadingCases", "write_scored", "write_unscored"]
+
+REFERENCE = "reference"  # what the reference is called among the methods
 
 
 def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[Path]:
@@ -42,7 +44,7 @@ def write_scored(folder: Path, case: EvaluationCase, images: Images) -> list[Pat
     reference at ``reference/...``.
     """
     written: list[Path] = []
-    shown = images if case.reference is None else {"reference": case.reference, **images}
+    shown = images if case.reference is None else {REFERENCE: case.reference, **images}
     for method, image in shown.items():
         volume = ImageVolume(
             np.asarray(image, np.complex64)[:, None],
@@ -142,7 +144,7 @@ class ReadingCases:
         if case.reference is None or case.condition != self._condition:
             return
         cines = {name: np.abs(image) for name, image in images.items()}
-        self._cases[case.name] = {"reference": case.reference, **cines}
+        self._cases[case.name] = {REFERENCE: case.reference, **cines}
         self._subjects[case.name] = case.subject
         self._simulated |= {case.simulation} - {""}
 
@@ -157,7 +159,7 @@ class ReadingCases:
         Raises:
             ValueError: if no case has them all.
         """
-        wanted = {"reference", *methods}
+        wanted = {REFERENCE, *methods}
         cases = {name: cines for name, cines in self._cases.items() if cines.keys() == wanted}
         if not cases:
             raise ValueError("expected a case with images by every method to be read, got none")

@@ -143,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def work() -> None:
+        if Path(options.out).is_dir():
+            raise ValueError(f"--out: expected a file to write, got the folder {options.out}")
         platforms = options.platforms.split(",") if options.platforms else None
         exported = export_reconstruction(
             options.checkpoint, _numbers(options.shape), platforms=platforms

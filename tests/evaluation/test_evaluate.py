@@ -265,9 +265,10 @@ def test_files_without_any_reference_make_a_report_without_scores(tree, tmp_path
     assert "nothing is scored" in (tmp_path / "report.html").read_text()
 
 
-def test_methods_of_one_name_are_refused(tree, tmp_path):
-    methods = [Scaled("kgmgt"), Scaled("kgmgt")]
-    with pytest.raises(ValueError, match=r"names of their own.*kgmgt"):
+@pytest.mark.parametrize("names", [("kgmgt", "kgmgt"), ("reference",), ("zero_filled",)])
+def test_methods_of_one_name_are_refused(tree, tmp_path, names):
+    methods = [Scaled(name) for name in names]
+    with pytest.raises(ValueError, match=rf"names of their own.*'{names[0]}'\] twice"):
         evaluate_set(open_evaluation(tree, acs=8), methods, tmp_path, Options(CONDITIONS))
 
 

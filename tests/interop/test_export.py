@@ -145,3 +145,8 @@ def test_bad_input_is_one_line(checkpoint, tmp_path, capsys, extra, message):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "program").exists()
+
+
+def test_a_folder_is_no_file_to_write(checkpoint, tmp_path, capsys):
+    assert main([str(checkpoint), "--out", str(tmp_path), "--shape", "1,1,32,32"]) == 2
+    assert f"expected a file to write, got the folder {tmp_path}" in capsys.readouterr().err
