@@ -8,9 +8,9 @@ import pytest
 from kgmgt_jax.interop.torch_names import block_entries, body_entries, from_state_dict
 from kgmgt_jax.models.attention import (
     AnchoredAttention,
+    AnchorStep,
     GlobalAttention,
     SquareAttention,
-    _AnchorStep,
     anchored_attention,
     relative_position_index,
     shift_mask,
@@ -56,7 +56,7 @@ def test_anchor_bias_and_indices_equal_reference(fixtures_dir):
         ("spread", window, anchors, "index_w2a", "bias2"),
     ):
         np.testing.assert_array_equal(relative_position_index(query, key), fixture[f"out/{index}"])
-        scale, got = _AnchorStep(4).apply({"params": params[name]}, query, key)
+        scale, got = AnchorStep(4).apply({"params": params[name]}, query, key)
         assert relative_error(got, fixture[f"out/{bias}"]) < 5e-5
         assert float(jnp.max(scale)) <= 100.001
 
@@ -80,7 +80,7 @@ def test_shifted_windows_do_not_leak_across_the_mask(at):
 
 
 def test_mask_is_what_stops_the_leak(monkeypatch):
-    monkeypatch.setattr("kgmgt_jax.models.attention._MASKED", 0.0)
+    monkeypatch.setattr("kgmgt_jax.models.attention.MASKED", 0.0)
     module = SquareAttention(8, 2, 8)
     variables = module.init(jax.random.key(1), jnp.zeros((1, 16, 16, 8)))
     seen = _influence(lambda x: module.apply(variables, x, True), (1, 16, 16, 8), 1, 1)
@@ -140,7 +140,7 @@ def test_padding_of_a_window_takes_no_part():
 
 
 def test_temperature_starts_at_a_tenth_and_ends_at_a_hundredth():
-    step = _AnchorStep(2)
+    step = AnchorStep(2)
     variables = step.init(jax.random.key(0), (2, 2), (4, 4))
     np.testing.assert_allclose(step.apply(variables, (2, 2), (4, 4))[0], [10, 10], rtol=1e-5)
     variables["params"]["logit_scale"] = jnp.log(jnp.array([50.0, 1000.0]))
