@@ -56,15 +56,21 @@ def block_fits(options: BlockOptions, shape: tuple[int, ...]) -> bool:
         and triton_holds(*sides)
         and min(sides) >= _HEAD >= options.width // options.n_heads
         and max(t * t, s * s // 4) <= _MOST_LOGITS
-        and math.prod(shape) < 2**31  # addresses have 32 bits
+        and 0 < math.prod(shape) < 2**31  # no empty grid, and addresses of 32 bits
     )
 
 
 def block_weights(options: BlockOptions, params: Params) -> dict[str, Array]:
-    """A block's weights as the kernels want them; to be mapped over all blocks of a body."""
-    rect, size = params["rect"], options.rect_window
-    if size is None:
-        raise ValueError("expected a block with rectangular windows, got none")
+    """A block's weights as the kernels want them; to be mapped over all blocks of a body.
+
+    Args:
+        options: of the block.
+        params: its parameters, those of ``MGwinTBlock``.
+
+    Raises:
+        ValueError: for a block without rectangular windows.
+    """
+    rect, size = params["rect"], _rectangle(options)
     halved = (size[0] // 2, size[1] // 2)
     step = AnchorStep(options.n_heads, options.layers)
     gather: Any = step.apply({"params": rect["gather"]}, halved, size)
@@ -109,17 +115,20 @@ def block_in_kernels(
 ) -> Float[Array, "b h w c"]:
     """What ``MGwinTBlock`` gives at inference, with logits and sums in float32.
 
+    XLA does not divide the kernels among devices: of a batch that is, each would do all.
+
     Args:
         options: of the block.
         weights: of all blocks, from `block_weights`.
-        x: tokens on their grid.
+        x: tokens on their grid, such that `block_fits` the block.
         turn: which block this is, and by how much its square windows are moved.
         interpret: run the kernels as ordinary JAX, on any device and slowly; for tests.
+
+    Raises:
+        ValueError: for a block without rectangular windows.
     """
     (_, h, w, c), heads = x.shape, options.n_heads
-    dtype, rect = jnp.dtype(options.layers.dtype or x.dtype), options.rect_window
-    if rect is None:
-        raise ValueError("expected a block with rectangular windows, got none")
+    dtype, rect = jnp.dtype(options.layers.dtype or x.dtype), _rectangle(options)
     tokens = x.reshape(-1, c)
     n = tokens.shape[0]
 
@@ -161,6 +170,12 @@ def block_in_kernels(
     by_rect = attend(_in_rectangles, rect, c // 2, math.prod(rect) // 4, anchors)
     finish, out = functools.partial(_finish, dtype=dtype), jax.ShapeDtypeStruct((n, c), x.dtype)
     return run(finish, (n // _TOKENS,), out, by_square, by_rect).reshape(x.shape)
+
+
+def _rectangle(options: BlockOptions) -> tuple[int, int]:
+    if options.rect_window is None:
+        raise ValueError("expected a block with rectangular windows, got none")
+    return options.rect_window
 
 
 class _Windows:

@@ -4,6 +4,7 @@ JAX_PLATFORMS=cuda pytest -m gpu
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ from tests.models.fixtures import relative_error
 from tests.models.kernels import PALLAS, lowered_for_cuda
 
 
-def _body(*, pallas, dtype=None, unroll=False, remat=True, **options):
+def _body(*, pallas, dtype=None, n_groups=1, unroll=False, **options):
     blocks = BlockOptions(**options, layers=Layers(dtype, pallas=pallas))
-    return TransformerBody(blocks, n_groups=1, n_blocks=2, unroll=unroll, remat=remat)
+    return TransformerBody(blocks, n_groups, n_blocks=2, unroll=unroll)
 
 
 def _variables(body, x):
@@ -46,6 +47,7 @@ def _tokens(*shape):
     [
         ((2, 32, 64, 16), {"rect_window": (16, 4)}),
         ((1, 32, 32, 16), {"rect_window": (4, 16)}),
+        ((1, 32, 32, 16), {"n_groups": 3}),
         ((1, 16, 48, 16), {"rect_window": (8, 8), "unroll": True}),
         ((1, 16, 16, 32), {"rect_window": (8, 8), "width": 32, "mlp_ratio": 4}),
         ((1, 16, 16, 64), {"rect_window": (16, 4), "width": 64}),
@@ -58,6 +60,23 @@ def test_kernels_equal_the_plain_path(shape, options, interpreted):
     variables = _variables(plain, x)
     assert relative_error(_apply(body, variables, x), _apply(plain, variables, x)) < 2e-6
     assert len(interpreted) == 1
+
+
+def test_where_no_gpu_is_nothing_changes():
+    x = _tokens(3, 32, 32, 16)
+    body, plain = (_body(pallas=pallas) for pallas in (True, False))
+    variables = _variables(plain, x)
+    outputs = (jax.jit(functools.partial(_apply, each))(variables, x) for each in (body, plain))
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_images_may_be_mapped_over(interpreted):
+    x = _tokens(2, 32, 32, 16)
+    body, plain = (_body(pallas=pallas) for pallas in (True, False))
+    variables = _variables(plain, x)
+    got = jax.vmap(functools.partial(_apply, body, variables))(x[:, None])[:, 0]
+    assert relative_error(got, _apply(plain, variables, x)) < 2e-6
+    assert interpreted
 
 
 def test_windows_that_share_a_program(monkeypatch, interpreted):
@@ -112,6 +131,7 @@ def test_training_keeps_to_the_plain_path(interpreted):
         ({}, (1, 32, 36, 16), False),  # squares of 8 columns
         ({"rect_window": (8, 8)}, (1, 16, 24, 16), False),  # anchors in programs of 64
         ({}, (2**20, 32, 64, 16), False),  # addresses of 64 bits
+        ({}, (0, 32, 64, 16), False),  # no program
         ({"rect_window": (4, 4)}, (1, 32, 64, 16), False),  # 4 anchors
         ({"rect_window": (32, 16)}, (1, 32, 64, 16), False),  # logits
         ({"rect_window": (12, 4)}, (1, 48, 64, 16), False),  # no power of two
