@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 MASKED = -100.0  # between parts of a shifted map, as in the released code
+SMALLEST_NORM = 1e-12  # that a head is divided by
 _PADDED = -1e4  # cosines times their largest scale are up to 100
 _QUERY_CHUNK = 1024
 _BIAS_HIDDEN = 512
-SMALLEST_NORM = 1e-12
 
 
 def partition_windows(x: Float[Array, "b h w c"], window: tuple[int, int], heads: int) -> Array:
@@ -230,13 +230,26 @@ class AnchorStep(nn.Module):
 
     ``S = exp(min(logit_scale, ln 100))`` a head, ``B = 16 sigmoid(MLP(displacement))``; the MLP
     sees displacements c as ``sign(c') log2(|c'| + 1) / 3``, ``c' = 8 c / half-range``, by axis.
+
+    Attributes:
+        n_heads: heads.
+        layers: initialisation; scale and bias are always at parameter precision.
+
+    Source: Li et al., GRL, 2023 (anchored stripe attention).
     """
 
     n_heads: int
     layers: Layers = Layers()
 
     @nn.compact
-    def __call__(self, query: tuple[int, int], key: tuple[int, int]) -> tuple[Array, Array]:
+    def __call__(
+        self, query: tuple[int, int], key: tuple[int, int]
+    ) -> tuple[Float[Array, "heads"], Float[Array, "heads q k"]]:
+        """S and B.
+
+        Args:
+            query, key: height and width of the windows that queries and keys are from.
+        """
         axes = []
         for n in (query[0] + key[0] - 1, query[1] + key[1] - 1):
             half = (n - 1) / 2

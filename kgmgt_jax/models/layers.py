@@ -45,7 +45,8 @@ class Layers:
         weight_init: ``"he"``: He-normal with the gain of LReLU(0.2) for convolutions and a normal
             truncated at two standard deviations of 0.02 for linear layers; ``"normal"``: N(0, 0.02)
             for both, as the released code.
-        pallas: on NVIDIA GPUs, use the package's own kernels where they fit.
+        pallas: on NVIDIA GPUs, use the package's own kernels where they fit. XLA does not divide
+            them: over several devices, each would do the whole batch.
     """
 
     dtype: str | None = None
