@@ -250,10 +250,10 @@ def _as_stored(config: Any) -> dict[str, Any]:
     for part in ("train", "validation"):
         paths = config.data[part]
         each = [paths] if os.path.exists(paths) else paths.split(",")  # as ``open_slices`` has it
-        fields["data"][part] = ",".join(map(_whole_path, each))
+        fields["data"][part] = ",".join(path and os.path.abspath(path) for path in each)
     return fields
 
 
 def _whole_path(path: str) -> str:
-    """Where weights or data came from, in one spelling."""
+    """Where weights came from, in one spelling."""
     return path if path in ("", PRETRAINED) else os.path.abspath(path)

@@ -236,17 +236,17 @@ def test_a_run_goes_on_however_its_beginning_is_spelt(tmp_path, monkeypatch):
 def test_checkpoints_know_their_data_in_any_folder(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     config = get_config("tiny")
-    config.data.train, config.data.validation = "one,two/", "one, two"
+    config.data.train, config.data.validation = "pretrained,two/", "one, two"
     (tmp_path / "one, two").mkdir()
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
         checkpoints.save(_state(1), config=config, data={})
         monkeypatch.chdir(tmp_path.parent)
-        config.data.train = f"{tmp_path}/one,{tmp_path.name}/two"
+        config.data.train = f"{tmp_path}/pretrained,{tmp_path.name}/two"
         config.data.validation = str(tmp_path / "one, two")
         checkpoints.restore(_state(0), config=config)
     assert not [record for record in caplog.records if record.name.startswith("kgmgt")]
     stored = load_weights(tmp_path)[0].data
-    assert stored.train == f"{tmp_path}/one,{tmp_path}/two"
+    assert stored.train == f"{tmp_path}/pretrained,{tmp_path}/two"
     assert stored.validation == f"{tmp_path}/one, two"
 
 
