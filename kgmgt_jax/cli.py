@@ -79,10 +79,12 @@ def define_computing() -> Callable[[], dict[str, Any]]:
         "dtype", None, ["float32", "bfloat16"], f"Precision of the network. {as_trained}"
     )
     pallas = flags.DEFINE_boolean(
-        "pallas", None, f"Whether to use the package's own kernels on NVIDIA GPUs. {as_trained}"
+        "pallas",
+        None,
+        f"Whether KGMgT has the package's own kernels on an NVIDIA GPU. {as_trained}",
     )
     unroll = flags.DEFINE_boolean(
-        "unroll", None, f"Whether to compile every block by itself, for GPUs. {as_trained}"
+        "unroll", None, f"Whether KGMgT's blocks are compiled one by one, for GPUs. {as_trained}"
     )
     each = {"dtype": dtype, "pallas": pallas, "unroll": unroll}
     return lambda: {name: flag.value for name, flag in each.items() if flag.value is not None}
