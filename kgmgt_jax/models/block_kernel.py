@@ -32,6 +32,7 @@ __all__ = ["block_fits", "block_in_kernels", "block_weights"]
 
 _HEAD = 16  # channels of a head, filled up: the smallest side of a matrix product in Triton
 _MOST_LOGITS = 2**12  # of a window and head, in registers
+_MOST_CHANNELS = 2**6  # of a token's hidden layer; twice as many take XLA minutes to compile
 _LOGITS_PER_WARP = 2**10
 _LEAST_PROGRAMS = 1024  # that fill a GPU
 _AT_ONCE = (8, 4, 2, 1)  # of a program
@@ -56,6 +57,7 @@ def block_fits(options: BlockOptions, shape: tuple[int, ...]) -> bool:
         and triton_holds(*sides)
         and min(sides) >= _HEAD >= options.width // options.n_heads
         and max(t * t, s * s // 4) <= _MOST_LOGITS
+        and options.mlp_ratio * options.width <= _MOST_CHANNELS
         and 0 < math.prod(shape) < 2**31  # no empty grid, and addresses of 32 bits
     )
 

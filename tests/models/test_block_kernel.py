@@ -49,8 +49,8 @@ def _tokens(*shape):
         ((1, 32, 32, 16), {"rect_window": (4, 16)}),
         ((1, 32, 32, 16), {"n_groups": 3}),
         ((1, 16, 48, 16), {"rect_window": (8, 8), "unroll": True}),
-        ((1, 16, 16, 32), {"rect_window": (8, 8), "width": 32, "mlp_ratio": 4}),
-        ((1, 16, 16, 64), {"rect_window": (16, 4), "width": 64}),
+        ((1, 16, 16, 16), {"rect_window": (8, 8), "width": 16, "mlp_ratio": 4}),
+        ((1, 16, 16, 32), {"rect_window": (16, 4), "width": 32}),
         ((1, 16, 16, 16), {"rect_window": (16, 4), "n_heads": 2, "window": 4}),
     ],
 )
@@ -139,7 +139,9 @@ def test_training_keeps_to_the_plain_path(interpreted):
         ({"square_window": False}, (1, 32, 64, 16), False),
         ({"attention": "global"}, (1, 32, 64, 16), False),
         ({"width": 8, "n_heads": 2}, (1, 32, 64, 8), False),
-        ({"width": 128}, (1, 32, 64, 128), False),  # heads of 32 channels
+        ({"width": 32, "n_heads": 1}, (1, 32, 64, 32), False),  # heads of 32 channels
+        ({"width": 32}, (1, 32, 64, 32), True),
+        ({"width": 64}, (1, 32, 64, 64), False),  # hidden layers of 128 channels
     ],
 )
 def test_blocks_that_kernels_can_hold(change, shape, fits):
