@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         *networks,
         *classical_methods(_CLASSICAL.value, tuned, weights, circular=circular),
     ]
-    seen = _trained_on(networks, data)
+    told = _trained_on(networks, data) | _other_maps(networks)
     options = Options(
         conditions,
         _PRESET.value,
@@ -89,10 +89,10 @@ def main(argv: list[str]) -> int:
         reader_study=_READERS.value,
         save_images=_IMAGES.value,
         efficiency=_EFFICIENCY.value,
-        facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value} | seen,
+        facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value} | told,
     )
     outcome = evaluate_set(data, methods, _OUT.value, options, title=str(_DATA.value))
-    print("\n".join([outcome.text, *map(" ".join, seen.items())]))
+    print("\n".join([outcome.text, *map(" ".join, told.items())]))
     return 1 if outcome.failed else 0
 
 
@@ -118,6 +118,17 @@ def _trained_on(networks: list[Method], data: EvaluationSet) -> dict[str, str]:
     n = len(data.slices)
     return {
         f"{name} was trained on": f"{k} of the {n} slices scored" for name, k in counts.items() if k
+    }
+
+
+def _other_maps(networks: list[Method]) -> dict[str, str]:
+    """What it shall state of networks that were trained with other coil maps than the first."""
+    first = networks[0] if networks else None
+    return {
+        f"{net.name} was trained with": f"coil maps by {net.sens}, and is scored, where files "
+        f"bring none, with those by {first.sens} of {first.name}"
+        for net in networks
+        if first is not None and net.sens != first.sens
     }
 
 

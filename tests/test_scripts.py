@@ -95,7 +95,9 @@ def test_another_run_leaves_no_scores_of_an_earlier_one(work, files, tmp_path):
 def test_eval_scores_and_compares(work, tmp_path):
     config, variables = load_weights(work / "run")
     changed = jax.tree.map(lambda x: 1.5 * x, variables)
-    other = save_weights(tmp_path / "other", config.to_dict(), changed)
+    fields = config.to_dict()
+    fields["data"]["sens"] = "adaptive"
+    other = save_weights(tmp_path / "other", fields, changed)
     done = _script(
         "eval.py",
         f"--checkpoint={work / 'run'}",
@@ -119,6 +121,8 @@ def test_eval_scores_and_compares(work, tmp_path):
         assert (tmp_path / name).stat().st_size > 0
     assert "kgmgt was trained on 1 of the 1 slices scored" in done.stdout
     assert metrics["facts"]["same was trained on"] == "1 of the 1 slices scored"
+    assert "other was trained with coil maps by adaptive" in done.stdout
+    assert "same was trained with" not in metrics["facts"]
 
 
 def test_weights_to_choose_without_methods_are_refused(work, tmp_path):

@@ -1,5 +1,6 @@
 """Opening what a user names as data: a prepared set, or files that are read as they are."""
 
+import logging
 from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
@@ -9,7 +10,9 @@ from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceSource
 
-__all__ = ["open_slices"]
+__all__ = ["open_prepared", "open_slices"]
+
+_log = logging.getLogger(__name__)
 
 
 def open_slices(
@@ -46,7 +49,7 @@ def open_slices(
     if prepared and len(paths) > 1:
         raise DataError(prepared[0], "files to take together", "a prepared set")
     if prepared:
-        return PreparedSet(prepared[0], split=split)
+        return open_prepared(prepared[0], split=split)
     options = ReadOptions(simulation=simulation or Simulation())
     files = [file for each in paths for file in find_full(each, options)]
     return FileSlices(
@@ -58,3 +61,22 @@ def open_slices(
         cache_gib=cache_gib,
         root=paths[0] if len(paths) == 1 else None,
     )
+
+
+def open_prepared(path: Path, *, split: str) -> PreparedSet:
+    """A split of a prepared set; says that options for reading files do not change it.
+
+    Args:
+        path: Folder of the set.
+        split: Which part of it.
+
+    Raises:
+        DataError: See `PreparedSet`.
+    """
+    found = PreparedSet(path, split=split)
+    _log.info(
+        "%s (%s): coil maps and simulated k-space as prepared, whatever is set for files",
+        path,
+        split,
+    )
+    return found

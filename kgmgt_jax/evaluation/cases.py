@@ -27,10 +27,11 @@ from kgmgt_jax.data.formats import (
     undersampled_key,
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
-from kgmgt_jax.data.prepared import PreparedSet, is_prepared
+from kgmgt_jax.data.prepared import is_prepared
 from kgmgt_jax.data.sens_cache import cached_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
+from kgmgt_jax.data.sources import open_prepared
 from kgmgt_jax.data.subjects import identify
 from kgmgt_jax.data.validation import retrospective_cases
 from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
@@ -240,7 +241,7 @@ def open_evaluation(
         raise DataError("data", "a file or a folder", "an empty path")
     root = Path(path)
     if is_prepared(root):
-        return EvaluationSet(root, PreparedSet(root, split="test"), (), {}, sens)
+        return EvaluationSet(root, open_prepared(root, split="test"), (), {}, sens)
     failed: dict[str, str] = {}
     options = ReadOptions(simulation=simulation or Simulation())
     full: list[CineFile] = []

@@ -187,10 +187,6 @@ class Method:
             CheckpointError: if the variables are not those of the model.
             ValueError: if the arrays are not one cine, or measured samples are NaN or infinite.
         """
-        check_cine(kspace, mask, sens)
-        kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
-        if not np.isfinite(kspace).all():
-            raise ValueError("expected finite kspace, got NaN or infinite values")
         cine, scale = self._input(kspace, mask, sens)
         try:
             frames = reconstruct_cine(
@@ -221,6 +217,10 @@ class Method:
         return Program(run, (self.variables, cine.on_device()), n)
 
     def _input(self, kspace: Kspace, mask: Mask, sens: Sens) -> tuple[CineInput, np.float32]:
+        check_cine(kspace, mask, sens)
+        kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
+        if not np.isfinite(kspace).all():
+            raise ValueError("expected finite kspace, got NaN or infinite values")
         images, measured, scale = scaled_inputs(
             kspace, mask, sens, circular=self.circular, input_fill=self.input_fill
         )

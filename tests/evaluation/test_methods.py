@@ -83,6 +83,8 @@ def test_samples_outside_the_mask_are_not_looked_at():
     polluted = np.where(batch["mask"][:, None] > 0, batch["kspace"], np.complex64(np.nan))
     images = (method.reconstruct(k, batch["mask"], None) for k in (batch["kspace"], polluted))
     np.testing.assert_array_equal(*images)
+    run, arguments, _ = method.program(polluted, batch["mask"], None)
+    assert np.isfinite(run(*arguments)).all()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions, is_prepared
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.slices import SliceSource
+from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import ifft2c
+from kgmgt_jax.evaluation.cases import open_evaluation
 from tests.data.formats import writers
 from tests.data.prepared.conftest import OPTIONS
 from tests.data.small_files import write_file
@@ -182,3 +184,12 @@ def test_damaged_metadata_is_named(prepared, tmp_path):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(DataError, match=r"metadata.json: expected the metadata"):
             PreparedSet(copied, verify=False)
+
+
+@pytest.mark.parametrize("opened", [open_slices, open_evaluation])
+def test_that_reading_options_do_not_change_it_is_said(prepared, caplog, opened):
+    options = {"split": "test"} if opened is open_slices else {}
+    with caplog.at_level("INFO", "kgmgt_jax"):
+        data = opened(prepared, acs=4, sens="adaptive", **options)
+    assert len(data.slices) > 0
+    assert f"{prepared} (test): coil maps and simulated k-space as prepared" in caplog.text
