@@ -1,6 +1,8 @@
-"""One update of the generator and one of the critic, as pure functions of state and batch."""
+"""One update of the generator and one of the critic, as pure functions of state and batch.
 
-import functools
+By themselves each reconstructs the batch; together they share one reconstruction.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,21 +11,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from kgmgt_jax.losses import (
-    adversarial_loss,
-    critic_loss,
-    gradient_penalty,
-    l1_loss,
-    perceptual_loss,
-    points_between,
-)
-from kgmgt_jax.metrics import psnr
-from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.registry import Network
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
+from kgmgt_jax.training.objectives import (
+    CriticLoss,
+    GeneratorLoss,
+    Metrics,
+    PerceptualFeatures,
+)
 from kgmgt_jax.training.state import NetworkState, TrainState
-from kgmgt_jax.types import ComplexImage, Measurement, Reconstruction
+from kgmgt_jax.types import Measurement, Reconstruction
 
 __all__ = [
     "Batch",
@@ -32,13 +30,13 @@ __all__ = [
     "apply_model",
     "make_critic_step",
     "make_generator_step",
+    "make_joint_step",
 ]
 
 Batch = Mapping[str, Array]
-Metrics = dict[str, Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-PerceptualFeatures = Callable[[ComplexImage], dict[str, Array]]
 GeneratorStep = Callable[..., tuple[TrainState, Metrics]]  # of state, batch, PerceptualFeatures
+CriticUpdates = Callable[[NetworkState, Batch, jax.Array], tuple[NetworkState, Metrics]]
 
 _DROPOUT, _PENALTY, _CRITIC_DROPOUT = range(3)  # streams of a step's randomness
 
@@ -74,13 +72,6 @@ def _update(
     return NetworkState(optax.apply_updates(network.params, updates), model_state, opt_state)
 
 
-def _score(critic: Critic, params: Any, model_state: Any, image: Array) -> tuple[Array, Any]:
-    """Scores of the critic as in training, and its new model state."""
-    variables = {"params": params, **model_state}
-    scored: Any = critic.apply(variables, image, train=True, mutable=list(model_state))
-    return scored
-
-
 def _held(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
     """The parameters, those of the parts called ``frozen`` without gradient."""
     unknown = sorted(set(frozen) - set(params))
@@ -89,27 +80,16 @@ def _held(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
     return {k: jax.lax.stop_gradient(v) if k in frozen else v for k, v in params.items()}
 
 
-def _perceptual(features: PerceptualFeatures, image: ComplexImage, reference: ComplexImage):
-    """The perceptual loss, features of both images in one pass."""
-    n = reference.shape[0]
-    maps = features(jnp.concatenate([image, reference]))
-    first, second = ({k: v[part] for k, v in maps.items()} for part in (slice(n), slice(n, None)))
-    return perceptual_loss(first, second)
-
-
 def make_generator_step(
     model: Network,
-    critic: Critic | None,
+    loss: GeneratorLoss,
     optimizer: optax.GradientTransformation,
     *,
-    perceptual_weight: float,
-    adversarial_weight: float,
-    mentor_weight: float,
     ema_decay: float,
     frozen: Sequence[str] = (),
     n_parts: int = 1,
 ) -> GeneratorStep:
-    """Builds the generator's step: ``L1 + a perceptual + b adversarial + c mentor L1``.
+    """Builds the generator's step.
 
     The step takes perceptual features of a complex image by layer as well; without them that term
     is left out. They are an argument, since VGG19's weights in a closure would be constants of the
@@ -117,106 +97,84 @@ def make_generator_step(
 
     Args:
         model: the network.
-        critic: ``None`` leaves the adversarial term out.
+        loss: what it is trained for.
         optimizer: the generator's.
-        perceptual_weight: a.
-        adversarial_weight: b.
-        mentor_weight: c, weight of an L1 loss on the mentor's image.
         ema_decay: of the averaged parameters, warmed up as ``min(decay, (1 + k) / (10 + k))``.
         frozen: parts of the network that stay as they are, by their parameters' names.
         n_parts: into how many parts the batch is split to take its gradient.
     """
 
-    def loss(
-        judge: NetworkState | None,
-        features: PerceptualFeatures | None,
-        params: Any,
-        model_states: tuple[Any, Any],
-        key: Array,
-        batch: Batch,
-    ):
-        model_state, judge_state = model_states
-        variables = {"params": _held(params, frozen), **model_state}
-        output, model_state = apply_model(model, variables, batch, key=key)
-        reference = batch["reference"]
-        terms = {"l1": l1_loss(output.image, reference)}
-        total = terms["l1"]
-        if mentor_weight:
-            terms["mentor"] = l1_loss(output.mentor, reference)
-            total += mentor_weight * terms["mentor"]
-        if features is not None:
-            terms["perceptual"] = _perceptual(features, output.image, reference)
-            total += perceptual_weight * terms["perceptual"]
-        if critic is not None and judge is not None:
-            image = to_channels(output.image)
-            score, judge_state = _score(critic, judge.params, judge_state, image)
-            terms["adversarial"] = adversarial_loss(score)
-            total += adversarial_weight * terms["adversarial"]
-        magnitude = jnp.abs(reference)
-        score = psnr(magnitude, jnp.abs(output.image), jnp.max(magnitude, axis=(1, 2)))
-        metrics = {"loss": total, "psnr": jnp.mean(score), **terms}
-        return total, (metrics, (model_state, judge_state))
-
     def step(
         state: TrainState, batch: Batch, features: PerceptualFeatures | None = None
     ) -> tuple[TrainState, Metrics]:
-        old, judge = state.generator, state.critic
-        model_states = old.model_state, {} if judge is None else judge.model_state
-        gradient = gradient_by_parts(functools.partial(loss, judge, features), n_parts)
-        grads, metrics, (model_state, judge_state) = gradient(
-            old.params, model_states, state.step_key(_DROPOUT), batch
+        judge, judge_state = _judge(state.critic)
+
+        def of_part(params: Any, model_states: tuple[Any, Any], key: Array, batch: Batch):
+            model_state, judge_state = model_states
+            variables = {"params": _held(params, frozen), **model_state}
+            output, model_state = apply_model(model, variables, batch, key=key)
+            judged = judge, judge_state
+            total, (metrics, judge_state) = loss(output, batch["reference"], judged, features)
+            return total, (metrics, (model_state, judge_state))
+
+        model_states = state.generator.model_state, judge_state
+        grads, metrics, model_states = gradient_by_parts(of_part, n_parts)(
+            state.generator.params, model_states, state.step_key(_DROPOUT), batch
         )
-        new = _update(old, grads, model_state, optimizer)
-        # without gradient, but perhaps with moments of steps that trained them
-        held = {name: old.params[name] for name in frozen}
-        new = new.replace(params={**new.params, **held})
-        count = state.step.astype(jnp.float32)
-        decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
-        mean = optax.incremental_update(new.params, state.ema_params, 1 - decay)
-        judge = None if judge is None else judge.replace(model_state=judge_state)
-        state = state.replace(step=state.step + 1, generator=new, critic=judge, ema_params=mean)
+        state = _updated(state, grads, model_states, optimizer, frozen, ema_decay)
         return state, metrics | {"gradient_norm": optax.global_norm(grads)}
 
     return step
 
 
+def _judge(critic: NetworkState | None) -> tuple[Any, Any]:
+    return (None, {}) if critic is None else (critic.params, critic.model_state)
+
+
+def _updated(
+    state: TrainState,
+    grads: Any,
+    model_states: tuple[Any, Any],
+    optimizer: optax.GradientTransformation,
+    frozen: Sequence[str],
+    ema_decay: float,
+) -> TrainState:
+    """The state after the generator's gradient, with new states of generator and critic."""
+    old, (model_state, judge_state) = state.generator, model_states
+    new = _update(old, grads, model_state, optimizer)
+    # without gradient, but perhaps with moments of steps that trained them
+    held = {name: old.params[name] for name in frozen}
+    new = new.replace(params={**new.params, **held})
+    count = state.step.astype(jnp.float32)
+    decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
+    mean = optax.incremental_update(new.params, state.ema_params, 1 - decay)
+    judge = None if state.critic is None else state.critic.replace(model_state=judge_state)
+    return state.replace(step=state.step + 1, generator=new, critic=judge, ema_params=mean)
+
+
 def make_critic_step(
     model: Network,
-    critic: Critic,
+    loss: CriticLoss,
     optimizer: optax.GradientTransformation,
     *,
-    penalty_weight: float,
     n_updates: int = 1,
     n_parts: int = 1,
 ) -> Step:
-    """Builds the critic's step: ``mean D(fake) - mean D(real) + c gradient penalty``.
+    """Builds the critic's step.
 
     Several updates share a batch and its fakes, which cost more than all the updates; each draws
     its own points between the pairs for the penalty. The metrics are those of the last.
 
     Args:
         model: the network, whose reconstructions are the fakes.
-        critic: D.
+        loss: what the critic is trained for.
         optimizer: the critic's.
-        penalty_weight: c.
         n_updates: of the critic, in one step.
         n_parts: into how many parts the batch is split, for the fakes and for every gradient.
 
     Deviation: Gulrajani et al. (2017) draw a batch for each of the updates.
     """
-
-    def loss(params, model_state, _: Array, batch: Batch):
-        score = functools.partial(_score, critic, params)
-        pair = batch["real"], batch["fake"]
-        real_score, model_state = score(model_state, pair[0])
-        fake_score, model_state = score(model_state, pair[1])
-        penalty = gradient_penalty(lambda z: score(model_state, z)[0], *pair, batch["alpha"])
-        if model_state:  # which the penalty's pass changes, too
-            _, model_state = score(model_state, points_between(*pair, batch["alpha"]))
-        wasserstein = critic_loss(real_score, fake_score)
-        total = wasserstein + penalty_weight * penalty
-        metrics = {"critic": total, "wasserstein": -wasserstein, "penalty": penalty}
-        return total, (metrics, model_state)
+    updates = _critic_updates(loss, optimizer, n_updates, n_parts)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if state.critic is None:
@@ -228,20 +186,78 @@ def make_critic_step(
 
         fake = map_by_parts(reconstruct, n_parts)(state.step_key(_CRITIC_DROPOUT), batch)
         pair = {"real": to_channels(batch["reference"]), "fake": fake}
+        network, metrics = updates(state.critic, pair, state.step_key(_PENALTY))
+        return state.replace(critic=network), metrics
 
+    return step
+
+
+def _critic_updates(
+    loss: CriticLoss, optimizer: optax.GradientTransformation, n_updates: int, n_parts: int = 1
+) -> CriticUpdates:
+    """Updates of a critic on pairs of images, ``real`` and ``fake``."""
+    gradient = gradient_by_parts(loss, n_parts)
+
+    def updates(network: NetworkState, pair: Batch, key: Array) -> tuple[NetworkState, Metrics]:
         def update(network: NetworkState, key: Array) -> tuple[NetworkState, Metrics]:
-            alpha = jax.random.uniform(key, (fake.shape[0],))
-            grads, metrics, model_state = gradient_by_parts(loss, n_parts)(
-                network.params, network.model_state, key, pair | {"alpha": alpha}
+            alpha = jax.random.uniform(key, (pair["fake"].shape[0],))
+            grads, metrics, model_state = gradient(
+                network.params, network.model_state, key, {**pair, "alpha": alpha}
             )
             return _update(network, grads, model_state, optimizer), metrics
 
-        keys = jax.random.split(state.step_key(_PENALTY), n_updates)
+        keys = jax.random.split(key, n_updates)
         if n_updates == 1:
-            network, metrics = update(state.critic, keys[0])
-        else:
-            network, all_metrics = jax.lax.scan(update, state.critic, keys)
-            metrics = jax.tree.map(lambda m: m[-1], all_metrics)
-        return state.replace(critic=network), metrics
+            return update(network, keys[0])
+        network, metrics = jax.lax.scan(update, network, keys)
+        return network, jax.tree.map(lambda m: m[-1], metrics)
+
+    return updates
+
+
+def make_joint_step(
+    model: Network,
+    losses: tuple[GeneratorLoss, CriticLoss],
+    optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
+    *,
+    ema_decay: float,
+    frozen: Sequence[str] = (),
+    n_updates: int = 1,
+) -> GeneratorStep:
+    """Builds a step of the critic and then one of the generator, which reconstruct a batch once.
+
+    What ``make_critic_step`` and then ``make_generator_step`` do, but that the fakes are the very
+    images that the generator is updated for, with the same stochastic depth.
+
+    Args:
+        model: the network.
+        losses: what generator and critic are trained for.
+        optimizers: theirs.
+        ema_decay, frozen: as of ``make_generator_step``.
+        n_updates: of the critic, in one step.
+    """
+    loss, updates = losses[0], _critic_updates(losses[1], optimizers[1], n_updates)
+
+    def step(
+        state: TrainState, batch: Batch, features: PerceptualFeatures | None = None
+    ) -> tuple[TrainState, Metrics]:
+        if state.critic is None:
+            raise ValueError("the state has no critic; create it with one")
+
+        def reconstruct(params: Any) -> tuple[Reconstruction, Any]:
+            variables = {"params": _held(params, frozen), **state.generator.model_state}
+            return apply_model(model, variables, batch, key=state.step_key(_DROPOUT))
+
+        output, pull_back, model_state = jax.vjp(reconstruct, state.generator.params, has_aux=True)
+        pair = {"real": to_channels(batch["reference"]), "fake": to_channels(output.image)}
+        critic, critic_metrics = updates(state.critic, pair, state.step_key(_PENALTY))
+        g_output, (metrics, judge_state) = jax.grad(loss, has_aux=True)(
+            output, batch["reference"], _judge(critic), features
+        )
+        (grads,) = pull_back(g_output)
+        state = state.replace(critic=critic)
+        model_states = model_state, judge_state
+        state = _updated(state, grads, model_states, optimizers[0], frozen, ema_decay)
+        return state, metrics | {"gradient_norm": optax.global_norm(grads)} | critic_metrics
 
     return step

@@ -13,6 +13,7 @@ from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import deepest, vgg19_features
 from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training import parallel
+from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
 from kgmgt_jax.training.optimizer import Optimizers
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.steps import (
@@ -21,9 +22,10 @@ from kgmgt_jax.training.steps import (
     Step,
     make_critic_step,
     make_generator_step,
+    make_joint_step,
 )
 
-__all__ = ["make_steps", "make_update"]
+__all__ = ["make_joint", "make_steps", "make_update"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +38,10 @@ def make_update(
     state: TrainState,
     mesh: Mesh,
 ) -> Step:
-    """A critic step, where there is a critic, then a generator step, both compiled.
+    """A critic step, where there is a critic, and a generator step, compiled.
+
+    They are one program, but for a batch in parts, whose fakes must all be there for the critic
+    before the generator's gradient of the first part is: then the critic's step makes its own.
 
     Args:
         config: the run's configuration.
@@ -48,6 +53,8 @@ def make_update(
     """
     features = parallel.replicate(_perceptual_features(config.loss), mesh)
     generator_step, critic_step = make_steps(config, model, critic, optimizers)
+    if critic is not None and config.train.accumulation == 1:
+        generator_step, critic_step = make_joint(config, model, critic, optimizers), None
     generate = parallel.jit_step(generator_step, mesh, state, features)
     criticise = None if critic_step is None else parallel.jit_step(critic_step, mesh, state)
 
@@ -65,14 +72,11 @@ def make_steps(
     config: Any, model: Network, critic: Critic | None, optimizers: Optimizers
 ) -> tuple[GeneratorStep, Step | None]:
     """The generator's step and the critic's, not compiled. Arguments as of ``make_update``."""
-    loss, train = config.loss, config.train
+    train = config.train
     generator_step = make_generator_step(
         model,
-        critic,
+        _generator_loss(config.loss, critic),
         optimizers[0],
-        perceptual_weight=loss.perceptual,
-        adversarial_weight=loss.adversarial,
-        mentor_weight=loss.mentor,
         ema_decay=train.ema_decay,
         frozen=tuple(train.frozen),
         n_parts=train.accumulation,
@@ -81,12 +85,29 @@ def make_steps(
         return generator_step, None
     return generator_step, make_critic_step(
         model,
-        critic,
+        CriticLoss(critic, config.loss.gradient_penalty),
         optimizers[1],
-        penalty_weight=loss.gradient_penalty,
         n_updates=train.n_critic,
         n_parts=train.accumulation,
     )
+
+
+def make_joint(
+    config: Any, model: Network, critic: Critic, optimizers: Optimizers
+) -> GeneratorStep:
+    """Both steps in one, not compiled. Arguments as of ``make_update``."""
+    return make_joint_step(
+        model,
+        (_generator_loss(config.loss, critic), CriticLoss(critic, config.loss.gradient_penalty)),
+        optimizers,
+        ema_decay=config.train.ema_decay,
+        frozen=tuple(config.train.frozen),
+        n_updates=config.train.n_critic,
+    )
+
+
+def _generator_loss(loss: Any, critic: Critic | None) -> GeneratorLoss:
+    return GeneratorLoss(critic, loss.perceptual, loss.adversarial, loss.mentor)
 
 
 def _perceptual_features(loss: Any) -> Partial | None:

@@ -19,6 +19,7 @@ from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG, vgg19_features
 from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
 from kgmgt_jax.training.optimizer import make_optimizers
 from kgmgt_jax.training.state import TrainState, create_state
 from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
@@ -58,17 +59,14 @@ def _train(*, all_terms: bool) -> tuple[TrainState, float]:
     state = create_state(model, critic, *optimizers, seed=0)
     step = make_generator_step(
         model,
-        critic,
+        GeneratorLoss(critic, 1e-4, 1e-6, config.loss.mentor),
         optimizers[0],
-        perceptual_weight=1e-4,
-        adversarial_weight=1e-6,
-        mentor_weight=config.loss.mentor,
         ema_decay=config.train.ema_decay,
     )
     features = _perceptual_features if all_terms else None
     step = jax.jit(functools.partial(step, features=features), donate_argnums=0)
     judge = critic and jax.jit(
-        make_critic_step(model, critic, optimizers[1], penalty_weight=config.loss.gradient_penalty)
+        make_critic_step(model, CriticLoss(critic, config.loss.gradient_penalty), optimizers[1])
     )
     batch = {k: jnp.asarray(v) for k, v in _frames(3, 0.0, (2,)).items()}
     for _ in range(N_STEPS):
@@ -121,15 +119,7 @@ def test_recomputing_blocks_saves_memory_of_a_base_step():
         config.model.remat = remat
         model, optimizers = build_model(config.model), make_optimizers(config)
         create = functools.partial(create_state, model, None, *optimizers, seed=0)
-        step = make_generator_step(
-            model,
-            None,
-            optimizers[0],
-            perceptual_weight=0.0,
-            adversarial_weight=0.0,
-            mentor_weight=0.0,
-            ema_decay=0.999,
-        )
+        step = make_generator_step(model, GeneratorLoss(), optimizers[0], ema_decay=0.999)
         image = jax.ShapeDtypeStruct((1, 192, 192), np.complex64)
         names = ("target", "preceding", "succeeding", "reference")
         batch: dict[str, Any] = dict.fromkeys(names, image)

@@ -13,7 +13,7 @@ import pytest
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.optimizer import make_optimizers
 from kgmgt_jax.training.state import create_state
-from kgmgt_jax.training.update import make_steps
+from kgmgt_jax.training.update import make_joint, make_steps
 from tests.training.small import random_batch
 from tests.training.toy import (
     TOY,
@@ -38,34 +38,36 @@ print(repr(not_finite(parallel.replicate(state, parallel.make_mesh(4, n_model=2)
 """
 COLLECTIVES = r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 NETWORKS = ("generator", "critic")
+STEPS = (*NETWORKS, "joint")
 
 
-def _lowered(networks, config, n_devices, network):
+def _lowered(networks, config, n_devices, name):
     """A step lowered for a mesh, from shapes alone."""
     optimizers = make_optimizers(config)
     state = create_state(*networks, *optimizers, seed=0)
-    step = make_steps(config, *networks, optimizers)[NETWORKS.index(network)]
+    steps = *make_steps(config, *networks, optimizers), make_joint(config, *networks, optimizers)
+    step = steps[STEPS.index(name)]
     arguments = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, random_batch(8))
     )
     return parallel.jit_step(step, parallel.make_mesh(n_devices), state), arguments
 
 
-def _collectives(networks, config, network):
+def _collectives(networks, config, name):
     """What the devices of a mesh of four exchange in a step."""
-    step, arguments = _lowered(networks, config, 4, network)
+    step, arguments = _lowered(networks, config, 4, name)
     quick = {"xla_backend_optimization_level": 0}  # of LLVM, after the partitioner
     return set(re.findall(COLLECTIVES, step.lower(*arguments).compile(quick).as_text()))
 
 
 def test_devices_exchange_sums_and_nothing_else():
-    assert _collectives((OneStage(), Score()), toy_config(), "generator") == {"all-reduce"}
+    assert _collectives((OneStage(), Score()), toy_config(), "joint") == {"all-reduce"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS)
-def test_devices_exchange_sums_and_nothing_else_in_the_whole_network(network):
-    assert _collectives(*small_kgmgt(), network) == {"all-reduce"}
+@pytest.mark.parametrize("step", STEPS)
+def test_devices_exchange_sums_and_nothing_else_in_the_whole_network(step):
+    assert _collectives(*small_kgmgt(), step) == {"all-reduce"}
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -106,9 +108,9 @@ def test_devices_that_share_a_network_look_at_it_together():
     assert (done.returncode, done.stdout) == (0, "''\n"), done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_steps_lower_for_gpus_and_tpus(network):
-    step, arguments = _lowered((OneStage(), Score()), toy_config(), 1, network)
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_lower_for_gpus_and_tpus(name):
+    step, arguments = _lowered((OneStage(), Score()), toy_config(), 1, name)
     exported = jax.export.export(step, platforms=("cuda", "tpu"))(*arguments)
     assert exported.platforms == ("cuda", "tpu")
 

@@ -17,9 +17,10 @@ from kgmgt_jax.models.encoder import vgg19_features
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
+from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
 from kgmgt_jax.training.state import create_state
 from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
-from kgmgt_jax.training.update import make_steps, make_update
+from kgmgt_jax.training.update import make_joint, make_steps, make_update
 from tests.training.small import random_batch
 from tests.training.toy import TOY, Convolution, Score, last_gradient, sgd, toy_config
 
@@ -237,6 +238,43 @@ def test_several_critic_updates_are_updates_on_one_batch():
     assert totals[0] > totals[-1]
 
 
+def _both(joint, state, batch, features=None, *, norm=False, **train):
+    """State and metrics after a step of the critic and one of the generator."""
+    networks, config = (Convolution(norm), Score(norm)), toy_config(**train)
+    config.loss.perceptual = 0.3
+    if joint:
+        return jax.jit(make_joint(config, *networks, (sgd(), sgd())))(state, batch, features)
+    generator_step, critic_step = make_steps(config, *networks, (sgd(), sgd()))
+    state, critic_metrics = jax.jit(critic_step)(state, batch)
+    state, metrics = jax.jit(generator_step)(state, batch, features)
+    return state, metrics | critic_metrics
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"norm": True}, {"n_critic": 3}, {"frozen": ("frame_encoder",)}], ids=str
+)
+def test_both_steps_in_one_are_one_after_the_other(options):
+    norm = options.get("norm", False)
+    state = create_state(Convolution(norm), Score(norm), sgd(), sgd(), seed=0)
+    features = Partial(lambda image: {"square": jnp.square(jnp.abs(image))})
+    (one, metrics), (two, expected) = (_both(j, state, BATCH, features, **options) for j in (1, 0))
+    for network in ("generator", "critic"):
+        got, want = (last_gradient(getattr(s, network)) for s in (one, two))
+        assert _distance(want, got) < 1e-5
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(close, one, two)
+    assert metrics.keys() == expected.keys()
+    jax.tree.map(close, metrics, expected)
+
+
+def test_both_steps_in_one_reconstruct_once():
+    state, found = _state(Convolution()), {}
+    for joint in (True, False):
+        step = functools.partial(_both, joint, state)
+        found[joint] = len(list(_ffts(jax.make_jaxpr(step)(BATCH).jaxpr)))
+    assert found[True] == 4 and found[False] == 6  # two more to reconstruct without a gradient
+
+
 def test_frozen_parts_stay_and_do_not_count():
     before, after, metrics = _run(frozen=("frame_encoder",))
     frozen = [s.generator.params["frame_encoder"] for s in (before, after)]
@@ -272,15 +310,7 @@ def test_perceptual_features_see_both_images_at_once():
         return {"square": jnp.square(jnp.abs(image))}
 
     state = _state(model)
-    step = make_generator_step(
-        model,
-        None,
-        sgd(),
-        perceptual_weight=2.0,
-        adversarial_weight=0.0,
-        mentor_weight=0.0,
-        ema_decay=0.0,
-    )
+    step = make_generator_step(model, GeneratorLoss(perceptual=2.0), sgd(), ema_decay=0.0)
     _, metrics = jax.jit(step)(state.replace(critic=None), BATCH, Partial(features))
     assert calls == [(8, 32, 32)]
     output, _ = apply_model(model, state.generator.variables, BATCH)
@@ -294,9 +324,10 @@ def test_perceptual_features_see_both_images_at_once():
 
 def test_critic_step_without_a_critic_is_refused():
     state = _state(Convolution())
-    step = make_critic_step(Convolution(), Score(), sgd(), penalty_weight=10.0)
-    with pytest.raises(ValueError, match="no critic"):
-        step(state.replace(critic=None), BATCH)
+    joint = make_joint(toy_config(), *TOY, (sgd(), sgd()))
+    for step in (make_critic_step(Convolution(), CriticLoss(Score(), 10.0), sgd()), joint):
+        with pytest.raises(ValueError, match="no critic"):
+            step(state.replace(critic=None), BATCH)
 
 
 def _ffts(jaxpr):
