@@ -1,8 +1,9 @@
 """How long does a training step take, and in how much memory, against PyTorch?
 
-    python benchmarks/train_step.py
+    python benchmarks/train_step.py [--adversarial]
 
-Generator steps (forward, backward, Adam; L1 alone) on random frames: this package, then the
+Generator steps (forward, backward, Adam; L1 alone) on random frames, with ``--adversarial`` a step
+of the released critic before each: this package, then the
 independent PyTorch twin of the released network (tests/oracles), each in a process of its own and
 in turn, on the same cores or the same GPU. Prints the median time of a step, the peak memory while
 stepping (resident set; on a GPU what the framework allocated), and once what compiling takes.
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--steps", type=int, default=5, help="timed steps a process")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
+    parser.add_argument("--adversarial", action="store_true", help="train a critic, too")
     parser.add_argument("--side", choices=("jax", "torch"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -44,7 +46,7 @@ def _print_table(options: argparse.Namespace, results: dict[str, list[dict[str, 
     device = results["jax"][0]["device"]
     print(
         f":{options.variant}, {options.size} x {options.size}, batch {options.batch}, "
-        f"{options.dtype}, L1 alone; {device}"
+        f"{options.dtype}, L1 {'and critic' if options.adversarial else 'alone'}; {device}"
     )
     print("          step (median)    fastest    peak memory    before the first step")
     rows = {}
@@ -61,6 +63,7 @@ def _jax_side(options: argparse.Namespace) -> Side:
     import jax
 
     from configs.kgmgt import get_config
+    from kgmgt_jax.models.critic import Critic
     from kgmgt_jax.training import parallel
     from kgmgt_jax.training.optimizer import make_optimizers
     from kgmgt_jax.training.state import create_state
@@ -70,12 +73,13 @@ def _jax_side(options: argparse.Namespace) -> Side:
 
     config: Any = get_config(options.variant)
     config.model.dtype = options.dtype
-    config.loss.update(perceptual=0.0, adversarial=0.0, mentor=0.0)
+    config.loss.update(perceptual=0.0, mentor=0.0)
     model, optimizers = build_model(config.model.to_dict()), make_optimizers(config)
+    critic = Critic(norm="batch", sigmoid=True) if options.adversarial else None
     mesh = parallel.make_mesh(1)
-    state = parallel.replicate(create_state(model, None, *optimizers, seed=0), mesh)
+    state = parallel.replicate(create_state(model, critic, *optimizers, seed=0), mesh)
     batch = parallel.put_batch(random_batch(options.batch, options.size), mesh)
-    update = make_update(config, model, None, optimizers, state, mesh)
+    update = make_update(config, model, critic, optimizers, state, mesh)
     held = [state]  # donated to each step
 
     def step() -> None:
@@ -100,18 +104,33 @@ def _torch_side(options: argparse.Namespace) -> Side:
     for net in nets:
         net.to(device).train()
     optimizer = torch.optim.Adam(nets[0].parameters(), 1e-3)
+    critic = twin.Critic().to(device).train()
+    critic_optimizer = torch.optim.Adam(critic.parameters(), 1e-4)
     frames = torch.randn(4, options.batch, 2, options.size, options.size, device=device)
+    real = frames[3]
 
-    def loss() -> torch.Tensor:
+    def reconstruct() -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, options.dtype == "bfloat16"):
             _, image, _ = twin.two_pass(*nets, *frames[:3])
-        return (image.float() - frames[3]).abs().mean()
+        return image.float()
 
-    compiled = torch.compile(loss) if gpu else loss
+    def criticise(fake: torch.Tensor) -> None:
+        critic_optimizer.zero_grad()
+        alpha = torch.rand(options.batch, 1, 1, 1, device=device)
+        penalty = twin.gradient_penalty(critic, real, fake, alpha)
+        (critic(fake).mean() - critic(real).mean() + penalty).backward()
+        critic_optimizer.step()
+
+    compiled = torch.compile(reconstruct) if gpu else reconstruct
 
     def step() -> None:
         optimizer.zero_grad()
-        compiled().backward()
+        image = compiled()
+        loss = (image - real).abs().mean()
+        if options.adversarial:
+            criticise(image.detach())
+            loss -= 1e-6 * critic(image).mean()
+        loss.backward()
         optimizer.step()
         if gpu:
             torch.cuda.synchronize()

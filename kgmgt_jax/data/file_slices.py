@@ -53,7 +53,8 @@ class FileSlices:
 
     Sensitivities are calibrated from the central lines that every mask of lines contains, and from
     nothing else, so they are what a reconstruction of the undersampled data could have estimated.
-    (A radial mask contains only a square of them.)
+    (A radial mask contains only a square of them; a mask at the size of a larger bucket, to which a
+    slice is padded, fewer lines at its own size.)
 
     Args:
         files: Fully sampled cine files, opened or by path.

@@ -1,8 +1,8 @@
 """Checkpoints: the whole training state, the weights to evaluate with, and the configuration.
 
-A working directory holds ``checkpoints/<step>/`` with four items: ``weights`` (what evaluation
-needs), ``state`` (the rest that training resumes from), ``config`` and ``data`` (the position of
-the data iterator). The best by validation PSNR, the last two, and step 0 are kept.
+A working directory holds ``checkpoints/<step>/`` with five items: ``weights`` (what evaluation
+needs), ``state`` (the rest that training resumes from), ``config``, ``data`` (the position of the
+data iterator) and ``metrics``. The best by validation PSNR, the last two, and step 0 are kept.
 """
 
 import contextlib
@@ -34,6 +34,12 @@ from kgmgt_jax.training.workdir import CHECKPOINTS
 __all__ = ["Checkpoints"]
 
 _log = logging.getLogger(__name__)
+
+_BEGINNING = ("start_from", "vgg_encoder")  # fields of config.train that a new run begins with
+_VALIDATION = (  # fields of config.data on which a validation PSNR depends
+    *("validation", "validation_frames", "validation_slices", "mask_kinds", "accelerations"),
+    *("acs", "simulation", "sens", "input_fill", "circular"),
+)
 
 
 class Checkpoints:
@@ -70,9 +76,15 @@ class Checkpoints:
         )
         arrays, json_like = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
         handlers = {"weights": arrays(), "state": arrays(), "config": json_like()}
-        self._manager = ocp.CheckpointManager(
-            self.folder, options=options, item_handlers={**handlers, "data": json_like()}
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.folder, options=options, item_handlers={**handlers, "data": json_like()}
+            )
+        except ValueError as error:  # it reads the metrics of all
+            raise CheckpointError(
+                f"{self.folder}: expected checkpoints with readable metrics, got "
+                f"{first_line(error)}; remove the damaged one"
+            ) from error
 
     def save(
         self, state: TrainState, *, config: Any, data: Mapping, psnr: float | None = None
@@ -125,8 +137,8 @@ class Checkpoints:
         """Compares a configuration's networks and beginning with those of the run, if there is one.
 
         Raises:
-            CheckpointError: if the networks or the weights that the run began with differ, or the
-                checkpoint cannot be read.
+            CheckpointError: if the networks, the weights that the run began with, or the number of
+                workers differ, or the checkpoint cannot be read.
         """
         steps = self._manager.all_steps()
         if not steps:
@@ -139,12 +151,19 @@ class Checkpoints:
                 raise CheckpointError(
                     f"{self.folder}: expected a checkpoint of this {section}, got one with {other}"
                 )
-        began = self._config(min(steps)).get("train", {}).get("start_from", "")
-        wanted = own["train"]["start_from"]
-        if wanted and _whole_path(began) != wanted:
+        first = self._config(min(steps)).get("train", {})
+        for name in _BEGINNING:
+            began, wanted = first.get(name, ""), own["train"][name]
+            if wanted and _whole_path(began) != wanted:
+                raise CheckpointError(
+                    f"{self.folder}: expected a run that began with train.{name}="
+                    f"{config.train[name]!r}, got one with {began!r}; take another workdir"
+                )
+        n_workers = stored.get("data", {}).get("worker_count", config.data.worker_count)
+        if n_workers != config.data.worker_count:
             raise CheckpointError(
-                f"{self.folder}: expected a run that began from {config.train.start_from!r}, got "
-                f"one from {began!r}; take another workdir"
+                f"{self.folder}: expected data.worker_count={n_workers}, in whose terms the "
+                f"position in the data was kept, got {config.data.worker_count}"
             )
 
     def restore(self, state: TrainState, *, config: Any) -> tuple[TrainState, dict]:
@@ -192,6 +211,14 @@ class Checkpoints:
             other = differing_fields(wanted, freeze(stored.get(section, wanted)))  # now, not then
             if other:
                 _log.warning("%s goes on with another %s: %s", self.folder, section, other)
+        pair = [freeze(each.get("data", {})) for each in (own, stored)]
+        now, then = ([data.get(name) for name in _VALIDATION] for data in pair)
+        if now[0] and then[0] and now != then:
+            _log.warning(
+                "%s: PSNRs of another validation do not tell which checkpoint is best; a new "
+                "workdir with train.start_from has its own",
+                self.folder,
+            )
 
     def _config(self, step: int) -> Mapping[str, Any]:
         return self._restore(step, config=ocp.args.JsonRestore()).config
@@ -246,7 +273,8 @@ def _to_host(tree: Any) -> Any:
 def _as_stored(config: Any) -> dict[str, Any]:
     """A configuration as checkpoints keep it: plain, and true in any folder."""
     fields = json.loads(config.to_json())
-    fields["train"]["start_from"] = _whole_path(config.train.start_from)
+    for name in _BEGINNING:
+        fields["train"][name] = _whole_path(config.train[name])
     for part in ("train", "validation"):
         paths = config.data[part]
         each = [paths] if os.path.exists(paths) else paths.split(",")  # as ``open_slices`` has it

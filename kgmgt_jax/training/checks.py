@@ -19,14 +19,14 @@ from kgmgt_jax.models.enforcement import check_consistency
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.registry import DEFAULT
-from kgmgt_jax.mri.coils import SENS_OPTIONS
+from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES, SENS_OPTIONS
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
 from kgmgt_jax.training.parallel import PLATFORMS
 from kgmgt_jax.training.weights import build_model
 
 __all__ = ["check_config"]
 
-_DTYPES = (None, "float32", "bfloat16")
+_DTYPES = ("float32", "bfloat16")
 _PARTS = ("frame_encoder", "mentor_net", "learner_net")
 _COUNTS = {  # fields of networks and critic that count something
     "channels",
@@ -119,12 +119,15 @@ def _check_network(fields: Any) -> Any:
     if fields.get("network", DEFAULT) == DEFAULT:
         _check_scales(fields)
     model = build_model(fields.to_dict())
-    if fields.get("dtype") not in _DTYPES:
+    if fields.get("dtype") not in (None, *_DTYPES):
         _refuse("model.dtype", f"one of {_DTYPES}", fields.dtype)
     if isinstance(model, KGMgT):
         _check_kgmgt(model)
-    if isinstance(model, KGMgT | SwinIR) and model.n_blocks % 2:
-        _refuse("model.n_blocks", "an even number (shifts alternate)", model.n_blocks)
+    if isinstance(model, KGMgT | SwinIR):
+        if model.n_blocks % 2:
+            _refuse("model.n_blocks", "an even number (shifts alternate)", model.n_blocks)
+        if not 0 <= model.drop_path < 1:
+            _refuse("model.drop_path", "a rate from 0 to below 1", model.drop_path)
     try:
         if "weight_init" in fields:
             Layers(weight_init=fields.weight_init)
@@ -154,8 +157,6 @@ def _check_scales(fields: Any) -> None:
 
 
 def _check_kgmgt(model: KGMgT) -> None:
-    if not 0 <= model.drop_path < 1:
-        _refuse("model.drop_path", "a rate from 0 to below 1", model.drop_path)
     if any(c % model.n_offset_groups for c in model.channels):
         got = {"channels": model.channels, "n_offset_groups": model.n_offset_groups}
         _refuse("model.n_offset_groups", "a divisor of all channels", got)
@@ -188,7 +189,8 @@ def _check_loss(loss: Any) -> None:
         if not 0 <= loss[name] < math.inf:
             _refuse(f"loss.{name}", "a weight of 0 or more", loss[name])
     known = [name.replace("conv", "relu") for name in VGG19_LAYERS]
-    if loss.perceptual and not set(loss.perceptual_layers) <= set(known):
+    layers = set(loss.perceptual_layers)
+    if loss.perceptual and not (layers and layers <= set(known)):
         _refuse("loss.perceptual_layers", f"some of {known}", loss.perceptual_layers)
 
 
@@ -197,6 +199,11 @@ def _check_data(data: Any) -> None:
     for name, known in (("sens", tuple(SENS_OPTIONS)), ("input_fill", INPUT_FILLS)):
         if data[name] not in known:
             _refuse(f"data.{name}", f"one of {known}", data[name])
+    if np.shape(data.crop) != (2,):
+        _refuse("data.crop", "rows and columns, or None for all of them", data.crop)
+    if data.calibration_lines and data.calibration_lines < MIN_CALIBRATION_LINES:
+        expected = f"{MIN_CALIBRATION_LINES} or more, or 0 for those of acs"
+        _refuse("data.calibration_lines", expected, data.calibration_lines)
     for name in ("validation_frames", "validation_slices"):
         if data[name] is not None and not (isinstance(data[name], int) and data[name] >= 1):
             _refuse(f"data.{name}", "1 or more, or None for all", data[name])
@@ -226,6 +233,8 @@ def _check_steps(train: Any, batch_size: int) -> None:
     for name, bound in least.items():
         if train[name] < bound:
             _refuse(f"train.{name}", f"{bound} or more", train[name])
+    if train.seed >= 2**32:
+        _refuse("train.seed", "less than 2^32", train.seed)
     if not 0 <= train.ema_decay <= 1:
         _refuse("train.ema_decay", "a share from 0 to 1", train.ema_decay)
     if batch_size % train.accumulation:

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgmgt_jax.commands import guarded
-from kgmgt_jax.training.comparison import differing_arrays
+from kgmgt_jax.training.comparison import differing_arrays, differing_fields
 from kgmgt_jax.training.weights import (
     FIXED_WEIGHTS,
     CheckpointError,
+    freeze,
     load_fixed_weights,
     load_item,
     load_weights,
@@ -52,13 +53,14 @@ def export_weights(
             has one set for all masks.
         average: weights of the same network, of which and ``source`` the mean is exported: where
             one run went on from the other with other data, it often keeps what both are good at.
+            Weights for fixed masks alone stay those of ``source`` or ``fixed``.
 
     Returns:
         ``out``.
 
     Raises:
         CheckpointError: if a checkpoint cannot be read, ``fixed`` or ``average`` is of another
-            network, or ``out`` is there or cannot be written.
+            network or of one that had other inputs, or ``out`` is there or cannot be written.
         ValueError: for another type, or values that leave its range.
 
     Source: of the mean, Wortsman et al., CVPR 2022, arXiv:2109.01903.
@@ -69,10 +71,10 @@ def export_weights(
     others = load_item(source, FIXED_WEIGHTS)
     if fixed is not None:
         others = load_fixed_weights(fixed)
-        _check_network(fixed, others, source, weights)
+        _check_network(fixed, others, source, config, weights)
     if average is not None:
         earlier = load_weights(average)[1]
-        _check_network(average, earlier, source, weights)
+        _check_network(average, earlier, source, config, weights)
         weights = jax.tree.map(_mean, weights, earlier)
     target = jnp.dtype(dtype)
 
@@ -84,16 +86,25 @@ def export_weights(
             raise ValueError(f"{source}: expected values within {dtype}, got larger; use bfloat16")
         return array.astype(target)
 
-    data = {name: config.data[name] for name in _INPUTS if name in config.data}
-    kept = {"model": config.model.to_dict(), "data": data}
+    kept = {"model": config.model.to_dict(), "data": _inputs(config.data)}
     items = {} if others is None else {FIXED_WEIGHTS: jax.tree.map(cast, others)}
     return save_weights(out, kept, jax.tree.map(cast, weights), **items)
 
 
-def _check_network(path: str | Path, arrays: Any, source: str | Path, weights: Any) -> None:
+def _check_network(
+    path: str | Path, arrays: Any, source: str | Path, config: Any, weights: Any
+) -> None:
     different = differing_arrays(arrays, weights)
+    if not different:
+        pair = config, load_weights(path)[0]
+        own, other = (freeze(each.model.to_dict()) | _inputs(each.data) for each in pair)
+        different = differing_fields(other, own)
     if different:
         raise CheckpointError(f"{path}: expected the network of {source}, got {different}")
+
+
+def _inputs(data: Any) -> dict[str, Any]:
+    return {name: data[name] for name in _INPUTS if name in data}
 
 
 def _mean(one: Any, other: Any) -> np.ndarray:

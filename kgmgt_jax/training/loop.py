@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from kgmgt_jax.data.augmentation import Augmentation
 from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MaskSampler
 from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
+from kgmgt_jax.data.prepared import PreparedSet
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import validation_cases
@@ -175,8 +176,9 @@ def _put_on(mesh: Mesh) -> Callable[[dict], tuple[np.ndarray | None, dict[str, j
 def _loader(data: Any, seed: int, process: tuple[int, int] = (0, 1)):
     if not data.train:
         raise ValueError("config.data.train: expected a file or folder to train on, got none")
-    reading = _reading(data) | {"acs": data.calibration_lines or data.acs}
-    source = open_slices(data.train, split="train", crop_rows=data.crop[0], **reading)
+    source = open_slices(data.train, split="train", crop_rows=data.crop[0], **_reading(data))
+    if isinstance(source, PreparedSet):
+        _check_maps(source, data.sens)
     return make_training_loader(
         source,
         TripletOptions(
@@ -193,10 +195,21 @@ def _loader(data: Any, seed: int, process: tuple[int, int] = (0, 1)):
     )
 
 
+def _check_maps(source: PreparedSet, sens: str) -> None:
+    """A reconstruction estimates maps as ``config.data.sens`` says, so it must be true."""
+    for other in map(source.sens_method, range(len(source.slices))):
+        if other in (None, sens):
+            continue
+        raise ValueError(
+            f"config.data.sens: expected {other!r}, by which the prepared set has its coil maps, "
+            f"got {sens!r}"
+        )
+
+
 def _reading(data: Any) -> dict[str, Any]:
     """How coil maps are made for files without, and k-space for files of images."""
     return {
-        "acs": data.acs,
+        "acs": data.calibration_lines or data.acs,
         "sens": data.sens,
         "sens_cache": data.sens_cache or None,
         "simulation": Simulation(**freeze(data.simulation)),

@@ -1,6 +1,7 @@
 """Optimisers: Adam with a schedule, clipped gradients, and slower rates for offset layers."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import jax
@@ -46,7 +47,8 @@ def make_schedule(
     elif schedule == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, rest, _FINAL)
     elif schedule == "multistep":
-        steps = {round(share * n_steps) - warmup: decay for share in milestones}
+        passed = Counter(round(share * n_steps) - warmup for share in milestones)
+        steps = {step: decay**n for step, n in passed.items()}
         after = optax.piecewise_constant_schedule(learning_rate, steps)
     else:
         raise ValueError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")

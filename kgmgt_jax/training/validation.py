@@ -1,5 +1,6 @@
 """Scores of the averaged parameters while training, and the pictures that go with them."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,12 +17,14 @@ from kgmgt_jax.training.watch import split_ids
 
 __all__ = ["Validation", "make_validator"]
 
+_log = logging.getLogger(__name__)
+
 
 class Validation(NamedTuple):
     """What a validation gives.
 
     Attributes:
-        psnr: mean over all frames, in dB.
+        psnr: mean over all frames with a signal, in dB.
         reconstruction: images of the first batch, as the next two.
         zero_filled: what they were reconstructed from.
         reference: what they should be.
@@ -41,8 +44,17 @@ def make_validator(
     Args:
         model: the network.
         batches: frames of slices, as ``triplets`` makes them; without any the function gives
-            ``None``.
+            ``None``. Frames without any signal are not scored.
+
+    Raises:
+        ValueError: if no frame has a signal.
     """
+    signal = [np.abs(batch["reference"]).max(axis=(1, 2)) > 0 for batch in batches]
+    lit = np.concatenate(signal) if signal else np.ones(0, bool)
+    if batches and not lit.any():
+        raise ValueError("config.data.validation: expected frames with a signal, got zeros alone")
+    if not lit.all():
+        _log.warning("%d of %d validation frames are blank: not scored", (~lit).sum(), lit.size)
 
     @jax.jit
     def reconstruct(variables: Any, batch: dict) -> tuple[jax.Array, jax.Array]:
@@ -61,7 +73,7 @@ def make_validator(
         scores = np.concatenate([np.asarray(score) for score, _ in results])
         first = batches[0]
         return Validation(
-            psnr=float(np.mean(scores)),
+            psnr=float(np.mean(scores[lit])),
             reconstruction=np.asarray(results[0][1]),
             zero_filled=np.asarray(first["target"]),
             reference=np.asarray(first["reference"]),

@@ -101,7 +101,11 @@ def _find(path: Path) -> Path:
 
     def rank(step: Path) -> tuple[float, int]:
         metrics = step / "metrics" / "metrics"
-        return score(json.loads(metrics.read_text()) if metrics.is_file() else {}), int(step.name)
+        try:
+            found = json.loads(metrics.read_text()) if metrics.is_file() else {}
+        except ValueError as error:
+            raise CheckpointError(f"{metrics}: expected JSON, got {first_line(error)}") from error
+        return score(found), int(step.name)
 
     return max(steps, key=rank)
 

@@ -56,6 +56,12 @@ def test_complex_images_keep_their_phase():
     np.testing.assert_allclose(Simulation(n_coils=1).run(images, "a")[1], images, rtol=1e-6)
 
 
+def test_coils_may_be_one_number_in_a_tuple():
+    assert Simulation(n_coils=(3,)).draw_coils("P001") == 3
+    with pytest.raises(ValueError, match="the least and the most"):
+        Simulation(n_coils=(1, 2, 3))
+
+
 def test_a_choice_of_coils_is_drawn_by_seed_and_name():
     def draw(seed):
         simulation = Simulation(n_coils=(1, 10), seed=seed)

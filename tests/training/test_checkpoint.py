@@ -220,6 +220,35 @@ def test_what_else_has_changed_is_told(tmp_path, caplog):
     assert "another optimizer: learning_rate=0.5 not " in told[1]
 
 
+@pytest.mark.parametrize("fields", [{"accelerations": (8.0,)}, {"validation": "other"}, {}])
+def test_it_is_told_when_scores_no_longer_compare(tmp_path, caplog, fields):
+    config = get_config("tiny")
+    config.data.validation = "some"
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(_state(1), config=config, data={})
+        config.data.update(fields)
+        checkpoints.restore(_state(0), config=config)
+    assert ("do not tell which checkpoint is best" in caplog.text) == bool(fields)
+
+
+def test_another_number_of_workers_is_refused(tmp_path):
+    _save(tmp_path, 1)
+    config = get_config("tiny")
+    config.data.worker_count = 2
+    refused = pytest.raises(CheckpointError, match=r"expected data.worker_count=0.*, got 2")
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints, refused:
+        checkpoints.check(config)
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    _save(tmp_path, 1)
+    (tmp_path / "checkpoints/1/metrics/metrics").write_text('{"psnr":\n')
+    with pytest.raises(CheckpointError, match="metrics: expected JSON"):
+        load_weights(tmp_path)
+    with pytest.raises(CheckpointError, match=r"checkpoints: expected .* readable metrics"):
+        Checkpoints(tmp_path)
+
+
 def test_a_run_goes_on_however_its_beginning_is_spelt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, later = get_config("tiny"), get_config("tiny")
@@ -250,11 +279,12 @@ def test_checkpoints_know_their_data_in_any_folder(tmp_path, monkeypatch, caplog
     assert stored.validation == f"{tmp_path}/one, two"
 
 
-def test_a_run_does_not_begin_anew_from_other_weights(tmp_path):
+@pytest.mark.parametrize("field", ["start_from", "vgg_encoder"])
+def test_a_run_does_not_begin_anew_from_other_weights(tmp_path, field):
     _save(tmp_path, 1)
     config = get_config("tiny")
-    config.train.start_from = "elsewhere"
-    refused = pytest.raises(CheckpointError, match="began from 'elsewhere', got one from ''")
+    config.train[field] = "elsewhere"
+    refused = pytest.raises(CheckpointError, match="elsewhere', got one with ''")
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints, refused:
         checkpoints.check(config)
 

@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from configs import swinir
 from configs.kgmgt import get_config
 from kgmgt_jax.training.checks import check_config
 
@@ -47,6 +48,8 @@ def test_variants_pass(variant):
         ("model", {"solver": "cg"}, "solver='cg'.*needs consistency='soft', got 'hard'"),
         ("model", {"channels": ("a", 8, 8)}, r"channels: expected whole numbers, got \('a', 8"),
         ("model", {"rect_window": ((8, 4.0),) * 3}, "rect_window: expected whole numbers, got"),
+        ("data", {"crop": ()}, r"data.crop: expected rows and columns.*got \(\)"),
+        ("data", {"calibration_lines": 2}, "calibration_lines: expected 4 or more, or 0"),
         ("data", {"crop": (32, "a")}, r"crop: expected whole numbers or None, got \(32, 'a'\)"),
         ("data", {"accelerations": ("a",)}, r"accelerations: expected numbers, got \('a',\)"),
         ("data", {"mask_kinds": (4,)}, r"mask_kinds: expected names, got \(4,\)"),
@@ -56,9 +59,11 @@ def test_variants_pass(variant):
         ("loss", {"gradient_penalty": math.inf}, "gradient_penalty: expected a weight.*got inf"),
         ("loss", {"mentor": math.nan}, "loss.mentor: expected a weight.*got nan"),
         ("train", {"ema_decay": -1.0}, "ema_decay: expected a share from 0 to 1, got -1.0"),
+        ("train", {"seed": 2**32}, r"train.seed: expected less than 2\^32, got 4294967296"),
         ("train", {"seed": -1}, "train.seed: expected 0 or more, got -1"),
         ("critic", {"width": 0}, "critic.width: expected 1 or more, got 0"),
         ("loss", {"adversarial": -1.0}, "loss.adversarial: expected a weight"),
+        ("loss", {"perceptual_layers": ()}, r"perceptual_layers: expected some of.*got \(\)"),
         ("loss", {"perceptual_layers": ("relu6_1",)}, "perceptual_layers.*relu6_1"),
         ("optimizer", {"schedule": "step"}, "one of.*'multistep'.*, got 'step'"),
         ("critic_optimizer", {"schedule": "step"}, "critic_optimizer.schedule.*got 'step'"),
@@ -84,6 +89,13 @@ def test_impossible_values_are_refused_in_one_line(section, fields, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_config(config)
     assert "\n" not in str(caught.value)
+
+
+def test_stochastic_depth_of_comparators_is_a_rate():
+    config = swinir.get_config("tiny")
+    config.model.drop_path = 1.0
+    with pytest.raises(ValueError, match="drop_path: expected a rate from 0 to below 1"):
+        check_config(config)
 
 
 @pytest.mark.parametrize("section", ["model", "critic", "optimizer", "critic_optimizer"])

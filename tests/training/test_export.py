@@ -35,7 +35,8 @@ def test_export_is_the_weights_and_the_network(checkpoint, tmp_path):
     out = export_weights(checkpoint, tmp_path / "out")
     config, weights = load_weights(out)
     assert config.model.to_dict() == get_config("tiny").model.to_dict()
-    assert config.data.circular is True and "train" not in config.data
+    own = get_config("tiny").data
+    assert config.data.to_dict() == {n: own[n] for n in ("circular", "input_fill", "sens")}
     jax.tree.map(np.testing.assert_array_equal, weights, load_weights(checkpoint)[1])
 
 
@@ -74,6 +75,23 @@ def test_weights_for_fixed_masks_are_of_the_same_network(checkpoint, tmp_path):
     save_weights(tmp_path / "fixed", config.to_dict(), {"params": {"kernel": np.ones(3)}})
     with pytest.raises(CheckpointError, match=r"fixed: expected the network of .*kernel of shape"):
         export_weights(checkpoint, tmp_path / "both", fixed=tmp_path / "fixed")
+
+
+@pytest.mark.parametrize("option", ["fixed", "average"])
+@pytest.mark.parametrize(
+    ("section", "field", "value"), [("model", "n_iterations", 9), ("data", "sens", "adaptive")]
+)
+def test_weights_of_a_network_used_otherwise_are_refused(
+    checkpoint, tmp_path, option, section, field, value
+):
+    config, weights = load_weights(checkpoint)
+    fields = config.to_dict()
+    fields[section][field] = value
+    other = save_weights(tmp_path / "other", fields, weights)
+    with pytest.raises(
+        CheckpointError, match=f"other: expected the network of .*{field}={value!r}"
+    ):
+        export_weights(checkpoint, tmp_path / "out", **{option: other})
 
 
 def test_values_out_of_range_are_refused(tmp_path):

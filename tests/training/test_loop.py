@@ -20,6 +20,8 @@ from kgmgt_jax.data.formats import open_files
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.data.pipeline import TripletOptions
+from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.training import loop
 from kgmgt_jax.training.checkpoint import Checkpoints
@@ -136,6 +138,18 @@ def test_coil_maps_for_training_come_from_the_lines_asked_for(tmp_path, lines, u
     (file,) = open_files(path)
     expected = central_sens(file[0].kspace.mean(axis=0), acs=used)
     np.testing.assert_array_equal(batch["sens"][0], expected)
+
+
+def test_a_prepared_set_has_the_maps_that_the_run_says_it_has(tmp_path):
+    sizes = {"shape": (32, 32), "n_frames": 3, "n_slices": 1, "n_coils": 2, "accelerations": ()}
+    write_cmrxrecon2023(tmp_path / "files", [0], **sizes)
+    options = PrepareOptions(sens="adaptive", split=(1.0,))
+    prepare(tmp_path / "files", tmp_path / "set", options)
+    config = make_config(tmp_path / "set")
+    with pytest.raises(ValueError, match=r"data.sens: expected 'adaptive'.* got 'espirit'"):
+        loop._loader(config.data, seed=0)
+    config.data.sens = "adaptive"
+    loop._loader(config.data, seed=0)
 
 
 def test_a_run_without_training_data_is_refused(tmp_path):

@@ -35,6 +35,13 @@ def test_multistep_falls_at_its_milestones():
     assert got == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
+def test_milestones_that_round_to_one_step_both_count():
+    schedule = make_schedule(
+        1.0, n_steps=10, schedule="multistep", warmup=0, milestones=(0.5, 0.54), decay=0.1
+    )
+    assert [float(schedule(k)) for k in (4, 6)] == pytest.approx([1, 0.01])
+
+
 def test_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match=r"constant.*got 'linear'"):
         make_schedule(1.0, n_steps=1, schedule="linear")

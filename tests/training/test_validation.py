@@ -42,5 +42,17 @@ def test_score_is_the_mean_over_the_frames_of_all_batches():
     np.testing.assert_array_equal(found.reference, batches[0]["reference"])
 
 
+def test_blank_frames_are_not_scored(caplog):
+    batch = _batch(3, 0)
+    blank = batch | {"reference": batch["reference"] * np.array([1, 0, 1])[:, None, None]}
+    state = SimpleNamespace(eval_variables={"params": {"scale": jnp.array(0.5)}})
+    found = make_validator(_Scaled(), [blank])(state)
+    assert "1 of 3 validation frames are blank" in caplog.text
+    both = {name: array[[0, 2]] for name, array in batch.items()}
+    assert found.psnr == pytest.approx(make_validator(_Scaled(), [both])(state).psnr, rel=1e-5)
+    with pytest.raises(ValueError, match="expected frames with a signal"):
+        make_validator(_Scaled(), [batch | {"reference": 0 * batch["reference"]}])
+
+
 def test_without_batches_there_is_no_score():
     assert make_validator(_Scaled(), [])(SimpleNamespace(eval_variables={})) is None
