@@ -18,7 +18,8 @@ _CONVOLVED = "convolved"
 class Denoiser(nn.Module):
     """Five 3 x 3 convolutions that predict a correction of the image.
 
-    ``norm="none"``: LReLU(0.2) between the convolutions, the last one linear and started small.
+    ``norm="none"``: LReLU(0.2) between the convolutions, the last one linear and, by He's
+    distribution, started small.
     ``norm="batch"``: each of the five followed by batch norm and LReLU, as released.
 
     Attributes:

@@ -60,7 +60,7 @@ class Layers:
             )
 
     def conv_init(self, scale: float) -> Initialiser:
-        """Distribution of a convolution's kernel, its standard deviation times ``scale``."""
+        """Distribution of a convolution's kernel: He's times ``scale``, or N(0, 0.02) unless 0."""
         if scale == 0.0:
             return constant(0.0)
         if self.weight_init == "normal":

@@ -1,5 +1,6 @@
 """Optimisers: Adam with a schedule, clipped gradients, and slower rates for offset layers."""
 
+import logging
 import re
 from collections import Counter
 from typing import Any
@@ -12,6 +13,8 @@ __all__ = ["SCHEDULES", "make_optimizer", "make_optimizers", "make_schedule", "o
 SCHEDULES = ("constant", "cosine", "multistep")
 _FINAL = 0.01  # of the rate, where the cosine ends
 _SCALES = ("large", "medium", "small")  # full, half, quarter resolution
+_log = logging.getLogger(__name__)
+
 Optimizers = tuple[optax.GradientTransformation, optax.GradientTransformation]
 
 
@@ -130,5 +133,8 @@ def make_optimizers(config: Any) -> Optimizers:
     The critic's schedule counts the critic's updates, of which there are ``train.n_critic`` a step.
     """
     n_steps, n_critic = config.train.n_steps, config.train.n_critic
+    if 0 < n_steps <= config.optimizer.warmup:
+        told = "optimizer.warmup=%d of n_steps=%d: the rate does not reach learning_rate"
+        _log.warning(told, config.optimizer.warmup, n_steps)
     generator = make_optimizer(**config.optimizer, n_steps=n_steps)
     return generator, make_optimizer(**config.critic_optimizer, n_steps=n_steps * n_critic)

@@ -35,6 +35,14 @@ def test_multistep_falls_at_its_milestones():
     assert got == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
+@pytest.mark.parametrize(("n_steps", "told"), [(20, True), (21, False)])
+def test_a_warm_up_as_long_as_the_run_is_told(caplog, n_steps, told):
+    config = get_config("base")
+    config.train.n_steps, config.optimizer.warmup = n_steps, 20
+    make_optimizers(config)
+    assert ("the rate does not reach learning_rate" in caplog.text) == told
+
+
 def test_milestones_that_round_to_one_step_both_count():
     schedule = make_schedule(
         1.0, n_steps=10, schedule="multistep", warmup=0, milestones=(0.5, 0.54), decay=0.1
