@@ -22,8 +22,20 @@ Score = Callable[[Float[Array, "b h w 2"]], Float[Array, "b"]]
 
 
 def l1_loss(prediction: ComplexImage, reference: ComplexImage) -> Float[Array, ""]:
-    """Mean absolute difference over real and imaginary parts."""
+    """Mean absolute difference over real and imaginary parts.
+
+    Raises:
+        ValueError: if shapes disagree.
+    """
+    _check_shapes(prediction, reference)
     return jnp.mean(jnp.abs(to_channels(prediction) - to_channels(reference)))
+
+
+def _check_shapes(prediction: Array, reference: Array) -> None:
+    if prediction.shape != reference.shape:
+        raise ValueError(
+            f"expected arrays of one shape, got {prediction.shape=} {reference.shape=}"
+        )
 
 
 def _norm(x: Float[Array, "b n"]) -> Float[Array, "b"]:
@@ -45,10 +57,14 @@ def perceptual_loss(
         reference: likewise, the same layers.
         per_image: ``False`` takes one norm over the whole batch, as the released code does.
 
+    Raises:
+        ValueError: if shapes disagree.
+
     Deviation: the released norm grows with the square root of the batch size.
     """
     losses = []
     for name, a in prediction.items():
+        _check_shapes(a, reference[name])
         difference = (a - reference[name]).reshape(a.shape[0] if per_image else 1, -1)
         losses.append(jnp.mean(_norm(difference)))
     return jnp.mean(jnp.stack(losses))

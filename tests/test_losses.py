@@ -1,5 +1,7 @@
 """Losses against numbers worked out by hand and the reference network's stored ones."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,14 @@ from tests.models.released import state_dict
 def test_l1_averages_both_parts():
     prediction = jnp.array([[[1 + 2j, 0j]]])
     assert float(l1_loss(prediction, jnp.zeros_like(prediction))) == pytest.approx(0.75)
+
+
+def test_images_of_other_shapes_are_refused():
+    image = jnp.zeros((2, 4, 4), jnp.complex64)
+    with pytest.raises(ValueError, match="arrays of one shape"):
+        inspect.unwrap(l1_loss)(image, image[:1])  # without the type checks of tests
+    with pytest.raises(ValueError, match="arrays of one shape"):
+        perceptual_loss({"relu1_1": jnp.ones((2, 3))}, {"relu1_1": jnp.ones((1, 3))})
 
 
 def test_l1_equals_reference(fixtures_dir):

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Complex64, Float32, Shaped
 
-from kgmgt_jax.data.filling import are_lines, fill_gaps
+from kgmgt_jax.data.filling import are_lines, fill_measured
 
 __all__ = [
     "central",
@@ -120,7 +120,7 @@ def scaled_inputs(
     Arguments and errors as for `triplets`.
     """
     measured = kspace * mask[:, None]
-    filled = fill_gaps(measured, mask, input_fill, sens=sens, circular=circular)
+    filled = fill_measured(measured, mask, input_fill, sens=sens, circular=circular)
     inputs = coil_combine(ifft2c(filled), sens)
     scale = np.float32(intensity_scale(inputs))
     return inputs / scale, measured / scale, scale
@@ -221,7 +221,7 @@ def triplet_of_images(
     sampled = scipy.fft.ifftshift(mask[..., :1] if lines else mask, axes)
     measured = np.asarray(scipy.fft.fftn(images, axes=axes, norm="ortho"))
     measured *= sampled[:, None]
-    filled = fill_gaps(
+    filled = fill_measured(
         measured, sampled, input_fill, sens=sens, centred=False, circular=circular, axes=axes
     )
     inputs = coil_combine(np.asarray(scipy.fft.ifftn(filled, axes=axes, norm="ortho")), sens)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from kgmgt_jax.classical.measurement import check_cine
 from kgmgt_jax.types import Array, Complex, Float, Int, Measurement
 
 __all__ = ["CineInput"]
@@ -24,6 +25,19 @@ class CineInput(NamedTuple):
     kspace: Complex[Array | np.ndarray, "t n h w"]
     mask: Float[Array | np.ndarray, "t h w"]
     sens: Complex[Array | np.ndarray, "*t n h w"] | None = None
+
+    def check(self) -> None:
+        """Refuses arrays that are not those of one cine.
+
+        Raises:
+            ValueError: if shapes disagree, or a type is wrong.
+        """
+        check_cine(self.kspace, self.mask, self.sens)
+        if self.images.shape != self.mask.shape or not jnp.iscomplexobj(self.images):
+            raise ValueError(
+                f"expected complex images of shape (t, h, w) = {self.mask.shape}, got "
+                f"{self.images.shape=} {self.images.dtype=}"
+            )
 
     def on_device(self) -> "CineInput":
         """The same, where the network runs."""

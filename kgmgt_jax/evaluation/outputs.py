@@ -120,11 +120,14 @@ def check_outputs(
     Raises:
         ValueError: as there, and if ``folder`` cannot be written to.
     """
+    if not str(folder):
+        raise ValueError("expected a folder to write to, got an empty path")
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"{folder}: expected a folder to write to, got a file")
     unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {unknown=}")
+    if unknown or not formats:
+        got = f"{unknown=}" if unknown else "none"
+        raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {got}")
     for kind in formats:
         for package, extra in _PACKAGES.get(kind, {}).items():
             _import(package, extra, kind)

@@ -67,10 +67,11 @@ def reconstruct_cine(
             that serves cines of any length.
 
     Raises:
-        ValueError: if ``frames_at_once`` is below 1.
+        ValueError: if ``frames_at_once`` is below 1, or the arrays are not those of one cine.
     """
     if frames_at_once < 1:
         raise ValueError(f"expected frames_at_once >= 1, got {frames_at_once=}")
+    cine.check()
     n_frames = cine.images.shape[0]
     group = min(frames_at_once, n_frames)
     cine = cine.on_device()
@@ -229,10 +230,11 @@ class OnlineReconstructor:
             The reconstruction of the frame pushed before; ``None`` for the first.
 
         Raises:
-            ValueError: if there is not exactly one frame.
+            ValueError: if there is not exactly one frame, or its arrays do not fit each other.
         """
         if frame.images.shape[0] != 1:
             raise ValueError(f"expected one frame at a time, got {frame.images.shape=}")
+        frame.check()
         frame = frame.on_device()
         new = _encode(self._model, self._variables, frame.images)
         image = self._reconstruct(new)
@@ -245,9 +247,10 @@ class OnlineReconstructor:
 
         The next ``push`` begins a new scan.
         """
-        image = None if self._carry is None else self._reconstruct(self._carry.current)
-        self._carry = self._waiting = None
-        return image
+        try:
+            return None if self._carry is None else self._reconstruct(self._carry.current)
+        finally:
+            self._carry = self._waiting = None
 
     def _reconstruct(self, new: Features) -> Complex64[np.ndarray, "h w"] | None:
         if self._carry is None or self._waiting is None:

@@ -186,7 +186,7 @@ def cg_consistency(
         raise ValueError(f"expected n_iterations >= 1, got {n_iterations=}")
     weight = _as_real(weight, image)
     residual = _misfit(image, kspace, mask, sens)
-    rounding = jnp.finfo(image.dtype).eps ** 2 * _energy(residual)
+    rounding = jnp.finfo(residual.dtype).eps ** 2 * _energy(residual)
 
     def iterate(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], None]:
         solution, residual, direction, energy = carry
@@ -226,7 +226,7 @@ def _ratio(numerator: Array, denominator: Array, active: Array) -> Array:
 
 def _as_real(value: Scalar, image: Array) -> Array:
     """A scalar in the real dtype of the image, so that half precision does not spread."""
-    return jnp.asarray(value, image.real.dtype)
+    return jnp.asarray(value, jax.dtypes.canonicalize_dtype(image.real.dtype))
 
 
 def _check_coils(kspace: Array, sens: Array | None) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from kgmgt_jax.classical import low_rank_plus_sparse, temporal_tv
 from kgmgt_jax.classical.measurement import average_filled, data_scale
-from kgmgt_jax.data.filling import fill_gaps, low_rank, variation, ways
+from kgmgt_jax.data.filling import INPUT_FILLS, fill_gaps, low_rank, variation, ways
 from kgmgt_jax.data.transforms import fft2c
 
 _WEIGHTS = {"low_rank_weight": 0.02, "sparse_weight": 0.02}
@@ -26,6 +26,19 @@ def _filled(input_fill: str, *frames: str, **options) -> np.ndarray:
 
 def test_zero_changes_nothing():
     np.testing.assert_array_equal(_filled("zero", "X.", ".X"), [[1, 0], [0, 10]])
+
+
+@pytest.mark.parametrize("input_fill", INPUT_FILLS)
+def test_samples_outside_the_mask_are_not_looked_at(input_fill):
+    kspace, mask = _cine("X.X", ".XX", "XX.")
+    polluted = np.where(mask[:, None] > 0, kspace, np.complex64(np.nan))
+    np.testing.assert_array_equal(*(fill_gaps(k, mask, input_fill) for k in (kspace, polluted)))
+
+
+def test_kspace_without_coils_is_refused():
+    kspace, mask = _cine("X.X", ".XX")
+    with pytest.raises(ValueError, match=r"expected kspace \(t, n, h, w\)"):
+        fill_gaps(kspace[:, 0], mask, "average")
 
 
 def test_the_nearest_frame_lends_its_sample():

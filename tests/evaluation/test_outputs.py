@@ -127,7 +127,12 @@ def test_formats_are_written_once(tmp_path, volume):
 
 
 @pytest.mark.parametrize(
-    ("formats", "message"), [(["npy", "jpeg"], "jpeg"), (["npy", "dicom"], "of DICOM, got NIfTI")]
+    ("formats", "message"),
+    [
+        (["npy", "jpeg"], "jpeg"),
+        (["npy", "dicom"], "of DICOM, got NIfTI"),
+        ([], "formats among mat, .*got none"),
+    ],
 )
 def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, volume, formats, message):
     template = tmp_path / "t.nii.gz"
@@ -136,6 +141,11 @@ def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, volume, 
     with pytest.raises(ValueError, match=message):
         write_outputs(tmp_path / "out", "case", volume, formats, geometry=geometry)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(ValueError, match="expected a folder to write to, got an empty path"):
+        outputs.check_outputs("", ["mat"])
 
 
 @pytest.mark.parametrize("kind", [k for k in FORMATS if k in outputs._PACKAGES])

@@ -159,3 +159,23 @@ def test_bad_groups_and_frames_are_refused():
         reconstruct_cine(*_network(), _cine(2), frames_at_once=0)
     with pytest.raises(ValueError, match="one frame at a time"):
         OnlineReconstructor(*_network()).push(_cine(2))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cine: cine._replace(mask=cine.mask[0]),
+        lambda cine: cine._replace(mask=np.repeat(cine.mask, 2, 0)),
+        lambda cine: cine._replace(kspace=cine.kspace[:, 0]),
+        lambda cine: cine._replace(images=cine.images[..., :-2]),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_and_do_no_harm(change):
+    wrong = change(_cine(1))
+    with pytest.raises(ValueError, match="expected"):
+        reconstruct_cine(*_network(), wrong)
+    online = OnlineReconstructor(*_network())
+    with pytest.raises(ValueError, match="expected"):
+        online.push(wrong)
+    assert online.push(_cine(1)) is None
+    assert online.finish() is not None

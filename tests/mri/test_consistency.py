@@ -169,6 +169,15 @@ CONSISTENCIES = {
 }
 
 
+@pytest.mark.filterwarnings("error")
+def test_conjugate_gradients_stop_at_rounding_for_doubles_of_numpy_too():
+    image, kspace, mask, _ = _problem((16, 16), batch=1)
+    single = cg_consistency(image, kspace, mask, None, 0.0, n_iterations=30)
+    doubles = (np.asarray(a, np.complex128) for a in (image, kspace))
+    double = cg_consistency(*doubles, np.asarray(mask), None, 0.0, n_iterations=30)
+    np.testing.assert_allclose(double, single, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", CONSISTENCIES)
 def test_samples_of_a_batch_are_independent(name):
     """Also when another sample is a million times larger, or NaN."""

@@ -27,7 +27,15 @@ from kgmgt_jax.data.filling.ways import (
     are_lines,
     check_fill,
     fill_gaps,
+    fill_measured,
     same_in_all_frames,
 )
 
-__all__ = ["INPUT_FILLS", "are_lines", "check_fill", "fill_gaps", "same_in_all_frames"]
+__all__ = [
+    "INPUT_FILLS",
+    "are_lines",
+    "check_fill",
+    "fill_gaps",
+    "fill_measured",
+    "same_in_all_frames",
+]

@@ -12,7 +12,14 @@ from kgmgt_jax.data.filling.low_rank import low_rank_plus_sparse
 from kgmgt_jax.data.filling.sparse import sparse_in_time
 from kgmgt_jax.data.filling.variation import little_variation
 
-__all__ = ["INPUT_FILLS", "are_lines", "check_fill", "fill_gaps", "same_in_all_frames"]
+__all__ = [
+    "INPUT_FILLS",
+    "are_lines",
+    "check_fill",
+    "fill_gaps",
+    "fill_measured",
+    "same_in_all_frames",
+]
 
 
 def check_fill(input_fill: str) -> None:
@@ -44,7 +51,7 @@ def fill_gaps(
     """Fills what a frame did not measure from the other frames of the cine.
 
     Args:
-        kspace: Measured k-space, zero where the mask is.
+        kspace: K-space of which only what was measured is looked at.
         mask: 1 where measured; an axis of length 1 stands for samples that are measured together.
         input_fill: See the table of this package.
         sens: Sensitivities of unit sum of squares, one set or one a frame, which ``low_rank`` and
@@ -55,8 +62,29 @@ def fill_gaps(
         axes: Which axes of ``kspace`` are k-space, the others being image space already.
 
     Raises:
-        ValueError: If ``input_fill`` is unknown, or ``sens`` has other coils or another size.
+        ValueError: If ``input_fill`` is unknown, or the shapes are not those of one cine.
     """
+    if kspace.ndim != 4 or mask.ndim != 3 or len(mask) != len(kspace):
+        raise ValueError(
+            f"expected kspace (t, n, h, w) and a mask (t, h, w), got {kspace.shape=} {mask.shape=}"
+        )
+    measured = np.where(mask[:, None] > 0, kspace, np.complex64(0))
+    return fill_measured(
+        measured, mask, input_fill, sens=sens, centred=centred, circular=circular, axes=axes
+    )
+
+
+def fill_measured(
+    kspace: Complex64[np.ndarray, "t n h w"],
+    mask: Float32[np.ndarray, "t #h #w"],
+    input_fill: str,
+    *,
+    sens: Complex64[np.ndarray, "*t n h w"] | None = None,
+    centred: bool = True,
+    circular: bool = True,
+    axes: Sequence[int] = (-2, -1),
+) -> Complex64[np.ndarray, "t n h w"]:
+    """As `fill_gaps`, of k-space that is zero already where nothing was measured."""
     check_fill(input_fill)
     if sens is not None and sens.shape[-3:] != kspace.shape[1:]:
         raise ValueError(f"expected maps of the coils of kspace, got {kspace.shape=} {sens.shape=}")
@@ -68,7 +96,7 @@ def fill_gaps(
         # whole lines: the transform along them is the same for all, so it stays out of the fitting
         lines = np.asarray(scipy.fft.ifft(kspace, axis=-1, norm="ortho"))
         options = {"sens": sens, "centred": False, "circular": circular}
-        filled = fill_gaps(lines, mask[..., :1], input_fill, **options, axes=(-2,))
+        filled = fill_measured(lines, mask[..., :1], input_fill, **options, axes=(-2,))
         estimate = np.asarray(scipy.fft.fft(filled, axis=-1, norm="ortho"))
     elif sens is not None:
         estimate = _estimate(kspace, mask, input_fill, Encoding(axes, sens), circular)

@@ -1,5 +1,6 @@
 """Sampling masks in files of their own."""
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -58,11 +59,17 @@ def _read_masks(
     shape: Sequence[int],
     owner: str,
     acceleration: float | None = None,
+    group: str = "",
 ) -> Float32[np.ndarray, "z t h w"]:
-    """As `read_mask`, for each slice or one for all, beside k-space of any order and its shape."""
+    """As `read_mask`, for each slice or one for all, beside k-space of any order and its shape.
+
+    ``group`` is that of an HDF5 file which the mask is in, with a slash at its end.
+    """
     arrays = list_arrays(path)
-    keys = [key for key in arrays if MASK_KEY.fullmatch(key)]
-    if acceleration is not None:
+    keys = [key for key in arrays if MASK_KEY.fullmatch(key.removeprefix(group))]
+    if not keys and len(arrays) == 1:
+        keys = list(arrays)
+    elif acceleration is not None:
         keys = [key for key in keys if number_in(key) in (None, acceleration)]
     elif len(arrays) == 1:
         keys = list(arrays)
@@ -95,15 +102,20 @@ class MaskedFile(CineFile):
     ``_use_mask`` comes after ``CineFile.__init__``.
     """
 
-    def _use_mask(self, mask: str | Path | None, order: AxisOrder, shape: Sequence[int]) -> None:
+    def _use_mask(
+        self, mask: str | Path | None, order: AxisOrder, shape: Sequence[int], group: str = ""
+    ) -> None:
         """Takes the mask; without one every slice is read, to see whether all was measured.
 
         Args:
             mask: Its file. Its axes are in the order of the k-space, see `AxisOrder.of_companion`.
             order: Axes of the k-space as it is stored.
             shape: Their lengths.
+            group: Of that file, in which the mask is.
         """
-        self._masks = None if mask is None else _read_masks(mask, order, shape, self.path.name)
+        owner = self.path.name
+        read = functools.partial(_read_masks, order=order, shape=shape, owner=owner, group=group)
+        self._masks = None if mask is None else read(mask)
         self._mask_source = FROM_SAMPLES if mask is None else str(mask)
         masks = (case.mask for case in self) if self._masks is None else self._masks
         self.fully_sampled = all(bool(each.all()) for each in masks)

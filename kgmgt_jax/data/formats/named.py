@@ -16,8 +16,8 @@ _EXAMPLES = {2: "ky,kx", 3: "kx,ky,coil", 4: "t,coil,ky,kx"}
 class NamedFile(MaskedFile):
     """K-space whose key and axes the user names; see `CineFile`.
 
-    Without a mask file an array ``mask`` in the file says what was measured, else the samples that
-    are zero in every coil were not.
+    Without a mask file an array ``mask`` beside the k-space, or at the top of the file, says what
+    was measured, else the samples that are zero in every coil were not.
 
     Args:
         path: An HDF5, MATLAB or npy file.
@@ -53,7 +53,11 @@ class NamedFile(MaskedFile):
             n_slices=n_slices,
             fully_sampled=False,
         )
-        self._use_mask(mask or (path if has_mask(arrays) else None), self._axes, shape)
+        group = "" if mask else key[: key.rfind("/") + 1]
+        if not has_mask(each.removeprefix(group) for each in arrays if each.startswith(group)):
+            group = ""
+        beside = path if group or has_mask(arrays) else None
+        self._use_mask(mask or beside, self._axes, shape, group)
 
     def _read(self, z: int) -> CineCase:
         kspace = self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "tnhw")

@@ -1,9 +1,11 @@
 """Command line of the phantom: ``python -m kgmgt_jax.data.phantom --out DIR``."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.phantom.cine import VIEWS
 from kgmgt_jax.data.phantom.files import write_cmrxrecon2023
 
@@ -20,7 +22,7 @@ def _extent(text: str) -> float | tuple[float, ...]:
     return tuple(map(float, text.split(","))) if "," in text else float(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: write a data set and say what was written."""
     parser = argparse.ArgumentParser(
         prog="python -m kgmgt_jax.data.phantom",
@@ -44,9 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--noise", type=float, default=0.005, help="relative standard deviation")
     options = vars(parser.parse_args(arguments))
     first, count = options.pop("seed"), options.pop("n_subjects")
-    for path in write_cmrxrecon2023(options.pop("out"), range(first, first + count), **options):
-        print(path)
+
+    def work() -> None:
+        if count < 1:
+            raise ValueError(f"--n_subjects: expected 1 or more, got {count}")
+        for path in write_cmrxrecon2023(options.pop("out"), range(first, first + count), **options):
+            print(path)
+
+    return guarded(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -157,6 +157,8 @@ def test_a_mask_file_can_be_named(tmp_path):
     path = _undersampled(tmp_path)
     mask = np.stack([_mask()] * 3)
     assert read_file(path, mask=_write(tmp_path / "m.mat", mask=mask))[0].mask.shape == (3, 6, 4)
+    np.save(tmp_path / "m.npy", mask)  # which has no name
+    assert read_file(path, mask=tmp_path / "m.npy")[0].mask.shape == (3, 6, 4)
 
 
 def test_a_full_file_has_a_mask_of_ones(tmp_path):

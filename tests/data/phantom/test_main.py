@@ -14,6 +14,13 @@ def test_command_line_prints_what_it_wrote(tmp_path, capsys):
     assert sorted(printed) == sorted(str(p) for p in tmp_path.rglob("*.mat"))
 
 
+@pytest.mark.parametrize("wrong", ["--shape 64", "--n_coils 0", "--n_subjects 0"])
+def test_impossible_phantoms_are_refused_in_one_line(tmp_path, capsys, wrong):
+    assert phantom_main.main(["--out", str(tmp_path / "out"), *wrong.split()]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.mat"))
+
+
 @pytest.mark.parametrize(("text", "pixel_mm"), [("320", (10.0, 10.0)), ("320,240", (10.0, 7.5))])
 def test_field_of_view_is_one_number_or_two(tmp_path, monkeypatch, text, pixel_mm):
     asked = {}
