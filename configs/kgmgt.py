@@ -99,12 +99,13 @@ def _base() -> ConfigDict:
                 "seed": 0,
                 "single_coil_share": 0.0,  # of cines that have one coil instead
             },
-            "sens": "espirit",  # coil maps of files without; or "adaptive"
+            # coil maps of files without, or what those of a prepared set are; or "adaptive"
+            "sens": "espirit",
             "sens_cache": "",  # folder that keeps those maps for the next run
             "input_fill": "zero",  # or another of data/filling
             "circular": True,  # False: real-time cines, whose ends are not neighbours
             "n_buckets": 4,  # most shapes of batches, each of which is compiled
-            "worker_count": 0,
+            "worker_count": 0,  # a run keeps its number
             "validation_frames": _or_none(4),  # the first ones of each of these slices; None: all
             "validation_slices": _or_none(8),
         }
