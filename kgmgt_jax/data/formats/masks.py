@@ -18,9 +18,14 @@ __all__ = ["MASK_KEY", "MaskedFile", "has_mask", "number_in", "read_mask"]
 MASK_KEY = re.compile(r"mask(\d*)")
 
 
-def has_mask(arrays: Iterable[str]) -> bool:
-    """Whether one of the arrays in a file is a mask, by its key."""
-    return any(MASK_KEY.fullmatch(key) for key in arrays)
+def has_mask(arrays: Iterable[str], group: str = "") -> bool:
+    """Whether one of the arrays in a group of a file (``"scan/"``) is a mask, by its key."""
+    return bool(_masks_among(arrays, group))
+
+
+def _masks_among(arrays: Iterable[str], group: str) -> list[str]:
+    inside = [key for key in arrays if key.startswith(group)]
+    return [key for key in inside if MASK_KEY.fullmatch(key.removeprefix(group))]
 
 
 def number_in(text: str) -> float | None:
@@ -66,7 +71,7 @@ def _read_masks(
     ``group`` is that of an HDF5 file which the mask is in, with a slash at its end.
     """
     arrays = list_arrays(path)
-    keys = [key for key in arrays if MASK_KEY.fullmatch(key.removeprefix(group))]
+    keys = _masks_among(arrays, group)
     if not keys and len(arrays) == 1:
         keys = list(arrays)
     elif acceleration is not None:

@@ -53,10 +53,10 @@ class NamedFile(MaskedFile):
             n_slices=n_slices,
             fully_sampled=False,
         )
-        group = "" if mask else key[: key.rfind("/") + 1]
-        if not has_mask(each.removeprefix(group) for each in arrays if each.startswith(group)):
+        group = key[: key.rfind("/") + 1]
+        if mask or not has_mask(arrays, group):
             group = ""
-        beside = path if group or has_mask(arrays) else None
+        beside = path if has_mask(arrays, group) else None
         self._use_mask(mask or beside, self._axes, shape, group)
 
     def _read(self, z: int) -> CineCase:

@@ -67,11 +67,13 @@ def test_a_mask_in_the_file_decides_what_was_measured(tmp_path, key):
     assert other[0].mask.all()
 
 
-@pytest.mark.parametrize("name", ["scan/mask", "mask"])
-def test_a_mask_beside_kspace_in_a_group_is_its_mask(tmp_path, name):
+@pytest.mark.parametrize("names", [["scan/mask"], ["mask"], ["scan/mask", "mask"]])
+def test_a_mask_beside_kspace_in_a_group_is_its_mask(tmp_path, names):
     with h5py.File(tmp_path / "any.h5", "w") as file:
         file["scan/kdata"] = kspace((3, 4, 9, 8)) * line_mask().astype(np.float32)
-        file["other/mask"], file[name] = np.ones((9, 8)), np.ones((9, 8))
+        file["other/mask"] = np.zeros((9, 8))
+        for value, name in enumerate(reversed(names), start=2 - len(names)):
+            file[name] = np.full((9, 8), float(value))  # the first of the names is what counts
     case = read_file(tmp_path / "any.h5", key="scan/kdata", axes="t,coil,ky,kx")[0]
     assert case.true_acceleration == 1
     assert case.meta.mask_source == str(tmp_path / "any.h5")
