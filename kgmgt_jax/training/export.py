@@ -21,6 +21,7 @@ from kgmgt_jax.training.weights import (
     FIXED_WEIGHTS,
     CheckpointError,
     freeze,
+    load_config,
     load_fixed_weights,
     load_item,
     load_weights,
@@ -96,7 +97,7 @@ def _check_network(
 ) -> None:
     different = differing_arrays(arrays, weights)
     if not different:
-        pair = config, load_weights(path)[0]
+        pair = config, load_config(path)
         own, other = (freeze(each.model.to_dict()) | _inputs(each.data) for each in pair)
         different = differing_fields(other, own)
     if different:

@@ -52,9 +52,10 @@ def make_update(
         mesh: the devices.
     """
     features = parallel.replicate(_perceptual_features(config.loss), mesh)
-    generator_step, critic_step = make_steps(config, model, critic, optimizers)
     if critic is not None and config.train.accumulation == 1:
         generator_step, critic_step = make_joint(config, model, critic, optimizers), None
+    else:
+        generator_step, critic_step = make_steps(config, model, critic, optimizers)
     generate = parallel.jit_step(generator_step, mesh, state, features)
     criticise = None if critic_step is None else parallel.jit_step(critic_step, mesh, state)
 

@@ -26,6 +26,7 @@ __all__ = [
     "complete_checkpoints",
     "first_line",
     "freeze",
+    "load_config",
     "load_fixed_weights",
     "load_item",
     "load_weights",
@@ -127,6 +128,19 @@ def load_weights(path: str | Path) -> tuple[Any, dict]:
     restored = _restore(_located(path), {"weights": _ARRAYS, "config": _JSON})
     weights = jax.tree.map(_at_least_float32, restored.weights)
     return ml_collections.ConfigDict(freeze(restored.config)), weights
+
+
+def load_config(path: str | Path) -> Any:
+    """The configuration of a checkpoint, without its arrays.
+
+    Args:
+        path: as for ``load_weights``.
+
+    Raises:
+        CheckpointError: as for ``load_weights``.
+    """
+    restored = _restore(_located(path), {"config": _JSON})
+    return ml_collections.ConfigDict(freeze(restored.config))
 
 
 def load_fixed_weights(path: str | Path) -> Any:
