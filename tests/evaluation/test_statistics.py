@@ -65,6 +65,22 @@ def test_a_pair_is_the_mean_over_the_cases_of_a_subject():
     assert compare(scores, "ours", {"a": "x", "b": "x"})["start"]["psnr"].p == 1.0
 
 
+def test_means_and_sums_of_three_readers_give_one_p():
+    """Nine differences of one reader's point, seven up and two down, and one of none."""
+    sums = np.array([[14, 11, 10, 12, 12, 12, 14, 12, 12, 13], [13, 10, 9, 11, 11, 13, 15, 11, 12, 12]])
+    means = sums / 3
+    expected = stats.wilcoxon([1] * 5 + [-1] * 2 + [1] * 2).pvalue
+    assert len(set(np.abs(means[0] - means[1]))) > 2  # which ranks would tell apart
+    for scores in (sums, means, 1e-9 * means):
+        assert paired_wilcoxon(*scores) == pytest.approx(expected, rel=1e-12)
+
+
+def test_infinite_scores_rank_above_all_others():
+    first = np.array([math.inf, 3.0, 2.0, 1.0, 5.0])
+    p = paired_wilcoxon(first, [1.0, 3.5, 1.0, 0.5, 5.3])
+    assert p == paired_wilcoxon([100.0, *first[1:]], [1.0, 3.5, 1.0, 0.5, 5.3])
+
+
 def test_p_is_scipys_for_many_pairs():
     rng = np.random.default_rng(1)
     first, second = rng.normal(0, 1, (2, 200))
