@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Complex64
 
-__all__ = ["CaseMeta", "CineCase", "DataError"]
+__all__ = ["CaseMeta", "CineCase", "DataError", "pixel_aspect"]
 
 _NEGLIGIBLE = 1e-6
 """Samples outside the mask below this fraction of the largest sample count as rounding."""
@@ -33,6 +33,11 @@ class DataError(ValueError):
         source, expected, got, fix = self.args
         line = f"{source}: expected {expected}, got {got}" + (f"; {fix}" if fix else "")
         return " ".join(line.splitlines())
+
+
+def pixel_aspect(pixel_mm: tuple[float, float] | None) -> float:
+    """Height / width of a pixel, by which pictures are drawn; 1 where they are not known."""
+    return 1.0 if pixel_mm is None else pixel_mm[0] / pixel_mm[1]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Complex64
+from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import CineFile, ReadOptions, open_files
@@ -32,11 +32,13 @@ class _Loaded:
         images: Its coil images.
         given: Sensitivities of several coils that the file brings.
         estimate: Estimates them where it does not.
+        acquired: Its mask, if the scanner left samples out.
     """
 
     images: Complex64[np.ndarray, "t n h w"]
     given: Complex64[np.ndarray, "*t n h w"] | None = None
     estimate: Callable[[], Complex64[np.ndarray, "n h w"]] | None = None
+    acquired: Float32[np.ndarray, "t h w"] | None = None
 
     @functools.cached_property
     def sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:
@@ -112,6 +114,10 @@ class FileSlices:
         """How they were estimated; ``None`` if the file has its own, or a single coil."""
         return None if self._load_cached(number).estimate is None else self._sens
 
+    def acquired(self, number: int) -> Float32[np.ndarray, "t h w"] | None:
+        """Which samples the scanner took; see `SliceSource`."""
+        return self._load_cached(number).acquired
+
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name != "_load_cached"}
 
@@ -126,15 +132,15 @@ class FileSlices:
         cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)
         acs = min(rows, round(self._acs * rows / cropped))
         images = ifft2c(case.kspace)
+        acquired = None if case.mask.all() else case.mask
         if case.n_coils == 1:
-            return _Loaded(images)
+            return _Loaded(images, acquired=acquired)
         if case.sens is not None:
-            return _Loaded(images, given=case.sens)
+            return _Loaded(images, given=case.sens, acquired=acquired)
         options = {"method": self._sens, "cache_dir": self._sens_cache}
         average = case.kspace.mean(axis=0)
-        return _Loaded(
-            images, estimate=functools.partial(central_sens, average, acs=acs, **options)
-        )
+        estimate = functools.partial(central_sens, average, acs=acs, **options)
+        return _Loaded(images, estimate=estimate, acquired=acquired)
 
 
 def reference_slices(
@@ -184,4 +190,5 @@ def _infos(places: Sequence[tuple[CineFile, int]], root: Path | None) -> Iterato
                 simulation=str(file.simulation),
                 source=str(file.path),
                 slice_index=file.slice_index(z),
+                pixel_mm=file.pixel_mm,
             )

@@ -11,7 +11,7 @@ from jaxtyping import Complex64, Num
 from matplotlib.figure import Figure
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.data.case import CineCase
+from kgmgt_jax.data.case import CineCase, pixel_aspect
 from kgmgt_jax.data.transforms import coil_combine, ifft2c, rss
 from kgmgt_jax.mri.coils import estimate_sens
 
@@ -40,11 +40,13 @@ def case_figure(path: str | Path, case: CineCase) -> Path:
     first = coil_images[0]
     combined = rss(first) if sens is None else np.abs(coil_combine(first, sens))
     maps = () if sens is None else np.abs(sens[:_MOST_COILS])
-    figure, panels = _layout(len(maps), *case.mask.shape[1:])
+    aspect = pixel_aspect(case.meta.pixel_mm)
+    h, w = case.mask.shape[1:]
+    figure, panels = _layout(len(maps), aspect * h / w)
     _draw_masks(panels, case)
-    _draw_images(panels, combined, _reference(case, combined))
+    _draw_images(panels, combined, _reference(case, combined), aspect)
     for i, (axes, one) in enumerate(zip(panels[4:], maps, strict=True)):
-        _show(axes, one, f"coil {i}, {origin}" if i == 0 else f"coil {i}", None)
+        _show(axes, one, f"coil {i}, {origin}" if i == 0 else f"coil {i}", None, aspect)
     label = ", simulated" if case.meta.simulated else ""
     figure.suptitle(
         f"{case.meta.name} ({case.meta.format}{label}): {case.n_frames} frames, "
@@ -54,12 +56,12 @@ def case_figure(path: str | Path, case: CineCase) -> Path:
     return write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
 
 
-def _layout(n_maps: int, h: int, w: int) -> tuple[Figure, list[Any]]:
-    """A figure of four panels in a row and one for each map below, shaped like the image."""
+def _layout(n_maps: int, shape: float) -> tuple[Figure, list[Any]]:
+    """Four panels in a row and one for each map below; ``shape`` is an image's height / width."""
     n_rows = -(-n_maps // _COILS_A_ROW)
-    heights = [min(3.0, 2.4 * h / w) + 0.5]
+    heights = [min(3.0, 2.4 * shape) + 0.5]
     if n_rows:
-        heights.append(n_rows * (min(2.6, 1.9 * h / w) + 0.25))
+        heights.append(n_rows * (min(2.6, 1.9 * shape) + 0.25))
     figure = Figure(figsize=(10, sum(heights) + 0.2), layout="constrained")
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     panels = list(parts[0].subplots(1, 4))
@@ -92,25 +94,27 @@ def _reference(case: CineCase, combined: Num[np.ndarray, "h w"]) -> Num[np.ndarr
 
 
 def _draw_masks(row: Sequence[Any], case: CineCase) -> None:
-    _show(row[0], case.mask.max(axis=2), "mask: frames down, ky across", 1.0, equal=False)
-    _show(row[1], case.mask[0], "mask of frame 0", 1.0, equal=False)
+    _show(row[0], case.mask.max(axis=2), "mask: frames down, ky across", 1.0, "auto")
+    _show(row[1], case.mask[0], "mask of frame 0", 1.0, "auto")
 
 
 def _draw_images(
-    row: Sequence[Any], combined: Num[np.ndarray, "h w"], reference: np.ndarray | None
+    row: Sequence[Any],
+    combined: Num[np.ndarray, "h w"],
+    reference: np.ndarray | None,
+    aspect: float,
 ) -> None:
     shown = combined if reference is None else reference
     window = float(np.percentile(shown, _WINDOW_PERCENTILE)) or None
-    _show(row[2], combined, "zero-filled", window)
+    _show(row[2], combined, "zero-filled", window, aspect)
     row[3].set_axis_off()
     if reference is None:
         row[3].text(0.5, 0.5, "no reference\nin the file", ha="center", va="center", fontsize=8)
     else:
-        _show(row[3], reference, "reference", window)
+        _show(row[3], reference, "reference", window, aspect)
 
 
-def _show(axes: Any, image: np.ndarray, title: str, top: float | None, equal: bool = True) -> None:
-    aspect = "equal" if equal else "auto"
+def _show(axes: Any, image: np.ndarray, title: str, top: float | None, aspect: float | str) -> None:
     axes.set_axis_off()
     axes.imshow(image, cmap="gray", vmin=0, vmax=top, aspect=aspect, interpolation="nearest")
     axes.set_title(title, fontsize=7)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Complex64
+from jaxtyping import Complex64, Float32
 
 __all__ = ["SliceInfo", "SliceSource", "spread"]
 
@@ -27,6 +27,8 @@ class SliceInfo:
         simulation: How the k-space was simulated; empty for measured k-space.
         source: Path of the file the slice comes from.
         slice_index: Position of the slice in that file, from 0, as in ``CaseMeta.slice_index``.
+        scale: What its images are to be multiplied by to have the file's own units again.
+        pixel_mm: Height and width of a pixel, as in ``CaseMeta.pixel_mm``.
     """
 
     name: str
@@ -36,6 +38,8 @@ class SliceInfo:
     simulation: str
     source: str
     slice_index: int
+    scale: float = 1.0
+    pixel_mm: tuple[float, float] | None = None
 
     @property
     def simulated(self) -> bool:
@@ -67,6 +71,12 @@ class SliceSource(Protocol):
 
     def sens_method(self, number: int) -> str | None:
         """How they were estimated (see `estimate_sens`); ``None`` if they were not."""
+        ...
+
+    def acquired(self, number: int) -> Float32[np.ndarray, "t h w"] | None:
+        """1 where the scanner took a sample of a slice, 0 where a partial echo or Fourier scan has
+        none; ``None`` for all of them, or if that is not known.
+        """
         ...
 
 

@@ -27,7 +27,7 @@ class RetrospectiveCase(NamedTuple):
 
     Attributes:
         kspace: All samples, ``(t, n, h, w)``.
-        mask: Those that count as measured, ``(t, h, w)``.
+        mask: Those that count as measured, ``(t, h, w)``; none that the scanner left out.
         sens: Sensitivities ``(n, h, w)`` or ``(t, n, h, w)``; ``None`` for a single coil.
         name: Name of the case.
         simulated: Whether the k-space was computed from images instead of measured.
@@ -88,9 +88,10 @@ def retrospective_cases(
     info = source.slices[number]
     t, _, h, w = info.shape
     kspace = fft2c(source.images(number, range(t)))
-    method = source.sens_method(number)
+    method, acquired = source.sens_method(number), source.acquired(number)
     for sampler in masks:
         mask = case_mask(sampler, info.name, (t, h, w), seed)
+        mask = mask if acquired is None else mask * acquired
         if method is None:
             sens = source.sens(number)
         else:

@@ -81,6 +81,7 @@ class EvaluationCase:
             below that.
         slice_index: its place in that file.
         n_slices: slices of that file, without those that are left out.
+        pixel_mm: height and width of a pixel; ``None`` where the file does not say.
     """
 
     name: str
@@ -95,6 +96,7 @@ class EvaluationCase:
     file: Path
     slice_index: int
     n_slices: int
+    pixel_mm: tuple[float, float] | None = None
 
 
 class EvaluationSet:
@@ -125,6 +127,19 @@ class EvaluationSet:
         """Frames that one method has to reconstruct."""
         scored = sum(info.shape[0] for info in self.slices)
         return n_conditions * scored + sum(len(f) * f.slice_shape[0] for f in self._undersampled)
+
+    def check_ranking(self) -> None:
+        """Refuses a prepared set with cut readouts, of which the ranking wants the middle third.
+
+        Raises:
+            ValueError: in one line.
+        """
+        readout = getattr(self._source, "readout", None)
+        if readout is not None:
+            raise ValueError(
+                f"{self._root}: expected whole readouts to rank, got a set cut to {readout} "
+                "columns; name the files themselves"
+            )
 
     def cases(self, conditions: Sequence[Condition], seed: int = 0) -> Iterator[EvaluationCase]:
         """Every slice in every condition, then the files that are undersampled already.
@@ -168,16 +183,17 @@ class EvaluationSet:
             yield EvaluationCase(
                 name=name,
                 subject=info.subject,
-                kspace=case.kspace * mask[:, None],
+                kspace=case.kspace * (np.float32(info.scale) * mask[:, None]),
                 mask=mask,
                 sens=case.sens,
-                reference=case.reference,
+                reference=case.reference * np.float32(info.scale),
                 sampling=Sampling(condition.mask_kind, true, condition.acceleration, condition.acs),
                 condition=condition,
                 simulation=info.simulation,
                 file=self._place_of(info),
                 slice_index=info.slice_index,
                 n_slices=self._n_slices[_cine_of(info)],
+                pixel_mm=info.pixel_mm,
             )
 
     def _as_acquired(self, file: CineFile, z: int) -> EvaluationCase:
@@ -200,6 +216,7 @@ class EvaluationSet:
             file=below,
             slice_index=case.meta.slice_index,
             n_slices=len(file),
+            pixel_mm=case.meta.pixel_mm,
         )
 
     def _below(self, path: Path) -> Path | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Complex64, Float32
 
+from kgmgt_jax.data.case import pixel_aspect
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
 from kgmgt_jax.evaluation.regions import WHOLE, score_frames, score_regions
 from kgmgt_jax.evaluation.report import CineExample, ScoreSet
@@ -123,7 +124,8 @@ class Findings:
         shown = [(e.sampling.mask_kind, e.sampling.nominal_acceleration) for e in self.examples]
         if shown.count(kind) < most:
             arguments = (case.name, case.sampling, magnitudes, case.reference, case.mask)
-            self.examples.append(CineExample(*arguments, simulation=case.simulation))
+            told = {"simulation": case.simulation, "aspect": pixel_aspect(case.pixel_mm)}
+            self.examples.append(CineExample(*arguments, **told))
 
     def sampling(self, condition: Condition) -> Sampling:
         """A condition with the true acceleration over all its cases."""

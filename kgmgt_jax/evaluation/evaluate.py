@@ -91,6 +91,8 @@ def evaluate_set(
             written to, or nothing at all could be reconstructed.
     """
     _check_names(methods)
+    if options.ranking is not None:
+        data.check_ranking()
     out, findings = Path(out), Findings(options.conditions, options.presets, failed=data.failed)
     cases = data.cases(options.conditions, options.seed)
     for folder in (out, options.ranking):

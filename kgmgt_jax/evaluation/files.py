@@ -10,7 +10,7 @@ from jaxtyping import Complex64, Float32
 from tqdm import tqdm
 
 import kgmgt_jax
-from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
+from kgmgt_jax.data.case import CaseMeta, CineCase, DataError, pixel_aspect
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.transforms import central, ifft2c, rss
@@ -262,17 +262,18 @@ def _draw_middle(
     """A figure and a GIF of the middle slice."""
     z = len(done.slices) // 2
     images, reference = done.slices[z], None if references is None else references[z]
+    aspect = pixel_aspect(done.meta.pixel_mm)
     figure = comparison_figure(
         out / f"{name}.png",
         images.magnitude,
         zero_filled=images.zero_filled,
         reference=reference,
         title=f"{name}, slice {z}{done.simulated}, {done.true[z]:.2f}x",
-        aspect=1.0 if done.meta.pixel_mm is None else np.divide(*done.meta.pixel_mm),
+        aspect=aspect,
     )
     panels = {} if reference is None else {"reference": reference}
     panels |= {"zero-filled": images.zero_filled, method: images.magnitude}
-    return [figure, cine_gif(out / f"{name}.gif", panels)]
+    return [figure, cine_gif(out / f"{name}.gif", panels, aspect=aspect)]
 
 
 def _name_of(path: str | Path) -> str:

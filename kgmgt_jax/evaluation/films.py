@@ -21,7 +21,9 @@ MIN_SECONDS = 5.0
 QUALITY = "16"  # constant rate factor of H.264: 18 looks lossless, less is better
 
 
-def slice_mosaic(magnitude: Float32[np.ndarray, "t z h w"]) -> UInt8[np.ndarray, "t y x"]:
+def slice_mosaic(
+    magnitude: Float32[np.ndarray, "t z h w"], *, aspect: float = 1.0
+) -> UInt8[np.ndarray, "t y x"]:
     """Frames with all slices side by side, in rows that make the picture about square.
 
     All share one grey window, black at 0 and white at the 99.5th percentile of the whole. Small
@@ -29,14 +31,17 @@ def slice_mosaic(magnitude: Float32[np.ndarray, "t z h w"]) -> UInt8[np.ndarray,
 
     Args:
         magnitude: images, not negative.
+        aspect: height / width of a pixel; rows are magnified that much more.
 
     Raises:
-        ValueError: if images are not ``(t, z, h, w)``.
+        ValueError: if images are not ``(t, z, h, w)``, or the aspect is not positive.
     """
     if magnitude.ndim != 4 or 0 in magnitude.shape:
         raise ValueError(f"expected images of shape (t, z, h, w), got {magnitude.shape=}")
+    if not aspect > 0:
+        raise ValueError(f"expected a positive aspect, got {aspect=}")
     t, z, h, w = magnitude.shape
-    n_columns = min(z, math.ceil(math.sqrt(z * h / w)))
+    n_columns = min(z, math.ceil(math.sqrt(z * aspect * h / w)))
     n_rows = math.ceil(z / n_columns)
     white = grey_window(magnitude.reshape(t * z, h, w))
     levels = np.round(255 * (magnitude / white).clip(0, 1)).astype(np.uint8)
@@ -44,9 +49,9 @@ def slice_mosaic(magnitude: Float32[np.ndarray, "t z h w"]) -> UInt8[np.ndarray,
     for index in range(z):
         y, x = index // n_columns * (h + GAP), index % n_columns * (w + GAP)
         mosaic[:, y : y + h, x : x + w] = levels[:, index]
-    height, width = mosaic.shape[1:]
+    height, width = aspect * mosaic.shape[1], mosaic.shape[2]
     scale = min(math.ceil(MIN_HEIGHT / height), MAX_SIDE / max(height, width))
-    if scale == 1:
+    if scale == aspect == 1:
         return mosaic
     size = (round(width * scale), round(height * scale))
     return np.stack(
@@ -55,7 +60,11 @@ def slice_mosaic(magnitude: Float32[np.ndarray, "t z h w"]) -> UInt8[np.ndarray,
 
 
 def write_film(
-    path: str | Path, magnitude: Float32[np.ndarray, "t z h w"], *, fps: float = 12
+    path: str | Path,
+    magnitude: Float32[np.ndarray, "t z h w"],
+    *,
+    fps: float = 12,
+    aspect: float = 1.0,
 ) -> Path:
     """Write :func:`slice_mosaic` as a GIF that loops, or as MP4 (H.264), whole or not at all.
 
@@ -65,6 +74,7 @@ def write_film(
         path: file to write, ``.gif`` or ``.mp4``; its folder is made if need be.
         magnitude: images, not negative.
         fps: frames a second, above 0 and at most 50.
+        aspect: height / width of a pixel.
 
     Returns:
         ``path`` as a Path.
@@ -77,7 +87,7 @@ def write_film(
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"expected a file name that ends in .gif or .mp4, got {str(path)!r}")
     check_rate(fps)
-    frames = slice_mosaic(magnitude)
+    frames = slice_mosaic(magnitude, aspect=aspect)
     if path.suffix == ".mp4":
         return _write_mp4(path, frames, fps)
     return write_gif(path, frames, fps)

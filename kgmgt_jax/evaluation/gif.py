@@ -27,7 +27,12 @@ MAX_FPS = 50  # viewers slow a GIF down that asks for more
 
 
 def cine_gif(
-    path: str | Path, panels: Mapping[str, Cine], *, fps: float = 12, scale: float | None = None
+    path: str | Path,
+    panels: Mapping[str, Cine],
+    *,
+    fps: float = 12,
+    scale: float | None = None,
+    aspect: float = 1.0,
 ) -> Path:
     """Write cines side by side as a GIF that loops, each with its label above.
 
@@ -38,25 +43,31 @@ def cine_gif(
         path: GIF file to write, whole or not at all; its folder is made if need be.
         panels: ``{label: frames}``, complex or real, of one shape and scale.
         fps: frames a second, above 0 and at most 50.
-        scale: bicubic magnification, > 0; the least whole one with 192 or more rows if left out.
+        scale: bicubic magnification of columns, > 0; if left out, the least whole one that gives
+            192 or more rows.
+        aspect: > 0, height / width of a pixel; rows are magnified that much more.
 
     Returns:
         ``path`` as a Path.
 
     Raises:
         ValueError: if there are no panels, shapes differ or are not ``(t, h, w)``, a value is not
-            finite, the file is no GIF, or the rate or scale is out of range.
+            finite, the file is no GIF, or the rate, scale or aspect is out of range.
     """
     cines = cine_magnitudes(panels)
     check_suffix(path, ".gif")
     check_rate(fps)
     first = next(iter(cines.values()))
+    if not aspect > 0:
+        raise ValueError(f"expected a positive aspect, got {aspect=}")
     if scale is None:
-        scale = math.ceil(MIN_HEIGHT / first.shape[1])
+        scale = math.ceil(MIN_HEIGHT / (aspect * first.shape[1]))
     if not scale > 0:
         raise ValueError(f"expected a positive scale, got {scale=}")
     window = grey_window(first)
-    columns = [_gif_column(label, cine / window, scale) for label, cine in cines.items()]
+    columns = [
+        _gif_column(label, cine / window, (aspect * scale, scale)) for label, cine in cines.items()
+    ]
     gap = np.zeros((*columns[0].shape[:2], GAP), np.uint8)
     movie = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=-1)
     return write_gif(path, movie, fps)
@@ -78,10 +89,11 @@ def check_rate(fps: float) -> None:
 
 
 def _gif_column(
-    label: str, frames: Float[np.ndarray, "t h w"], scale: float
+    label: str, frames: Float[np.ndarray, "t h w"], scales: tuple[float, float]
 ) -> UInt8[np.ndarray, "t h2 w2"]:
-    """Magnified frames in grey levels, where 1 is white, below a strip with the label."""
-    size = (max(round(scale * frames.shape[2]), 1), max(round(scale * frames.shape[1]), 1))
+    """Frames in grey levels, where 1 is white, rows and columns magnified, below a label."""
+    height, width = (round(s * n) for s, n in zip(scales, frames.shape[1:], strict=True))
+    size = (max(width, 1), max(height, 1))
     grown = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
     levels = np.stack([np.asarray(frame) for frame in grown]).clip(0, 1)
     strip = np.broadcast_to(_label_strip(label, size[0]), (len(frames), LABEL, size[0]))

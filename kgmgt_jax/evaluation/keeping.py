@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from kgmgt_jax.data.case import pixel_aspect
 from kgmgt_jax.evaluation.cases import EvaluationCase
 from kgmgt_jax.evaluation.collecting import Images
 from kgmgt_jax.evaluation.outputs import ImageVolume, consistent_images, write_outputs
@@ -32,6 +33,7 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
             magnitude[:, None],
             f"{method}, {case.name}",
             attributes={"simulation": case.simulation},
+            pixel_mm=case.pixel_mm,
         )
         written += _write_slice(folder / method, case, volume)
     return written
@@ -51,6 +53,7 @@ def write_scored(folder: Path, case: EvaluationCase, images: Images) -> list[Pat
             np.abs(image).astype(np.float32)[:, None],
             f"{method}, {case.name}",
             attributes={"simulation": case.simulation},
+            pixel_mm=case.pixel_mm,
         )
         written += _write_slice(folder / method / _condition_folder(case), case, volume)
     return written
@@ -135,6 +138,7 @@ class ReadingCases:
     def __init__(self) -> None:
         self._cases: dict[str, dict[str, Float32[np.ndarray, "t h w"]]] = {}
         self._subjects: dict[str, str] = {}
+        self._aspects: dict[str, float] = {}
         self._condition = None
         self._simulated: set[str] = set()
 
@@ -146,6 +150,7 @@ class ReadingCases:
         cines = {name: np.abs(image) for name, image in images.items()}
         self._cases[case.name] = {REFERENCE: case.reference, **cines}
         self._subjects[case.name] = case.subject
+        self._aspects[case.name] = pixel_aspect(case.pixel_mm)
         self._simulated |= {case.simulation} - {""}
 
     def write(self, folder: Path, methods: Sequence[str], main: str) -> list[Path]:
@@ -166,5 +171,5 @@ class ReadingCases:
         kinds = ", ".join(sorted(self._simulated))
         page, key = folder / "reading" / "reading.html", folder / "reading_key.json"
         note = f"Not measured by a scanner: {kinds}." if kinds else ""
-        told = {"note": note, "subjects": self._subjects}
+        told = {"note": note, "subjects": self._subjects, "aspects": self._aspects}
         return list(write_reading_kit(page, key, cases, main=main, **told))

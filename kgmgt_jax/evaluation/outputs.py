@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.atomic import write_atomically, write_hdf5
+from kgmgt_jax.data.case import pixel_aspect
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, rss
 from kgmgt_jax.evaluation.dicom_output import write_dicom
@@ -263,11 +264,15 @@ def _write_dicom(
 
 
 def _write_gif(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
-    return [write_film(folder / f"{name}_slices.gif", volume.magnitude)]
+    return [_write_film(folder / f"{name}_slices.gif", volume)]
 
 
 def _write_mp4(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
-    return [write_film(folder / f"{name}_slices.mp4", volume.magnitude)]
+    return [_write_film(folder / f"{name}_slices.mp4", volume)]
+
+
+def _write_film(path: Path, volume: ImageVolume) -> Path:
+    return write_film(path, volume.magnitude, aspect=pixel_aspect(volume.pixel_mm))
 
 
 FORMATS = {

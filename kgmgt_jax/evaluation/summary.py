@@ -180,7 +180,8 @@ def _draw(out: Path, example: CineExample, name: str) -> list[Path]:
         zero_filled=zero_filled,
         reference=example.reference,
         title=f"{example.name}, {sampled}, {LABELS.get(name, name)}{simulated}",
+        aspect=example.aspect,
     )
     panels = {} if example.reference is None else {"reference": example.reference}
     panels |= {"zero-filled": zero_filled, LABELS.get(name, name): image}
-    return [figure, cine_gif(out / "cine.gif", panels)]
+    return [figure, cine_gif(out / "cine.gif", panels, aspect=example.aspect)]

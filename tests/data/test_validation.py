@@ -101,6 +101,18 @@ def test_maps_of_the_file_are_kept(tmp_path):
     np.testing.assert_array_equal(case.sens, writers.maps((3, 16, 12)))
 
 
+def test_samples_that_the_scanner_left_out_do_not_count_as_measured(tmp_path):
+    """An asymmetric echo: 2 of 8 samples of each readout were never taken."""
+    pytest.importorskip("ismrmrd")
+    source = FileSlices([writers.write_ismrmrd(tmp_path, late=2)], acs=4)
+    case = next(validation_cases(source, **SETTINGS | {"mask_kind": "uniform"}))
+    assert not case.mask[..., :2].any()
+    lines = case.mask[..., 2:]
+    assert (lines == lines[..., :1]).all() and 4 <= lines[0, :, 0].sum() < 9
+    np.testing.assert_array_equal(case.sens, estimate_sens(case.kspace, case.mask))
+    assert FileSlices([write_file(tmp_path, "P001")], acs=4).acquired(0) is None
+
+
 def test_bad_settings_are_refused_at_once_and_not_at_the_first_case(files):
     with pytest.raises(ValueError, match="n_slices=0"):
         _cases(files, n_slices=0)

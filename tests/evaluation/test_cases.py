@@ -6,7 +6,10 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import CineFile
+from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.phantom import make_cine
+from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import coil_combine, ifft2c
@@ -171,6 +174,37 @@ def test_images_are_simulated_as_asked(tmp_path, n_coils):
     assert f"{n_coils} coil" in case.simulation and "noise 0 " in case.simulation
     if n_coils == 1:
         np.testing.assert_allclose(case.reference, images, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def bright_and_dim(tmp_path_factory):
+    """A cine of two slices, one four times as bright, as a file and as prepared sets."""
+    root = tmp_path_factory.mktemp("scales")
+    kspace = np.stack([factor * make_cine(0, shape=(24, 20)).kspace[:4] for factor in (4, 1)], 1)
+    write_mat(root / "data" / "P001" / "cine_sax.mat", "kspace_single_full", kspace[:, :, 0])
+    for name, readout in (("set", None), ("cut", 16)):
+        options = PrepareOptions(split=(0.0, 0.0, 1.0), readout=readout)
+        prepare(root / "data", root / name, options)
+    return root
+
+
+def test_slices_of_a_prepared_set_have_the_units_of_their_file(bright_and_dim):
+    files, prepared = (
+        list(open_evaluation(bright_and_dim / name, acs=8).cases([UNIFORM]))
+        for name in ("data", "set")
+    )
+    for ours, theirs in zip(prepared, files, strict=True):
+        np.testing.assert_array_equal(ours.mask, theirs.mask)
+        scale = np.abs(theirs.kspace).max()
+        np.testing.assert_allclose(ours.kspace, theirs.kspace, rtol=0, atol=1e-6 * scale)
+        np.testing.assert_allclose(ours.reference, theirs.reference, rtol=0, atol=1e-6 * scale)
+
+
+def test_a_set_with_cut_readouts_is_not_ranked(bright_and_dim):
+    open_evaluation(bright_and_dim / "data", acs=8).check_ranking()
+    open_evaluation(bright_and_dim / "set", acs=8).check_ranking()
+    with pytest.raises(ValueError, match="a set cut to 16 columns"):
+        open_evaluation(bright_and_dim / "cut", acs=8).check_ranking()
 
 
 def test_a_single_file_lies_at_its_name(tmp_path):

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 from dataclasses import dataclass
 
 import h5py
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import scipy.io
@@ -275,3 +277,20 @@ def test_methods_of_one_name_are_refused(tree, tmp_path, names):
 def test_an_unknown_preset_is_refused_before_any_case():
     with pytest.raises(ValueError, match=r"presets among .*frame.*got \['foo'\]"):
         Options([Condition("uniform", 4.0, 8)], ["frame", "foo"])
+
+
+def test_pixels_that_are_not_square_are_shown_as_they_are(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    images = np.random.default_rng(0).random((20, 24, 1, 3), np.float32)  # x y z t
+    (tmp_path / "data").mkdir()
+    volume = nibabel.nifti1.Nifti1Image(images, np.diag([1.0, 2.0, 8.0, 1.0]))
+    nibabel.save(volume, tmp_path / "data" / "cine.nii.gz")
+    data = open_evaluation(tmp_path / "data", acs=8, simulation=Simulation(n_coils=1))
+    options = Options(CONDITIONS[:1], reader_study=True, efficiency=False)
+    evaluate_set(data, [], tmp_path, options)
+    for page in ("report.html", "reading/reading.html"):
+        shapes = re.findall(r'"aspect": ?([\d.]+)', (tmp_path / page).read_text())
+        assert shapes and set(map(float, shapes)) == {2.0}
+    height, width = iio.imread(tmp_path / "cine.gif").shape[1:3]
+    one = (width - 4) / 2  # of two panels and the gap between
+    assert (height - 22) / one == 2 * 24 / 20

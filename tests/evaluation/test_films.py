@@ -31,6 +31,13 @@ def test_small_pictures_are_magnified_and_large_ones_reduced():
     assert max(slice_mosaic(_ramp(t=1, z=4, h=1500, w=900)).shape) == 1920
 
 
+def test_pixels_twice_as_high_as_wide_are_shown_so():
+    assert slice_mosaic(_ramp(z=1, h=64, w=50), aspect=2.0).shape == (4, 256, 100)
+    assert slice_mosaic(_ramp(z=2, h=300, w=150), aspect=0.5).shape == (4, 300, 608)
+    with pytest.raises(ValueError, match="aspect=0"):
+        slice_mosaic(_ramp(), aspect=0)
+
+
 def test_gif_has_all_frames_and_loops(tmp_path):
     path = write_film(tmp_path / "new" / "a.gif", _ramp(), fps=20)
     frames = iio.imread(path)

@@ -38,6 +38,12 @@ def test_gif_is_magnified_to_192_rows(tmp_path):
     assert frames.shape[1:] == (5 * 41 + 22, 100)
 
 
+def test_pixels_twice_as_high_as_wide_are_shown_so(tmp_path):
+    panels = {"a": beating_disc(h=41, w=20)}
+    frames = _frames(cine_gif(tmp_path / "c.gif", panels, aspect=2.0))
+    assert frames.shape[1:] == (3 * 2 * 41 + 22, 3 * 20)
+
+
 def test_gif_labels_its_panels(tmp_path):
     frames = _frames(cine_gif(tmp_path / "c.gif", {"": beating_disc(), "name": beating_disc()}))
     left, right = frames[0, :22, :160], frames[0, :22, 164:]
@@ -66,6 +72,7 @@ def test_gif_of_one_frame_is_written(tmp_path):
         ({"a": beating_disc()}, {"fps": 0}, "fps=0"),
         ({"a": beating_disc()}, {"fps": 60}, "at most 50"),
         ({"a": beating_disc()}, {"scale": 0}, "scale=0"),
+        ({"a": beating_disc()}, {"aspect": 0}, "aspect=0"),
     ],
 )
 def test_gif_refuses_what_it_cannot_show(tmp_path, panels, options, message):

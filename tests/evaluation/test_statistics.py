@@ -67,7 +67,9 @@ def test_a_pair_is_the_mean_over_the_cases_of_a_subject():
 
 def test_means_and_sums_of_three_readers_give_one_p():
     """Nine differences of one reader's point, seven up and two down, and one of none."""
-    sums = np.array([[14, 11, 10, 12, 12, 12, 14, 12, 12, 13], [13, 10, 9, 11, 11, 13, 15, 11, 12, 12]])
+    sums = np.array(
+        [[14, 11, 10, 12, 12, 12, 14, 12, 12, 13], [13, 10, 9, 11, 11, 13, 15, 11, 12, 12]]
+    )
     means = sums / 3
     expected = stats.wilcoxon([1] * 5 + [-1] * 2 + [1] * 2).pvalue
     assert len(set(np.abs(means[0] - means[1]))) > 2  # which ranks would tell apart

@@ -2,11 +2,13 @@
 
 Readouts are sorted into (phase, coil, ky, kx) for each slice, set and, beside several cardiac
 phases, repetition; with one phase the repetitions are the frames. Averages of one line are
-averaged. ``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``. Partial echoes
-(``center_sample``) and partial Fourier scans (``kspace_encoding_step_1.center``, where most of the
-energy lies nearer to it than to the middle) are padded with zeros, so that the centre of k-space
-lies in the middle; the mask says where. Readouts that were sampled in reverse are turned round, and
-``center_sample`` is that of the others. Noise scans and other readouts that are no imaging data are
+averaged. ``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``; lines below its ``minimum``
+were never acquired. Partial echoes (``center_sample``) and partial Fourier scans
+(``kspace_encoding_step_1.center``, where most of the energy lies nearer to it than to the middle)
+are padded with zeros, so that the centre of k-space lies in the middle; the mask says where.
+Readouts that were sampled in reverse are turned round, and ``center_sample`` is that of the others.
+Samples that any readout wants discarded (``discard_pre``, ``discard_post``) count as not measured.
+Noise scans, readouts of other encodings than the first, and others that are no imaging data are
 skipped. Readouts are kept as long as they were sampled, in OCMR twice the field of view.
 
 Source: the ISMRMRD specification; the reading script of MRIOSU/OCMR for the padding.
@@ -82,12 +84,14 @@ class _Encoding(NamedTuple):
 
     Attributes:
         lines: Number of ky lines.
+        first: The first of them that was to be acquired.
         samples: Of the readout of a full echo.
         centre: The central line.
         field_mm: Field of view along ky and kx, oversampling included; ``None`` if not positive.
     """
 
     lines: int
+    first: int
     samples: int
     centre: int
     field_mm: tuple[float, float] | None
@@ -110,7 +114,7 @@ class IsmrmrdFile(CineFile):
         _probe(path)
         with open_hdf5(path) as file:
             encoding = _encoding(path, file, package)
-            heads = _imaging_heads(path, file, package)
+            heads, notes = _imaging_heads(path, file, package)
         lines, nx, centre = encoding.lines, encoding.samples, encoding.centre
         reverse = _flagged(heads["head"], package, "ACQ_IS_REVERSE")
         self._first = heads[int(np.argmin(reverse))]  # that was not, if there is any
@@ -120,10 +124,10 @@ class IsmrmrdFile(CineFile):
         head = self._first["head"]
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
         self.path, self._acquired = path, (n_coils, lines, n_samples)
+        self._kept = _kept_samples(path, heads["head"], reverse)
         n_bytes = 8 * n_frames * n_coils * lines * max(nx, n_samples)
         check_size(path, n_bytes, path.stat().st_size * 64)
         self._padding = (0, 0), _readout_padding(int(head["center_sample"]), n_samples, nx)
-        notes = []
         if centre != lines // 2:
             if self._most_energy_near(centre):
                 self._padding = _line_padding(centre, lines), self._padding[1]
@@ -131,7 +135,11 @@ class IsmrmrdFile(CineFile):
             else:
                 middle = f"the energy lies around line {lines // 2}"
                 notes.append(f"the header's centre of k-space is line {centre}, {middle}")
+        first = min(encoding.first, int(self._readouts.line.min()))
+        notes += [f"partial Fourier, without lines 0 to {first - 1}"] if first else []
         notes += ["asymmetric echo, padded with zeros"] if any(self._padding[1]) else []
+        discarded = n_samples - len(range(n_samples)[self._kept])
+        notes += [f"{discarded} samples of each readout discarded"] if discarded else []
         h, w = (n + sum(added) for n, added in zip((lines, n_samples), self._padding, strict=True))
         shape = (n_frames, n_coils, h, w)
         super().__init__(
@@ -144,7 +152,7 @@ class IsmrmrdFile(CineFile):
             pixel_mm=_pixel_mm(encoding.field_mm, (h, w)),
             notes=notes,
         )
-        wanted = self.n_slices * n_frames * lines
+        wanted = self.n_slices * n_frames * (lines - first)
         r = self._readouts
         self.fully_sampled = len(set(zip(r.case, r.frame, r.line, strict=True))) == wanted
 
@@ -161,7 +169,8 @@ class IsmrmrdFile(CineFile):
             total /= np.maximum(count, 1)[..., None, None]
         average = np.ascontiguousarray(total.transpose(0, 2, 1, 3))  # t n h w
         kspace = np.pad(average, [(0, 0), (0, 0), *self._padding])
-        mask = np.repeat((count > 0).astype(np.float32)[..., None], n_samples, axis=2)
+        mask = np.zeros((n_frames, n_lines, n_samples), np.float32)
+        mask[..., self._kept] = (count > 0)[..., None]
         mask = np.pad(mask, [(0, 0), *self._padding])
         head = self._first["head"]
         meta = self._meta(
@@ -173,7 +182,7 @@ class IsmrmrdFile(CineFile):
         return CineCase(kspace, mask, meta)
 
     def _samples(self, chosen: np.ndarray) -> np.ndarray:
-        """Some readouts from left to right, complex64 (readout, coil, sample)."""
+        """Some readouts from left to right, complex64 (readout, coil, sample), 0 if discarded."""
         numbers, reverse = self._readouts.number[chosen], self._readouts.reverse[chosen]
         n_coils, _, n_samples = self._acquired
         with open_hdf5(self.path) as file:
@@ -186,6 +195,7 @@ class IsmrmrdFile(CineFile):
             samples = np.stack([np.asarray(readout, np.float32) for readout in raw])
         samples = samples.view(np.complex64).reshape(len(numbers), n_coils, n_samples)
         samples[reverse] = samples[reverse, :, ::-1]
+        samples[..., : self._kept.start] = samples[..., self._kept.stop :] = 0
         return samples
 
     def _most_energy_near(self, centre: int) -> bool:
@@ -207,6 +217,17 @@ def _readout_padding(centre: int, n_samples: int, nx: int) -> tuple[int, int]:
     if not 0 <= front <= missing:
         front = missing if 2 * centre < nx else 0
     return front, missing - front
+
+
+def _kept_samples(path: Path, heads: np.ndarray, reverse: np.ndarray) -> slice:
+    """The samples, from left to right, that no readout wants discarded."""
+    first, last = heads["discard_pre"].astype(int), heads["discard_post"].astype(int)
+    front, behind = np.where(reverse, last, first).max(), np.where(reverse, first, last).max()
+    n_samples = int(heads["number_of_samples"][0])
+    if front + behind >= n_samples:
+        got = f"{front} in front and {behind} behind to discard"
+        raise DataError(path, f"some of {n_samples} samples of a readout to be kept", got)
+    return slice(int(front), n_samples - int(behind))
 
 
 def _line_padding(centre: int, lines: int) -> tuple[int, int]:
@@ -246,7 +267,7 @@ def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
         limits = encodings[0].encodingLimits.kspace_encoding_step_1
         matrix = encodings[0].encodedSpace.matrixSize
         lines, nx, nz = int(limits.maximum) + 1, int(matrix.x), int(matrix.z)
-        centre = int(limits.center)
+        first, centre = int(limits.minimum), int(limits.center)
         size = encodings[0].encodedSpace.fieldOfView_mm
         field = (float(size.y), float(size.x))
         trajectory = str(getattr(encodings[0].trajectory, "value", encodings[0].trajectory))
@@ -255,22 +276,30 @@ def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
     if trajectory != "cartesian" or nz > 1:
         got = f"a {trajectory} trajectory with nz = {nz}"
         raise DataError(path, "a Cartesian cine of single slices", got)
-    return _Encoding(lines, nx, centre, field if min(field) > 0 else None)
+    return _Encoding(lines, first, nx, centre, field if min(field) > 0 else None)
 
 
-def _imaging_heads(path: Path, file: h5py.File, package: ModuleType) -> np.ndarray:
-    """Headers of the imaging readouts and their positions, fields ``number`` and ``head``."""
+def _imaging_heads(
+    path: Path, file: h5py.File, package: ModuleType
+) -> tuple[np.ndarray, list[str]]:
+    """Headers of the imaging readouts and their positions, fields ``number`` and ``head``.
+
+    Only readouts of the first encoding count; a note says whether there were others.
+    """
     data = get_dataset(file, f"{_GROUP}/data")
     if len(data.shape) != 1:
         raise DataError(path, "a list of readouts", f"shape {data.shape}")
     check_size(path, len(data) * 340, path.stat().st_size)
     heads = np.asarray(data.fields("head")[()])
-    numbers = np.flatnonzero(~_flagged(heads, package, *_SKIPPED))
+    imaging = ~_flagged(heads, package, *_SKIPPED)
+    numbers = np.flatnonzero(imaging & (heads["encoding_space_ref"] == 0))
     if not len(numbers):
         raise DataError(path, "imaging readouts", f"{len(heads)} readouts, none of that kind")
+    others = int(imaging.sum()) - len(numbers)
+    notes = [f"{others} readouts of other encodings left out"] if others else []
     chosen = np.empty(len(numbers), [("number", int), ("head", heads.dtype)])
     chosen["number"], chosen["head"] = numbers, heads[numbers]
-    return chosen
+    return chosen, notes
 
 
 def _flagged(heads: np.ndarray, package: ModuleType, *flags: str) -> np.ndarray:

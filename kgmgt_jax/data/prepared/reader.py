@@ -38,6 +38,7 @@ class PreparedSet:
 
     Attributes:
         slices: What is known of each slice, in order.
+        readout: Columns that all wider slices were cut to; ``None`` if none was.
 
     Raises:
         DataError: If there is no finished set, it has no such split, or a file has changed.
@@ -54,6 +55,7 @@ class PreparedSet:
             raise DataError(self._root, f"a split among {splits}", repr(split))
         self.slices = tuple(_info(each) for each in found)
         self._origins = tuple(each["sens"] for each in found)
+        self.readout: int | None = metadata["settings"].get("readout")
         self._start()
 
     def images(self, number: int, frames: Sequence[int]) -> Complex64[np.ndarray, "f n h w"]:
@@ -95,8 +97,16 @@ class PreparedSet:
         method = self._origins[number].split(",")[0]  # as in "espirit, 24 lines"
         return method if method in SENS_METHODS else None
 
+    def acquired(self, number: int) -> None:
+        """Not known: images are kept, perhaps cut; see `SliceSource`.
+
+        Raises:
+            ValueError: If there is no such slice.
+        """
+        self._check(number, ())
+
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_root", "_split", "slices", "_origins")
+        kept = ("_root", "_split", "slices", "readout", "_origins")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -146,6 +156,7 @@ class _LockedReader:
 
 def _info(entry: dict[str, Any]) -> SliceInfo:
     t, n, h, w = entry["shape"]
+    pixel = entry.get("pixel_mm")  # sets of earlier versions have none
     return SliceInfo(
         name=entry["name"],
         subject=entry["subject"],
@@ -154,6 +165,8 @@ def _info(entry: dict[str, Any]) -> SliceInfo:
         simulation=entry["simulation"],
         source=entry["source"],
         slice_index=entry["slice_index"],
+        scale=entry["scale"],
+        pixel_mm=None if pixel is None else (pixel[0], pixel[1]),
     )
 
 

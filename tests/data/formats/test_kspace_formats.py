@@ -260,6 +260,44 @@ def test_an_impossible_centre_of_an_echo_tells_its_side_alone(tmp_path, centre, 
     np.testing.assert_array_equal(np.flatnonzero(mask[0, 0]), np.arange(6) + front)
 
 
+@pytest.mark.parametrize("reverse", [None, 1])
+def test_samples_to_be_discarded_were_not_measured(tmp_path, reverse):
+    pytest.importorskip("ismrmrd")
+    file = read_file(writers.write_ismrmrd(tmp_path, discard=(2, 1), reverse=reverse))
+    case = file[1]
+    assert case.mask[..., 2:7].all() and case.mask.sum() == 3 * 9 * 5
+    expected = np.where(case.mask[:, None] > 0, writers.kspace()[:, 1], 0)
+    np.testing.assert_allclose(case.kspace, expected, atol=1e-6)
+    assert file.fully_sampled and file.notes == ("3 samples of each readout discarded",)
+
+
+def test_readouts_without_a_sample_to_keep_are_refused(tmp_path):
+    pytest.importorskip("ismrmrd")
+    with _refused("some of 8 samples of a readout to be kept, got 5 in front and 3 behind"):
+        read_file(writers.write_ismrmrd(tmp_path, discard=(5, 3)))
+
+
+def test_readouts_of_other_encodings_are_left_out(tmp_path):
+    ismrmrd = pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    expected = read_file(path)[0].kspace
+    with ismrmrd.Dataset(str(path), "dataset") as file:
+        calibration = ismrmrd.Acquisition.from_array(writers.kspace((4, 6), "other"))
+        calibration.encoding_space_ref = 1
+        file.append_acquisition(calibration)
+    file = read_file(path)
+    np.testing.assert_array_equal(file[0].kspace, expected)
+    assert file.notes == ("1 readouts of other encodings left out",)
+
+
+def test_lines_that_were_not_to_be_acquired_are_no_undersampling(tmp_path):
+    pytest.importorskip("ismrmrd")
+    file = read_file(writers.write_ismrmrd(tmp_path, skip=(0, 1), first=2))
+    assert file.fully_sampled and file.notes == ("partial Fourier, without lines 0 to 1",)
+    assert not file[0].mask[:, :2].any() and file[0].mask[:, 2:].all()
+    assert read_file(writers.write_ismrmrd(tmp_path, first=2)).notes == ()
+
+
 def test_an_echo_that_ends_early_is_padded_behind(tmp_path):
     pytest.importorskip("ismrmrd")
     case = read_file(writers.write_ismrmrd(tmp_path, early=2))[1]

@@ -217,6 +217,8 @@ def write_ismrmrd(
     centre: int = 4,
     peak: int | None = None,
     reverse: int | None = None,
+    discard: tuple[int, int] = (0, 0),
+    first: int = 0,
 ) -> Path:
     """An ISMRMRD file of 3 phases x 2 slices, two averages, and a noise scan in front.
 
@@ -228,6 +230,8 @@ def write_ismrmrd(
         centre: Central line, as the header says.
         peak: A line ten times as strong.
         reverse: Parity of the lines that are stored from their end to their beginning.
+        discard: Samples at the left and at the right end of a line that are marked as waste.
+        first: The least line, as the header says.
     """
     import ismrmrd
 
@@ -238,7 +242,7 @@ def write_ismrmrd(
     if peak is not None:
         data[..., peak, :] *= 10
     with ismrmrd.Dataset(str(path), "dataset") as file:
-        file.write_xml_header(_ismrmrd_header(centre).encode())
+        file.write_xml_header(_ismrmrd_header(centre, first).encode())
         noise = ismrmrd.Acquisition.from_array(kspace((4, 8), "noise"))
         noise.setFlag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
         file.append_acquisition(noise)
@@ -254,20 +258,22 @@ def write_ismrmrd(
                 acquisition.setFlag(ismrmrd.ACQ_IS_REVERSE)
             acquisition.idx.phase, acquisition.idx.slice = t, z
             acquisition.idx.kspace_encode_step_1, acquisition.idx.average = y, average
+            before, behind = discard[::-1] if turned else discard
+            acquisition.discard_pre, acquisition.discard_post = before, behind
             acquisition.center_sample = 3 - early if turned else 4 - late
             acquisition.read_dir[:], acquisition.phase_dir[:] = (1, 0, 0), (0, -1, 0)
             file.append_acquisition(acquisition)
     return path
 
 
-def _ismrmrd_header(centre: int) -> str:
+def _ismrmrd_header(centre: int, first: int) -> str:
     from ismrmrd import xsd
 
     size = xsd.matrixSizeType(x=8, y=9, z=1)
     space = xsd.encodingSpaceType(
         matrixSize=size, fieldOfView_mm=xsd.fieldOfViewMm(x=300, y=300, z=8)
     )
-    limit = xsd.limitType(minimum=0, maximum=8, center=centre)
+    limit = xsd.limitType(minimum=first, maximum=8, center=centre)
     limits = xsd.encodingLimitsType(kspace_encoding_step_1=limit)
     encoding = xsd.encodingType(
         encodedSpace=space,

@@ -91,6 +91,7 @@ def test_the_metadata_says_all_that_was_done(source, prepared):
         "format": "npy",
         "simulation": "",
         "sens": "the file",
+        "pixel_mm": None,
     }
 
 
