@@ -64,7 +64,7 @@ def write_dicom(
         geometry: of a DICOM template with as many slices.
         description: what was done, one line.
         pixel_mm: height and width of a pixel without a template; 1 mm if unknown.
-        frame_seconds: time between frames without a template; left out if unknown.
+        frame_seconds: time between frames, where a template does not say; left out if unknown.
 
     Returns:
         ``folder`` as a Path.
@@ -108,7 +108,7 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
     white = float(np.percentile(magnitude, WINDOW_PERCENTILE)) or peak
     common = {"series": generate_uid(), "study": generate_uid(), "frame": generate_uid()}
     n_frames, n_slices = magnitude.shape[:2]
-    seconds = frame_seconds if geometry is None else geometry.frame_seconds
+    seconds = (geometry and geometry.frame_seconds) or frame_seconds
     for z in range(n_slices):
         for t in range(n_frames):
             if geometry is None:
@@ -120,10 +120,18 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
             _set_pixels(image, stored.clip(0, LEVELS).astype(np.uint16), slope, white)
             _identify(image, common["series"], 1 + z * n_frames + t, description)
             timed = geometry is not None and len(geometry.datasets[z]) == n_frames
-            if seconds is not None and not timed:
-                image.TriggerTime = f"{1000 * seconds * t:.3f}"
-                image.CardiacNumberOfImages = n_frames
+            if not timed:
+                _set_time(image, t, n_frames, seconds)
             yield (t, z), image
+
+
+def _set_time(image: Any, t: int, n_frames: int, seconds: float | None) -> None:
+    """When in the cardiac cycle an image was taken; nothing where that is unknown."""
+    if seconds is None:
+        image.pop("TriggerTime", None)
+        return
+    image.TriggerTime = f"{1000 * seconds * t:.3f}"
+    image.CardiacNumberOfImages = n_frames
 
 
 def _from_template(geometry: Geometry, z: int, t: int, n_frames: int) -> Any:

@@ -204,7 +204,7 @@ def _about_geometry(geometry: Geometry | None, meta: CaseMeta) -> list[str]:
     known = {
         "position": geometry,
         "pixel size": geometry or meta.pixel_mm,
-        "time between frames": (geometry or meta).frame_seconds,
+        "time between frames": (geometry and geometry.frame_seconds) or meta.frame_seconds,
     }
     unknown = " and ".join(what for what, value in known.items() if not value)
     fix = "" if geometry else "; --template has them"

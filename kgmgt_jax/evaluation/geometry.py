@@ -8,7 +8,6 @@ may have acquired the slices against the normal.
 """
 
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,13 @@ from jaxtyping import Float64
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats.base import import_optional
-from kgmgt_jax.data.formats.dicom import frame_seconds, is_dicom
+from kgmgt_jax.data.formats.dicom import (
+    PARALLEL,
+    frame_seconds,
+    is_dicom,
+    is_magnitude,
+    slices_by_depth,
+)
 from kgmgt_jax.data.formats.images import nifti_units
 
 __all__ = ["Geometry", "read_geometry"]
@@ -28,7 +33,6 @@ __all__ = ["Geometry", "read_geometry"]
 Shape = tuple[int, int, int, int]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _STRETCH = 1.2  # of pixels against the template's, by more than which a note is due
-_PARALLEL = 0.01  # largest difference of directions, as unit vectors
 
 
 @dataclass(frozen=True)
@@ -102,22 +106,18 @@ def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
 
 
 def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) -> Geometry:
-    headers = [_header(file) for file in files]
+    headers = _headers(path, files)
     series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
     if len(series) > 1:
         fix = "give the folder of one series"
         raise DataError(path, "one DICOM series as template", f"{len(series)} series", fix)
     along = np.array([_vector(header, "ImageOrientationPatient") for header in headers])
-    if np.abs(along - along[0]).max() > _PARALLEL:
+    if np.abs(along - along[0]).max() > PARALLEL:
         expected, fix = "a template of parallel slices", "give the series of one of them"
         raise DataError(path, expected, "slices of several orientations", fix)
-    slices = defaultdict(list)
-    for header in headers:
-        slices[round(_depth(header), 1)].append(header)
+    slices = slices_by_depth([_depth(header) for header in headers])[:: -1 if reverse else 1]
     _check_slices(path, len(slices), shape)
-    ordered = [
-        tuple(sorted(slices[depth], key=_order)) for depth in sorted(slices, reverse=reverse)
-    ]
+    ordered = [tuple(sorted((headers[i] for i in each), key=_order)) for each in slices]
     first, last = ordered[0][0], ordered[-1][0]
     columns, rows, normal = _directions(first)
     height, width = (float(value) for value in first.PixelSpacing)
@@ -136,6 +136,19 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
         seconds *= len(times) / shape[0]  # the same cycle
     notes = (*_stretched(size, shape), *_against_numbers(ordered, reverse))
     return Geometry(affine, seconds, path, tuple(ordered), notes)
+
+
+def _headers(path: Path, files: Sequence[Path]) -> list[Any]:
+    """Headers of magnitude images, as a series is read: each image once."""
+    found = {
+        str(header.get("SOPInstanceUID") or header.filename): header
+        for header in map(_header, files)
+    }
+    headers = list(filter(is_magnitude, found.values()))
+    if not headers:
+        got = f"{len(found)} of phase or complex parts, by their ImageType"
+        raise DataError(path, "magnitude images as template", got)
+    return headers
 
 
 def _stretched(size: tuple[int, int], shape: Shape) -> tuple[str, ...]:

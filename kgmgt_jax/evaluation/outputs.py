@@ -227,7 +227,7 @@ def _write_nii(
     written = []
     for kind, array in {"recon": volume.images, "magnitude": volume.magnitude}.items():
         image = nibabel.Nifti1Image(array.transpose(3, 2, 1, 0), affine)
-        seconds = volume.frame_seconds if geometry is None else geometry.frame_seconds
+        seconds = (geometry and geometry.frame_seconds) or volume.frame_seconds
         image.header.set_zooms((*image.header.get_zooms()[:3], seconds or 0.0))  # 0: unknown
         image.header.set_xyzt_units(*_UNITS.values())
         image.header["descrip"] = volume.description.encode("ascii", "replace")[:79]

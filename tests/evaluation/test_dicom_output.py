@@ -109,6 +109,16 @@ def test_other_frames_are_spread_over_the_cycle(tmp_path):
     assert times == pytest.approx([0, 20, 40, 60, 80, 100])
 
 
+@pytest.mark.parametrize("seconds", [None, 0.03])
+def test_a_template_of_one_frame_has_no_times(tmp_path, seconds):
+    geometry = read_geometry(write_template(tmp_path / "template", n_frames=1), SHAPE)
+    options = {"description": "x", "frame_seconds": seconds}
+    images = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, **options))
+    times = [images[f"slice00_frame{t:03d}"].get("TriggerTime") for t in range(SHAPE[0])]
+    expected = [None if seconds is None else 30.0 * t for t in range(SHAPE[0])]
+    assert [None if time is None else float(time) for time in times] == expected
+
+
 def test_the_window_shows_small_values(derived):
     image = derived[0]["slice00_frame000"]
     values = pydicom.pixels.apply_modality_lut(image.pixel_array, image)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.evaluation.geometry import read_geometry
 
 pydicom = pytest.importorskip("pydicom")
@@ -132,6 +133,26 @@ def test_slices_turned_against_their_numbers_are_told_to_be_left(tmp_path):
 def test_frames_share_the_templates_cycle(tmp_path, n_frames, seconds):
     geometry = read_geometry(write_template(tmp_path / "t"), (n_frames, 2, 20, 30))
     assert geometry.frame_seconds == pytest.approx(seconds)
+
+
+def test_images_of_phase_and_copies_are_no_frames_of_a_template(tmp_path):
+    folder = write_template(tmp_path / "t")
+    for path in list(folder.iterdir()):
+        path.with_name(f"again_{path.name}").write_bytes(path.read_bytes())
+        image = pydicom.dcmread(path)
+        image.ImageType = ["ORIGINAL", "PRIMARY", "P"]
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = (
+            pydicom.uid.generate_uid()
+        )
+        image.save_as(path.with_name(f"phase_{path.name}"), enforce_file_format=True)
+    geometry = read_geometry(folder, (3, 2, 20, 30))
+    assert geometry.frame_seconds == pytest.approx(0.04)
+    assert [len(frames) for frames in geometry.datasets] == [3, 3]
+    for path in folder.iterdir():
+        if not path.name.startswith("phase_"):
+            path.unlink()
+    with pytest.raises(DataError, match="magnitude images as template, got 6 of phase"):
+        read_geometry(folder, (3, 2, 20, 30))
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 Images of a series are sorted into slices by their plane, planes of one orientation by their
 position along the normal, and into frames by trigger time, else by number. All slices need as many
-frames. Images of phase and real or imaginary parts, by their ``ComplexImageComponent`` or
-``ImageType``, are left out. See `images` for what is made of the others.
+frames, no two of one time. Images of phase and real or imaginary parts, by their
+``ComplexImageComponent`` or ``ImageType``, are left out, and so are copies of an image. See
+`images` for what is made of the others.
 """
 
 import functools
@@ -23,9 +24,20 @@ from kgmgt_jax.data.formats.base import DataWarning, import_optional, orientatio
 from kgmgt_jax.data.formats.images import ImageFile
 from kgmgt_jax.data.simulation import Simulation
 
-__all__ = ["DicomSeries", "frame_seconds", "is_dicom", "read_series"]
+__all__ = [
+    "PARALLEL",
+    "DicomSeries",
+    "frame_seconds",
+    "is_dicom",
+    "is_magnitude",
+    "read_series",
+    "slices_by_depth",
+]
+
+PARALLEL = 0.01  # largest difference of directions of parallel slices, as unit vectors
 
 _LARGEST_SIDE = 1 << 14
+_SAME_DEPTH = 0.05  # mm
 _NO_MAGNITUDE = re.compile(
     r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
 )  # of the values of ImageType after the second
@@ -54,14 +66,27 @@ def frame_seconds(times: Sequence[float | None]) -> float | None:
     return (known[-1] - known[0]) / (len(known) - 1) / 1000
 
 
+def slices_by_depth(depths: Sequence[float]) -> list[list[int]]:
+    """Indices of images by slice, in order of depth; within 0.05 mm of another they are of one.
+
+    Args:
+        depths: Position of each image along the slice normal in mm.
+    """
+    order = np.argsort(depths, kind="stable")
+    apart = np.diff(np.asarray(depths)[order]) > _SAME_DEPTH
+    return [part.tolist() for part in np.split(order, np.flatnonzero(apart) + 1)]
+
+
 class _Image(NamedTuple):
     """Where one image belongs.
 
     Attributes:
         path: Its file.
         index: Its number in the file.
+        uid: Identifier of the file's content; empty where it does not say.
         series: Identifier of the series.
-        plane: Direction of columns and rows, rounded, and depth along their normal in mm.
+        along: Unit vectors along growing column and row index; empty where it does not say.
+        position: Of the first pixel in mm; likewise.
         order: What a slice's images are sorted by.
         time: Milliseconds in the cardiac cycle; ``None`` where the file does not say.
         size: Rows and columns.
@@ -72,8 +97,10 @@ class _Image(NamedTuple):
 
     path: Path
     index: int
+    uid: str
     series: str
-    plane: tuple[float, ...]
+    along: tuple[float, ...]
+    position: tuple[float, ...]
     order: tuple[float, ...]
     time: float | None
     size: tuple[int, int]
@@ -99,18 +126,20 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
         DataError: If the package ``pydicom`` is missing, a file is damaged, no image is a
             magnitude, or those of a series do not make up slices of equal size and length.
     """
-    found = [image for path in paths for image in _describe(path)]
+    described = [image for path in paths for image in _describe(path)]
+    found = list({(image.uid or image.path, image.index): image for image in described}.values())
     series = defaultdict(list)
     for image in found:
         if image.magnitude:
             series[image.series].append(image)
-    n_left_out = len(found) - sum(map(len, series.values()))
-    notes = [f"left out {n_left_out} images that are no magnitudes"] if n_left_out else []
+    n_copies, n_left_out = len(described) - len(found), len(found) - sum(map(len, series.values()))
+    notes = [f"left out {n_copies} copies of images"] if n_copies else []
+    notes += [f"left out {n_left_out} images that are no magnitudes"] if n_left_out else []
     if not series:
         got = f"{n_left_out} of phase or complex parts, by their ImageType"
         raise DataError(source, "magnitude images", got)
-    if notes:
-        warnings.warn(f"{source}: {notes[0]}", DataWarning, stacklevel=3)
+    for note in notes:
+        warnings.warn(f"{source}: {note}", DataWarning, stacklevel=3)
     several = len(series) > 1
     return [
         DicomSeries(source, source.stem + f"/series{i}" * several, images, simulation, notes)
@@ -129,18 +158,16 @@ class DicomSeries(ImageFile):
         simulation: Simulation,
         notes: Sequence[str] = (),
     ) -> None:
-        slices = defaultdict(list)
-        for image in images:
-            slices[image.plane].append(image)
-        self._slices = [
-            sorted(slices[plane], key=lambda image: image.order) for plane in sorted(slices)
-        ]
-        counts = sorted({len(group) for group in slices.values()})
+        groups = _by_orientation(images)
+        slices = [each for group in groups for each in _slices_of(group)]
+        self._slices = [sorted(each, key=lambda image: image.order) for each in slices]
+        counts = sorted({len(each) for each in slices})
         sizes = sorted({image.size for image in images})
         if len(counts) > 1 or len(sizes) > 1:
             got = f"{counts} frames a slice and sizes {sizes}"
             fix = "give the folder of one cine series"
             raise DataError(source, "as many frames of one size in every slice", got, fix)
+        _check_times(source, self._slices)
         pixels = {image.pixel_mm for image in images}
         super().__init__(
             source,
@@ -154,7 +181,7 @@ class DicomSeries(ImageFile):
             frame_seconds=frame_seconds([image.time for image in self._slices[0]]),
             notes=notes,
         )
-        self._is_stack = len({plane[:-1] for plane in slices}) == 1
+        self._is_stack = len(groups) == 1
 
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
         images = self._slices[z]
@@ -164,6 +191,45 @@ class DicomSeries(ImageFile):
 
     def _place(self, z: int) -> dict[str, Any]:
         return {"orientation": self._slices[z][0].direction, "is_stack": self._is_stack}
+
+
+def _by_orientation(images: Sequence[_Image]) -> list[list[_Image]]:
+    """Images of parallel planes together; those that do not say where they lie, too."""
+    groups: list[list[_Image]] = []
+    for image in images:
+        for group in groups:
+            first = group[0].along
+            if len(first) == len(image.along) and np.allclose(first, image.along, 0, PARALLEL):
+                group.append(image)
+                break
+        else:
+            groups.append([image])
+    return sorted(groups, key=lambda group: np.round(group[0].along, 2).tolist())
+
+
+def _slices_of(group: Sequence[_Image]) -> list[list[_Image]]:
+    """Images of parallel planes by slice, in order along the normal."""
+    depths = [0.0] * len(group)
+    if group[0].along:
+        normal = np.cross(group[0].along[:3], group[0].along[3:])
+        depths = [float(normal @ image.position) for image in group]
+    return [[group[index] for index in each] for each in slices_by_depth(depths)]
+
+
+def _check_times(source: Path, slices: Sequence[Sequence[_Image]]) -> None:
+    """Refuses two acquisitions of a slice in one series; a time that all frames have says nothing.
+
+    Args:
+        source: Folder or file, for the message.
+        slices: Images of each slice, sorted.
+    """
+    for z, images in enumerate(slices):
+        times = [image.time for image in images if image.time is not None]
+        twice = sorted({time for time in times if times.count(time) > 1})
+        if twice and len(set(times)) > 1:
+            got = f"several at {twice[0]:g} ms in slice {z}"
+            fix = "give the folder of one acquisition"
+            raise DataError(source, "one image of a slice at a time", got, fix)
 
 
 def _describe(path: Path) -> list[_Image]:
@@ -188,8 +254,6 @@ def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) ->
     along = vector("PlaneOrientationSequence", "ImageOrientationPatient")
     position = vector("PlanePositionSequence", "ImagePositionPatient")
     known = along.size == 6 and position.size == 3
-    directions = tuple((along.round(2) + 0.0).tolist()) if known else ()  # + 0.0: no -0.0
-    depth = float(np.cross(along[:3], along[3:]) @ position) if known else 0.0
     number = float(data.get("InstanceNumber") or 0)
     found = [(keyword, _value(data, index, sequence, keyword)) for sequence, keyword in _TIMES]
     keyword, time = next(((k, float(v)) for k, v in found if v is not None), ("", None))
@@ -197,19 +261,26 @@ def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) ->
     return _Image(
         path,
         index,
+        uid=str(data.get("SOPInstanceUID", "")),
         series=str(data.get("SeriesInstanceUID", "")),
-        plane=(*directions, round(depth, 1)),
+        along=tuple(along.tolist()) if known else (),
+        position=tuple(position.tolist()) if known else (),
         order=(number if time is None else time, number, index),
         time=None if keyword in _NO_TIMES else time,
         size=size,
         pixel_mm=(pixel[0], pixel[1]) if pixel.size == 2 and (pixel > 0).all() else None,
         direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
-        magnitude=_is_magnitude(data, index),
+        magnitude=is_magnitude(data, index),
     )
 
 
-def _is_magnitude(data: Any, index: int) -> bool:
-    """Whether an image of a file is no phase and no part of a complex image, as far as it says."""
+def is_magnitude(data: Any, index: int = 0) -> bool:
+    """Whether an image of a file is no phase and no part of a complex image, as far as it says.
+
+    Args:
+        data: Header of the file.
+        index: Number of the image in it.
+    """
     component = _value(data, index, "MRImageFrameTypeSequence", "ComplexImageComponent")
     if component in ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY"):
         return component == "MAGNITUDE"

@@ -121,6 +121,50 @@ def test_dicom_images_of_nearly_one_place_are_one_slice(tmp_path):
     assert read_file(tmp_path).slice_shape[0] == 3 and read_file(tmp_path)[0].meta.is_stack
 
 
+def test_dicom_slices_keep_their_order_however_their_directions_round(tmp_path):
+    """The last digits of 0.125 differ between slices, so that two decimals do, too."""
+    pydicom = pytest.importorskip("pydicom")
+    for path in writers.write_dicom(tmp_path, angles=(0.0, 0.0, 0.0)).iterdir():
+        image = pydicom.dcmread(path)
+        z = image.ImagePositionPatient[2] / 8
+        tilt = 0.125 + (2e-6 if z != 1 else -2e-6)
+        image.ImageOrientationPatient = [1, 0, 0, 0, (1 - tilt**2) ** 0.5, tilt]
+        image.save_as(path)
+    file = read_file(tmp_path)
+    assert file[0].meta.is_stack and len(file) == 3
+    for z in range(3):
+        expected = 2.0 * writers.images((3, 3, 9, 8))[:, z] + 1
+        np.testing.assert_allclose(_magnitude(file[z]), expected, rtol=1e-6)
+
+
+def test_copies_of_dicom_images_are_left_out(tmp_path):
+    pytest.importorskip("pydicom")
+    for path in sorted(writers.write_dicom(tmp_path).iterdir()):
+        path.with_name("again_" + path.name).write_bytes(path.read_bytes())
+    with pytest.warns(DataWarning, match="left out 6 copies of images"):
+        file = read_file(tmp_path)
+    assert file.slice_shape[0] == 3 and file.frame_seconds == 0.03
+
+
+def test_two_acquisitions_of_a_slice_in_one_series_are_refused(tmp_path):
+    pytest.importorskip("pydicom")
+    writers.write_dicom(tmp_path, kinds={"M": [], "N": []})
+    with pytest.raises(DataError, match=r"one image of a slice at a time, got several at 0 ms"):
+        read_file(tmp_path)
+
+
+def test_a_time_that_all_frames_have_says_nothing(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    for path in writers.write_dicom(tmp_path).iterdir():
+        image = pydicom.dcmread(path)
+        image.InstanceNumber, image.TriggerTime = 1 + image.TriggerTime, 0
+        image.save_as(path)
+    file = read_file(tmp_path)
+    expected = 2.0 * writers.images((3, 2, 9, 8))[:, 0] + 1
+    np.testing.assert_allclose(_magnitude(file[0]), expected, rtol=1e-6)
+    assert file.frame_seconds is None
+
+
 def test_radial_dicom_planes_about_one_point_are_slices_of_their_own(tmp_path):
     pytest.importorskip("pydicom")
     file = read_file(writers.write_dicom(tmp_path, angles=(0.0, 60.0, 120.0)))
