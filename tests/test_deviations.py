@@ -17,7 +17,7 @@ from kgmgt_jax.models.denoiser import Denoiser, UnrolledDenoiser
 from kgmgt_jax.models.encoder import Features
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.models.motion import warp
+from kgmgt_jax.models.motion import align, warp
 from kgmgt_jax.mri.fourier import fft2c
 from kgmgt_jax.training.optimizer import make_optimizer
 from kgmgt_jax.training.weights import build_model
@@ -169,6 +169,23 @@ def test_warp_takes_the_flow_of_the_patch_s_centre_or_corner(warp_flow, moved):
     np.testing.assert_array_equal(aligned.warped, warp(value, flow))
 
 
+@pytest.mark.parametrize("flow", ["argmax", "soft"])
+def test_alignment_has_the_fields_of_the_network_and_single_precision(flow, monkeypatch):
+    seen = []
+
+    def record(match, values, *, warp_flow, smooth=False):
+        seen.append((warp_flow, smooth, match.flow.dtype, match.similarity.dtype))
+        return align(match, values, warp_flow=warp_flow, smooth=smooth)
+
+    monkeypatch.setattr("kgmgt_jax.models.kgmgt.align", record)
+    sizes = dict(channels=(4, 4, 4), width=4, n_heads=2, n_groups=1, n_blocks=2, n_offset_groups=1)
+    fields = dict(flow=flow, warp_flow="corner", dtype="bfloat16", consistency="none")
+    model = KGMgT(**sizes, **fields, rect_window=None)
+    frame = jax.ShapeDtypeStruct((1, 32, 32), np.complex64)
+    jax.eval_shape(model.init, jax.random.key(0), frame, frame, frame)
+    assert seen == 2 * [("corner", flow == "soft", jnp.float32, jnp.float32)]
+
+
 @pytest.mark.parametrize(
     ("fields", "kept"),
     [({"consistency": "hard"}, 1.0), ({"consistency": "soft"}, 10 / 11), ({}, 0.0)],
@@ -250,3 +267,19 @@ def test_learning_rate_warms_up_and_decays_to_a_hundredth():
         sizes.append(-float(update))
     assert max(sizes) == pytest.approx(1e-4, rel=1e-3) and sizes[0] == 0
     assert sizes[-1] == pytest.approx(1e-6, rel=1e-2)
+
+
+def test_soft_flow_has_the_exponential_of_its_parameter(monkeypatch):
+    sizes = dict(channels=(4, 4, 4), width=4, n_heads=2, n_groups=1, n_blocks=2, n_offset_groups=1)
+    model = KGMgT(**sizes, rect_window=None, flow="soft", consistency="none")
+    frame = jnp.zeros((1, 32, 32), jnp.complex64)
+    variables = jax.tree.map(jnp.asarray, initialise(model, 0, frame, frame, frame))
+    variables["params"]["mentor_net"]["log_inverse_temperature"] = jnp.log(7.0)
+
+    def stop(query, key, inverse_temperature, **_):
+        raise StopIteration(float(inverse_temperature))
+
+    monkeypatch.setattr("kgmgt_jax.models.kgmgt.soft_match", stop)
+    with pytest.raises(StopIteration) as stopped:
+        model.apply(variables, frame, frame, frame)
+    assert stopped.value.value == pytest.approx(7)

@@ -31,7 +31,7 @@ def attend(
     bias: Float[Array, "heads t s"] | None = None,
     mask: Float[Array, "n #t s"] | None = None,
 ) -> Float[Array, "b n heads t d"]:
-    """``softmax(q k^T + bias + mask) v`` in each of n windows, the softmax in float32.
+    """``softmax(q k^T + bias + mask) v`` in each of n windows; all but the products in float32.
 
     It can be differentiated backwards once; the mask is a constant. The result is named, so that
     what is recomputed in a backward pass can leave it out: it is small, and its gradient needs q, k
@@ -48,12 +48,11 @@ def attend(
 
 @jax.custom_vjp
 def _attend(q, k, v, bias, mask):
-    logits = q @ _transpose(k)
+    logits = (q @ _transpose(k)).astype(_full(q))
     if bias is not None:
         logits += bias[None, None].astype(logits.dtype)
     if mask is not None:
         logits += mask[None, :, None].astype(logits.dtype)
-    logits = logits.astype(_full(logits))
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return (weights.astype(v.dtype) @ v) / total.astype(v.dtype)  # the product is smaller

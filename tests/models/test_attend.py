@@ -49,6 +49,16 @@ def test_logits_far_apart_neither_overflow_nor_vanish():
     assert bool(jnp.isfinite(value)) and bool(jnp.all(jnp.isfinite(grad)))
 
 
+def test_a_bias_is_added_in_single_precision():
+    """With one of 8, as where rectangular windows start: bfloat16 has steps of 1/16 there."""
+    q, k, v, bias, _ = _inputs(True, None)
+    half = [a.astype(jnp.bfloat16) for a in (0.1 * q, k, v)]
+    found = attend(*half, 8 + bias)
+    expected = _plain(*(a.astype(jnp.float32) for a in half), 8 + bias, None)
+    assert found.dtype == jnp.bfloat16
+    assert relative_error(found.astype(jnp.float32), expected) < 0.006
+
+
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 10, 2), reason="XLA writes the weights of the forward pass to memory"
 )

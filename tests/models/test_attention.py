@@ -165,3 +165,37 @@ def test_global_attention_sees_everything():
 def test_body_entries_cover_a_whole_state_dict(fixtures_dir):
     fixture = Fixture(fixtures_dir, "d_blocks")
     assert set(fixture.weights("w/swin/")) == {e.key for e in body_entries("", ())}
+
+
+def test_bias_of_a_rectangle_follows_from_each_displacement():
+    """Of 3 x 2 queries and 6 x 4 keys, pair by pair."""
+    query, key = (3, 2), (6, 4)
+    step = AnchorStep(2)
+    variables = jax.tree.map(lambda a: 10 * a, step.init(jax.random.key(0), query, key))
+    _, found = step.apply(variables, query, key)
+
+    def seen(query, key):
+        half = (query + key - 2) / 2
+        c = 8 * (np.arange(query)[:, None] - np.arange(key)[None] + key - 1 - half) / half
+        return np.sign(c) * np.log2(np.abs(c) + 1) / 3
+
+    y, x = (seen(*sides) for sides in zip(query, key, strict=True))
+    y, x = np.broadcast_arrays(y[:, None, :, None], x[None, :, None, :])
+    pairs = np.stack([y, x], axis=-1).reshape(6, 24, 2)
+    params = jax.device_get(variables["params"])
+    hidden = np.maximum(pairs @ params["hidden"]["kernel"] + params["hidden"]["bias"], 0)
+    expected = 16 / (1 + np.exp(-hidden @ params["bias"]["kernel"]))
+    np.testing.assert_allclose(found, np.moveaxis(expected, -1, 0), rtol=1e-4)
+
+
+def test_global_attention_is_softmax_over_all_pixels():
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 8))
+    module = GlobalAttention(8, 2)
+    variables = jax.tree.map(lambda a: 10 * a, module.init(jax.random.key(1), x))
+    found = module.apply(variables, x)
+    layer = lambda name, a: a @ variables["params"][name]["kernel"]  # biases are 0  # noqa: E731
+    heads = jnp.split(layer("qkv", x.reshape(2, 15, 8)), 3, axis=-1)
+    q, k, v = (a.reshape(2, 15, 2, 4) for a in heads)
+    weights = jax.nn.softmax(jnp.einsum("bqkd,bskd->bkqs", q, k) / np.sqrt(4))
+    expected = layer("out", jnp.einsum("bkqs,bskd->bqkd", weights, v).reshape(2, 15, 8))
+    np.testing.assert_allclose(found.reshape(2, 15, 8), expected, rtol=1e-4, atol=1e-6)

@@ -274,3 +274,23 @@ def test_dynamic_aggregation_equals_reference(fixtures_dir):
         (g_weights["conv_offset_mask"]["bias"], "conv_offset_mask.bias"),
     ):
         assert relative_error(got, fixture[f"out/gw_{name}"]) < 2e-5, name
+
+
+def test_smooth_flow_of_a_finer_grid_lies_between_its_neighbours():
+    flow = jnp.broadcast_to(jnp.arange(4.0)[:, None], (1, 2, 4, 2))
+    finer = upscale_flow(flow, 2, smooth=True)
+    between = np.clip((np.arange(8) + 0.5) / 2 - 0.5, 0, 3)
+    np.testing.assert_allclose(finer[0, 0, :, 0], 2 * between, rtol=1e-6)
+
+
+def test_soft_match_is_the_mean_under_the_softmax_of_the_similarities():
+    """Of the one patch whose window of displacements lies inside, by the formula."""
+    query, key = jax.random.normal(jax.random.key(10), (2, 1, 5, 5, 4))
+    match = soft_match(query, key, jnp.float32(3.0), search_radius=1)
+    t, r = (x[0] / jnp.linalg.norm(x[0], axis=-1, keepdims=True) for x in (query, key))
+    corr = patch_correlation(t, r)[1, 1].ravel() / (3 + 1e-5)
+    weight = jax.nn.softmax(3.0 * corr)
+    dy, dx = np.divmod(np.arange(9), 3) - np.array([[1], [1]])
+    np.testing.assert_allclose(match.similarity[0, 1, 1], jnp.sum(weight * corr), rtol=1e-5)
+    expected = [jnp.sum(weight * dx), jnp.sum(weight * dy)]
+    np.testing.assert_allclose(match.flow[0, 1, 1], expected, rtol=1e-4, atol=1e-6)

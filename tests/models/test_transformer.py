@@ -61,6 +61,23 @@ def test_body_equals_reference(fixtures_dir, size):
     assert relative_error(y, nhwc(fixture[f"out/swin_{size[0]}x{size[1]}"])) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("fields", "attentions"),
+    [
+        ({}, {"square", "rect"}),
+        ({"square_window": False}, {"rect"}),
+        ({"rect_window": None}, {"square"}),
+        ({"attention": "global"}, {"attention"}),
+    ],
+)
+def test_a_block_has_the_attentions_that_are_asked_for(fields, attentions):
+    block = MGwinTBlock(BlockOptions(**fields))
+    x = jax.ShapeDtypeStruct((1, 16, 16, 16), jnp.float32)
+    y, variables = jax.eval_shape(block.init_with_output, jax.random.key(0), x)
+    assert variables["params"].keys() - {"norm1", "norm2", "mlp1", "mlp2"} == attentions
+    assert y.shape == x.shape
+
+
 def _small_body(*, n_groups=2, n_blocks=2, **fields):
     options = BlockOptions(width=8, n_heads=2)
     return TransformerBody(options, n_groups=n_groups, n_blocks=n_blocks, **fields)

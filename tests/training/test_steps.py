@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.tree_util import Partial
 
 from kgmgt_jax.interop.state_files import write_state_dict
 from kgmgt_jax.interop.vgg import load_vgg19
 from kgmgt_jax.losses import critic_loss, gradient_penalty, perceptual_loss, points_between
 from kgmgt_jax.models.encoder import vgg19_features
+from kgmgt_jax.models.initialisation import constant
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
@@ -21,6 +23,7 @@ from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
 from kgmgt_jax.training.state import create_state
 from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
 from kgmgt_jax.training.update import make_joint, make_steps, make_update
+from kgmgt_jax.types import Reconstruction
 from tests.training.small import random_batch
 from tests.training.toy import TOY, Convolution, Score, last_gradient, sgd, toy_config
 
@@ -360,3 +363,57 @@ def test_state_is_donated_and_its_source_is_not():
     parallel.jit_step(step, mesh, state)(placed, parallel.put_batch(BATCH, mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(placed.generator.params))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+class _Echo(nn.Module):
+    """The frames as they came, and noise on the image of a size that is a parameter."""
+
+    @nn.compact
+    def __call__(self, target, preceding, succeeding, measurement, *, train=False):
+        size = self.param("size", constant(1.0), ())
+        noise = jax.random.normal(self.make_rng("dropout")) if train else 0.0
+        return Reconstruction(target + 2 * preceding + 3 * succeeding + size * noise, preceding)
+
+
+def test_model_is_given_the_frames_in_their_order():
+    output, _ = apply_model(_Echo(), {"params": {"size": jnp.zeros(())}}, BATCH)
+    expected = BATCH["target"] + 2 * BATCH["preceding"] + 3 * BATCH["succeeding"]
+    np.testing.assert_allclose(output.image, expected, rtol=1e-5)
+
+
+def test_mentor_s_loss_is_of_the_mentor_s_image():
+    reference = jnp.zeros((1, 4, 4), jnp.complex64)
+    output = Reconstruction(reference + 1, reference + 6j)
+    total, (terms, _) = GeneratorLoss(mentor=0.5)(output, reference, (None, {}), None)
+    assert (float(terms["l1"]), float(terms["mentor"]), float(total)) == (0.5, 3.0, 2.0)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_stochastic_depth_of_the_generator_is_drawn_anew_in_every_step(joint):
+    config, still = toy_config(), optax.set_to_zero()
+    networks = _Echo(), Score()
+    state = create_state(*networks, still, still, seed=0)
+    if joint:
+        step = make_joint(config, *networks, (still, still))
+    else:
+        step = make_steps(config, *networks, (still, still))[0]
+    losses = []
+    for _ in range(3):
+        state, metrics = jax.jit(step)(state, BATCH)
+        losses.append(float(metrics["l1"]))
+    assert len(set(losses)) == 3
+
+
+def test_update_takes_a_batch_in_parts_one_part_after_the_other():
+    """Batch norm tells: it sees each part of the batch by itself."""
+    config, mesh = toy_config(accumulation=2), parallel.make_mesh(1)
+    networks = Convolution(norm=True), Score()
+    state = create_state(*networks, sgd(), sgd(), seed=0)
+    update = make_update(config, *networks, (sgd(), sgd()), state, mesh)
+    got, _ = update(parallel.replicate(state, mesh), parallel.put_batch(BATCH, mesh))
+    generator_step, critic_step = make_steps(config, *networks, (sgd(), sgd()))
+    want, _ = jax.jit(critic_step)(state, BATCH)
+    want, _ = jax.jit(generator_step)(want, BATCH)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, got.generator.model_state, want.generator.model_state)
+    jax.tree.map(close, got.critic.params, want.critic.params)

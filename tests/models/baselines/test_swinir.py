@@ -44,6 +44,15 @@ def test_any_size_is_reconstructed_at_its_size():
     assert output.image.shape == (1, 33, 21)
 
 
+def test_shallow_features_pass_the_body_by():
+    model, frame = SMALL.clone(consistency="none"), jnp.ones((1, 16, 16), jnp.complex64)
+    variables = start(model)
+    after = variables["params"]["after_body"]
+    after.update(jax.tree.map(jnp.zeros_like, after))
+    image = model.apply(variables, frame, frame, frame).image
+    assert float(jnp.max(jnp.abs(image - frame))) > 1e-3
+
+
 def test_impossible_blocks_are_refused():
     with pytest.raises(ValueError, match=r"2 \* n_heads must divide width"):
         SwinIR(width=20, n_heads=6).options()
