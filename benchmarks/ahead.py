@@ -37,8 +37,8 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from configs.kgmgt import get_config
-from kgmgt_jax.models.rows import blocks_for
-from kgmgt_jax.training.weights import build_model
+from kgmgt_jax.models.chunks import chunks_for
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.types import Measurement
 
 H200 = """
@@ -104,7 +104,7 @@ def _compiled(variant: str, fields: dict[str, Any], n: int, size: int, device: A
     arguments = (frame, frame, frame, Measurement(*measured))
     variables = jax.eval_shape(lambda *a: model.init(jax.random.key(0), *a), *arguments)
     variables = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype), variables)
-    with blocks_for(cpu=False):
+    with chunks_for(cpu=False):
         traced = jax.jit(lambda *a: model.apply(*a).image).lower(variables, *arguments)
     return traced.compile()
 

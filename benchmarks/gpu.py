@@ -177,10 +177,11 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
     import jax
 
     from configs.kgmgt import get_config
+    from kgmgt_jax.evaluation.cine import CineInput
     from kgmgt_jax.evaluation.flops import count_flops
-    from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
+    from kgmgt_jax.evaluation.sequence import reconstruct_cine
     from kgmgt_jax.models.initialisation import initialise
-    from kgmgt_jax.training.weights import build_model
+    from kgmgt_jax.models.registry import build_model
     from kgmgt_jax.types import Measurement
 
     config: Any = get_config(options.variant)

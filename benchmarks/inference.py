@@ -120,7 +120,7 @@ def _jax_side(options: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from configs.kgmgt import get_config
-    from kgmgt_jax.training.weights import build_model
+    from kgmgt_jax.models.registry import build_model
 
     config: Any = get_config("released")
     model = build_model(config.model.to_dict() | {"dtype": "float32"})
@@ -142,9 +142,10 @@ def _cine_side(options: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from configs.kgmgt import get_config
-    from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
+    from kgmgt_jax.evaluation.cine import CineInput
+    from kgmgt_jax.evaluation.sequence import reconstruct_cine
     from kgmgt_jax.models.initialisation import initialise
-    from kgmgt_jax.training.weights import build_model
+    from kgmgt_jax.models.registry import build_model
     from kgmgt_jax.types import Measurement
     from tests.training.small import random_batch
 

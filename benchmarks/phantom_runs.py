@@ -13,9 +13,9 @@ from kgmgt_jax.data.phantom.files import write_cmrxrecon2023
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.metrics import psnr
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.training.loop import train
 from kgmgt_jax.training.steps import apply_model
-from kgmgt_jax.training.weights import build_model
 
 _CINES = {
     "n_coils": 4,

@@ -104,10 +104,11 @@ def _line(options: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from configs.kgmgt import get_config
-    from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
+    from kgmgt_jax.evaluation.cine import CineInput
+    from kgmgt_jax.evaluation.sequence import reconstruct_cine
     from kgmgt_jax.models.initialisation import initialise
+    from kgmgt_jax.models.registry import build_model
     from kgmgt_jax.training.state import example_inputs
-    from kgmgt_jax.training.weights import build_model
     from tests.training.small import random_batch
 
     config: Any = get_config(options.variant)

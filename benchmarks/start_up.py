@@ -57,8 +57,9 @@ def _random_weights(path: Path, variant: str) -> Path:
 
     from configs.kgmgt import get_config
     from kgmgt_jax.models.initialisation import initialise
+    from kgmgt_jax.models.registry import build_model
     from kgmgt_jax.training.state import example_inputs
-    from kgmgt_jax.training.weights import build_model, save_weights
+    from kgmgt_jax.training.weights import save_weights
 
     config: Any = get_config(variant)
     variables = initialise(build_model(config.model), 0, *example_inputs())

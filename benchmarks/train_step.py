@@ -64,11 +64,11 @@ def _jax_side(options: argparse.Namespace) -> Side:
 
     from configs.kgmgt import get_config
     from kgmgt_jax.models.critic import Critic
+    from kgmgt_jax.models.registry import build_model
     from kgmgt_jax.training import parallel
     from kgmgt_jax.training.optimizer import make_optimizers
     from kgmgt_jax.training.state import create_state
     from kgmgt_jax.training.update import make_update
-    from kgmgt_jax.training.weights import build_model
     from tests.training.small import random_batch
 
     config: Any = get_config(options.variant)

@@ -32,7 +32,6 @@ __all__ = [
     "Key",
     "Mask",
     "Measurement",
-    "PRNGKeyArray",
     "Reconstruction",
     "Sens",
 ]

@@ -18,9 +18,9 @@ from kgmgt_jax.models.encoder import Features
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.motion import align, warp
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.mri.fourier import fft2c
 from kgmgt_jax.training.optimizer import make_optimizer
-from kgmgt_jax.training.weights import build_model
 from kgmgt_jax.types import Measurement
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,13 +8,13 @@ iterative ones stop when an iteration changes the image by less than a relative 
 from kgmgt_jax.classical.direct import temporal_average, zero_filled
 from kgmgt_jax.classical.focuss import kt_focuss
 from kgmgt_jax.classical.low_rank import low_rank_plus_sparse
-from kgmgt_jax.classical.registry import METHODS, Method, Tuning, tune
+from kgmgt_jax.classical.registry import METHODS, Algorithm, Tuning, tune
 from kgmgt_jax.classical.total_variation import spatial_tv, temporal_tv
 from kgmgt_jax.classical.wavelet_sparsity import wavelet
 
 __all__ = [
     "METHODS",
-    "Method",
+    "Algorithm",
     "Tuning",
     "kt_focuss",
     "low_rank_plus_sparse",

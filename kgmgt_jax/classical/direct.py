@@ -2,7 +2,8 @@
 
 import jax
 
-from kgmgt_jax.classical.measurement import average_filled, check_cine, with_frames
+from kgmgt_jax.classical.measurement import average_filled, with_frames
+from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.consistency import adjoint
 from kgmgt_jax.types import Array, Complex, Float
 

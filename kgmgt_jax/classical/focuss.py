@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from kgmgt_jax.classical.measurement import (
-    check_cine,
     check_counts,
     check_weights,
     scale_data,
     temporal_mean,
 )
 from kgmgt_jax.classical.solvers import conjugate_gradients, iterate
+from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.consistency import adjoint, forward, normal
 from kgmgt_jax.types import Array, Complex, Float
 

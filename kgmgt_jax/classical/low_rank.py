@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 from kgmgt_jax.classical.measurement import (
     average_filled,
-    check_cine,
     check_counts,
     check_weights,
     scale_data,
@@ -20,6 +19,7 @@ from kgmgt_jax.classical.solvers import (
     quadratic_solver,
     zero_filled_image,
 )
+from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["low_rank_plus_sparse"]

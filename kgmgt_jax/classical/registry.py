@@ -15,7 +15,7 @@ from kgmgt_jax.classical.total_variation import spatial_tv, temporal_tv
 from kgmgt_jax.classical.wavelet_sparsity import wavelet
 from kgmgt_jax.types import Array, Complex, Float
 
-__all__ = ["METHODS", "Method", "Tuning", "tune"]
+__all__ = ["METHODS", "Algorithm", "Tuning", "tune"]
 
 Grid = Mapping[str, Sequence[float]]
 Case = tuple[
@@ -28,7 +28,7 @@ Score = Callable[[Array | np.ndarray, Array], float]
 
 
 @dataclass(frozen=True)
-class Method:
+class Algorithm:
     """A reconstruction and its weights.
 
     Attributes:
@@ -51,16 +51,16 @@ class Method:
         return partial(self.reconstruct, **weights, **options)
 
 
-METHODS: dict[str, Method] = {
-    "zero_filled": Method(zero_filled),
-    "temporal_average": Method(temporal_average),
-    "temporal_tv": Method(
+METHODS: dict[str, Algorithm] = {
+    "zero_filled": Algorithm(zero_filled),
+    "temporal_average": Algorithm(temporal_average),
+    "temporal_tv": Algorithm(
         temporal_tv, {"weight": 0.01}, {"weight": (0.002, 0.005, 0.01, 0.02, 0.05)}, cyclic=True
     ),
-    "spatial_tv": Method(spatial_tv, {"weight": 0.03}, {"weight": (0.003, 0.01, 0.03, 0.1)}),
-    "wavelet": Method(wavelet, {"weight": 0.01}, {"weight": (0.001, 0.003, 0.01, 0.03, 0.1)}),
-    "kt_focuss": Method(kt_focuss, {"weight": 1e-3}, {"weight": (1e-4, 1e-3, 1e-2, 1e-1)}),
-    "low_rank_plus_sparse": Method(
+    "spatial_tv": Algorithm(spatial_tv, {"weight": 0.03}, {"weight": (0.003, 0.01, 0.03, 0.1)}),
+    "wavelet": Algorithm(wavelet, {"weight": 0.01}, {"weight": (0.001, 0.003, 0.01, 0.03, 0.1)}),
+    "kt_focuss": Algorithm(kt_focuss, {"weight": 1e-3}, {"weight": (1e-4, 1e-3, 1e-2, 1e-1)}),
+    "low_rank_plus_sparse": Algorithm(
         low_rank_plus_sparse,
         {"low_rank_weight": 0.005, "sparse_weight": 0.01},
         {"low_rank_weight": (0.002, 0.005, 0.01, 0.02), "sparse_weight": (0.003, 0.01, 0.03)},

@@ -15,7 +15,6 @@ from kgmgt_jax.classical.differences import (
 )
 from kgmgt_jax.classical.measurement import (
     average_filled,
-    check_cine,
     check_counts,
     check_weights,
     scale_data,
@@ -26,6 +25,7 @@ from kgmgt_jax.classical.solvers import (
     quadratic_solver,
     zero_filled_image,
 )
+from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["spatial_tv", "temporal_tv"]

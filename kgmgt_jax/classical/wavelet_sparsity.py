@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from kgmgt_jax.classical.measurement import (
-    check_cine,
     check_counts,
     check_weights,
     scale_data,
@@ -18,6 +17,7 @@ from kgmgt_jax.classical.solvers import (
     zero_filled_image,
 )
 from kgmgt_jax.classical.wavelet_transform import Coefficients, decompose, recompose
+from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["shifts", "wavelet"]

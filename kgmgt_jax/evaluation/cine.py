@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from kgmgt_jax.classical.measurement import check_cine
+from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.types import Array, Complex, Float, Int, Measurement
 
 __all__ = ["CineInput"]

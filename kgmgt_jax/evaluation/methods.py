@@ -12,18 +12,13 @@ from flax import errors as flax_errors
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.classical import METHODS
-from kgmgt_jax.classical.measurement import check_cine
 from kgmgt_jax.data.filling import same_in_all_frames
 from kgmgt_jax.data.transforms import scaled_inputs
-from kgmgt_jax.evaluation.sequence import CineInput, reconstruct_cine
-from kgmgt_jax.models.registry import Network
-from kgmgt_jax.training.weights import (
-    FIXED_WEIGHTS,
-    CheckpointError,
-    build_model,
-    load_item,
-    load_weights,
-)
+from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.evaluation.sequence import reconstruct_cine
+from kgmgt_jax.models.registry import Network, build_model
+from kgmgt_jax.mri.cine import check_cine
+from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_item, load_weights
 
 __all__ = [
     "ZERO_FILLED",

@@ -27,7 +27,7 @@ from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.registry import Network
 from kgmgt_jax.types import Array, Complex, Measurement
 
-__all__ = ["CineInput", "OnlineReconstructor", "reconstruct_cine"]
+__all__ = ["OnlineReconstructor", "reconstruct_cine"]
 
 
 class _Carry(NamedTuple):

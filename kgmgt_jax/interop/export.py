@@ -29,8 +29,8 @@ from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
+from kgmgt_jax.models.chunks import chunks_for
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.models.rows import blocks_for
 from kgmgt_jax.mri.coils import sens_reduce
 from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.types import Array, Complex, Float
@@ -126,7 +126,7 @@ def export_reconstruction(
     if method.input_fill != "zero":
         arguments["filled"] = arguments["kspace"]
     function = jax.jit(reconstruction_function(method))
-    with blocks_for(cpu="cpu" in (platforms or [jax.default_backend()])):
+    with chunks_for(cpu="cpu" in (platforms or [jax.default_backend()])):
         return export.export(function, platforms=platforms)(**arguments)
 
 

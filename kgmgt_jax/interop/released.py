@@ -14,16 +14,17 @@ from kgmgt_jax.interop.torch_names import (
     extractor_entries,
     generator_entries,
 )
-from kgmgt_jax.models.attention import relative_position_index, shift_mask
+from kgmgt_jax.models.attention import MASKED, relative_position_index, shift_mask
 from kgmgt_jax.models.critic import Critic
+from kgmgt_jax.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
 
 __all__ = ["PARTS", "RELEASED", "Part", "default_buffers", "template"]
 
-_WINDOW, _SHIFT, _MASKED = 8, 4, -100.0
+_WINDOW, _SHIFT = 8, 4
 _TRAIN_SIZE = {"large": 160, "medium": 80, "small": 40}
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 # The model section of ``configs/kgmgt.py:released``.
 RELEASED: dict[str, Any] = {
@@ -109,7 +110,7 @@ def _buffer(key: str) -> np.ndarray:
     if name == "attn_mask":
         size = next(n for scale, n in _TRAIN_SIZE.items() if f"_body_{scale}." in key)
         mask = shift_mask(size, size, _WINDOW, _SHIFT)
-        return np.where(mask, np.float32(_MASKED), np.float32(0))
+        return np.where(mask, np.float32(MASKED), np.float32(0))
     return np.asarray(_IMAGENET[name], np.float32).reshape(1, 3, 1, 1)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "vgg_entries",
 ]
 
+_N_GROUPS, _N_BLOCKS = 2, 4
 _STAGES = ("down_large", "down_medium", "up_small", "up_medium", "up_large")
 
 # How an array is laid out there, and here.
@@ -102,27 +103,23 @@ def block_entries(key: str, path: tuple[str, ...], index: tuple[int, ...] = ()) 
         yield from _layer(step + "cpb_mlp.2", (*rect, ours, "bias"), "linear", index, bias=False)
 
 
-def group_entries(
-    key: str, path: tuple[str, ...], n_blocks: int = 4, index: tuple[int, ...] = ()
-) -> Iterator[Entry]:
+def group_entries(key: str, path: tuple[str, ...], index: tuple[int, ...] = ()) -> Iterator[Entry]:
     """One residual group of blocks; ``key`` is a prefix that ends in a dot, or empty."""
-    for block in range(n_blocks):
+    for block in range(_N_BLOCKS):
         there = f"{key}residual_group.blocks.{block}."
         yield from block_entries(there, (*path, "blocks"), (*index, block))
     yield from _layer(f"{key}conv", (*path, "conv"), "conv", index)
 
 
-def body_entries(
-    key: str, path: tuple[str, ...], n_groups: int = 2, n_blocks: int = 4
-) -> Iterator[Entry]:
+def body_entries(key: str, path: tuple[str, ...]) -> Iterator[Entry]:
     """A transformer body; ``key`` is a prefix that ends in a dot, or empty."""
     yield from _layer(f"{key}patch_embed.norm", (*path, "norm_in"), "same")
     yield from _layer(f"{key}norm", (*path, "norm_out"), "same")
-    for g in range(n_groups):
-        yield from group_entries(f"{key}layers.{g}.", (*path, "groups"), n_blocks, (g,))
+    for g in range(_N_GROUPS):
+        yield from group_entries(f"{key}layers.{g}.", (*path, "groups"), (g,))
 
 
-def _stage_entries(number: int, stage: str, n_groups: int, n_blocks: int) -> Iterator[Entry]:
+def _stage_entries(number: int, stage: str) -> Iterator[Entry]:
     direction, size = stage.split("_")
     root, path = "dyn_agg_restore.", ("params", "mentor_net", "unet", stage)
     asa = (*path, "asa")
@@ -136,15 +133,15 @@ def _stage_entries(number: int, stage: str, n_groups: int, n_blocks: int) -> Ite
     yield from _layer(f"{root}x_agg_{number}.0", (*path, "fuse_prior"), "conv")
     yield from _layer(f"{root}{direction}_head_{size}.0", (*path, "fuse_reference"), "conv")
     body = f"{root}{direction}_body_{size}."
-    yield from body_entries(body, (*path, "body"), n_groups, n_blocks)
+    yield from body_entries(body, (*path, "body"))
 
 
-def generator_entries(n_groups: int = 2, n_blocks: int = 4) -> Iterator[Entry]:
+def generator_entries() -> Iterator[Entry]:
     """The released ``net_g``: the one network that is mentor and learner."""
     root, path = "dyn_agg_restore.", ("params", "mentor_net", "unet")
     yield from _layer(f"{root}unet_head", (*path, "head"), "conv")
     for number, stage in enumerate(_STAGES, start=1):
-        yield from _stage_entries(number, stage, n_groups, n_blocks)
+        yield from _stage_entries(number, stage)
     for ours, theirs in (
         ("down_large_tail", "down_tail_large"),
         ("down_medium_tail", "down_tail_medium"),

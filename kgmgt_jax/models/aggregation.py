@@ -108,23 +108,23 @@ class GuidedUNet(nn.Module):
     Source: paper section 3 and the generator of the released code.
     """
 
-    channels: tuple[int, int, int] = (64, 128, 256)
-    width: int = 16
-    n_heads: int = 4
-    window: int = 8
-    rect_window: tuple[tuple[int, int], ...] | None = ((16, 4), (4, 16), (16, 4))
-    square_window: bool = True
-    attention: str = "window"
-    mlp_ratio: int = 2
-    n_groups: int = 2
-    n_blocks: int = 4
-    drop_path: float = 0.1
-    remat: bool = True
-    unroll: bool = False
-    n_offset_groups: int = 4
-    zero_offsets: tuple[bool, bool, bool] = (True, True, True)
-    alignment: bool = True
-    layers: Layers = Layers()
+    channels: tuple[int, int, int]
+    width: int
+    n_heads: int
+    window: int
+    rect_window: tuple[tuple[int, int], ...] | None
+    square_window: bool
+    attention: str
+    mlp_ratio: int
+    n_groups: int
+    n_blocks: int
+    drop_path: float
+    remat: bool
+    unroll: bool
+    n_offset_groups: int
+    zero_offsets: tuple[bool, bool, bool]
+    alignment: bool
+    layers: Layers
 
     @nn.compact
     def __call__(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.rows import block_limit, rows_at_once
+from kgmgt_jax.models.chunks import chunk_limit, items_at_once
 
 __all__ = ["ATTENDED", "attend"]
 
@@ -68,7 +68,7 @@ def _backward(args, grad):
     keep = jax.lax.optimization_barrier
     b, n, heads, t, _ = q.shape
     s, full = k.shape[-2], _full(q)
-    size = rows_at_once(n, b * heads * t * s, block_limit(_BLOCK, _DEVICE_BLOCK))
+    size = items_at_once(n, b * heads * t * s, chunk_limit(_BLOCK, _DEVICE_BLOCK))
     by_key = None if bias is None else _transpose(bias.astype(full))
 
     def block(g_bias, args):

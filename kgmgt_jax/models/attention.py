@@ -28,12 +28,12 @@ __all__ = [
     "GlobalAttention",
     "SquareAttention",
     "anchored_attention",
+    "bypass_weights",
     "partition_windows",
     "relative_position_index",
     "shift_mask",
     "square_attention",
     "square_bias",
-    "straight",
 ]
 
 MASKED = -100.0  # between parts of a shifted map, as in the released code
@@ -264,7 +264,7 @@ class AnchorStep(nn.Module):
         return jnp.exp(jnp.minimum(log_scale, math.log(100))), jnp.moveaxis(bias, -1, 0)
 
 
-def straight(
+def bypass_weights(
     qkv: Mapping[str, Array], out: Mapping[str, Array]
 ) -> tuple[Float[Array, "c c"], Float[Array, "c"], Float[Array, "c2 c"]]:
     """What leads past the attention of `AnchoredAttention`, and the rest of its output layer.
@@ -308,12 +308,12 @@ class AnchoredAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        half, bypass = self.width // 2, 3 * self.width // 2
+        half, n_bypass = self.width // 2, 3 * self.width // 2
         anchor = DepthwiseConv(self.layers, name="anchor_depth")(x)
         anchor = self.layers.pointwise(half, name="anchor_point")(anchor)
-        qkv = LinearWeights((self.width, 2 * bypass), self.layers, name="qkv")()
+        qkv = LinearWeights((self.width, 2 * n_bypass), self.layers, name="qkv")()
         out = LinearWeights((2 * self.width, self.width), self.layers, name="out")()
-        mixed = self.layers.linear(x, qkv["kernel"][:, bypass:], qkv["bias"][bypass:])
+        mixed = self.layers.linear(x, qkv["kernel"][:, n_bypass:], qkv["bias"][n_bypass:])
         q, k, v = jnp.split(mixed, 3, axis=-1)
         anchors = (self.window[0] // 2, self.window[1] // 2)
         scale1, bias1 = AnchorStep(self.n_heads, self.layers, name="gather")(anchors, self.window)
@@ -327,8 +327,8 @@ class AnchoredAttention(nn.Module):
             (bias1, bias2),
             window=self.window,
         )
-        direct, bias, rest = straight(qkv, out)
-        return self.layers.linear(x, direct, bias) + self.layers.linear(attended, rest, None)
+        bypass, bias, rest = bypass_weights(qkv, out)
+        return self.layers.linear(x, bypass, bias) + self.layers.linear(attended, rest, None)
 
 
 class GlobalAttention(nn.Module):

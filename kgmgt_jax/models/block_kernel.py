@@ -24,7 +24,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
 from kgmgt_jax.models import block_programs as programs
-from kgmgt_jax.models.attention import AnchorStep, straight
+from kgmgt_jax.models.attention import AnchorStep, bypass_weights
 from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.triton_arrays import triton_holds
 
@@ -72,7 +72,7 @@ def block_weights(options: BlockOptions, params: Params) -> dict[str, Array]:
     step = AnchorStep(options.n_heads, options.layers)
     gather: Any = step.apply({"params": rect["gather"]}, halved, size)
     spread: Any = step.apply({"params": rect["spread"]}, size, halved)
-    direct, direct_bias, rect_out = straight(rect["qkv"], rect["out"])
+    bypass, bypass_bias, rect_out = bypass_weights(rect["qkv"], rect["out"])
     return {
         "depth": rect["anchor_depth"]["kernel"].reshape(9, -1),
         "depth_bias": rect["anchor_depth"]["bias"],
@@ -89,8 +89,8 @@ def block_weights(options: BlockOptions, params: Params) -> dict[str, Array]:
         "spread": spread[1],
         "square_out": params["square"]["out"]["kernel"],
         "rect_out": jnp.pad(rect_out, ((0, options.width - rect_out.shape[0]), (0, 0))),
-        "direct": direct,
-        "branch_bias": direct_bias + params["square"]["out"]["bias"],
+        "bypass": bypass,
+        "branch_bias": bypass_bias + params["square"]["out"]["bias"],
         "mlp1": params["mlp1"]["kernel"],
         "mlp1_bias": params["mlp1"]["bias"],
         "mlp2": params["mlp2"]["kernel"],

@@ -156,7 +156,7 @@ def finish(turn, weights, x, by_square, by_rect, out, *, dtype: Any) -> None:
     before = _rows(x, token)
     branch = _dot(_rows(by_square, token), matrix("square_out"), dtype)
     branch += _dot(attended, matrix("rect_out"), dtype)
-    branch += _dot(_norm(weights, block, 1)(before), matrix("direct"), dtype)
+    branch += _dot(_norm(weights, block, 1)(before), matrix("bypass"), dtype)
     mid = before + branch + vector("branch_bias")
     hidden = _dot(_norm(weights, block, 2)(mid), matrix("mlp1"), dtype) + vector("mlp1_bias")
     after = mid + _dot(_gelu(hidden), matrix("mlp2"), dtype) + vector("mlp2_bias")

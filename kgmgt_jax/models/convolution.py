@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.rows import rows_at_once
+from kgmgt_jax.models.chunks import items_at_once
 
 __all__ = ["convolution"]
 
@@ -87,7 +87,7 @@ def _kernel_gradient(
     """
     h, w, c = grad.shape[1], grad.shape[2], x.shape[-1]
     n_i, n_j, _, o = kernel.shape
-    rows = rows_at_once(h, w, _BLOCK_PIXELS)
+    rows = items_at_once(h, w, _BLOCK_PIXELS)
     full = jnp.promote_types(x.dtype, jnp.float32)
 
     def one(x: Float[Array, "hp wp c"], grad: Float[Array, "y z o"]):

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from kgmgt_jax.models.chunks import chunk_limit, items_at_once
 from kgmgt_jax.models.deformable_kernel import kernel_fits, sample_and_multiply
-from kgmgt_jax.models.rows import block_limit, rows_at_once
 
 __all__ = ["deformable_conv"]
 
@@ -91,7 +91,7 @@ def _sample(
 def _blocks(shape: tuple[int, ...], *arrays: Array) -> tuple[Array, ...]:
     """The first row of each block, and each array of rows and columns cut into blocks of pixels."""
     h, w, c = shape
-    rows = rows_at_once(h, w * c, block_limit(_BLOCK, _DEVICE_BLOCK))
+    rows = items_at_once(h, w * c, chunk_limit(_BLOCK, _DEVICE_BLOCK))
     cut = (a.reshape(h // rows, rows * w, *a.shape[2:]) for a in arrays)
     return jnp.arange(0, h, rows), *cut
 

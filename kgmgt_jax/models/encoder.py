@@ -11,6 +11,8 @@ from kgmgt_jax.models.layers import LRELU_SLOPE, Layers, leaky_relu
 from kgmgt_jax.types import ComplexImage
 
 __all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "VGG",
     "VGG19_LAYERS",
     "Features",
@@ -27,8 +29,8 @@ VGG19_LAYERS = (
     *("conv4_1", "conv4_2", "conv4_3", "conv4_4"),
     *("conv5_1", "conv5_2", "conv5_3", "conv5_4"),
 )
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Features(NamedTuple):
@@ -135,8 +137,8 @@ class FrameEncoder(nn.Module):
 def imagenet_input(magnitude: Float[Array, "b h w"]) -> Float[Array, "b h w 3"]:
     """A magnitude image as VGG19 expects its input: three equal channels, ImageNet mean and std."""
     shape = (1, 1, 1, 3)
-    mean = jnp.asarray(_IMAGENET_MEAN, magnitude.dtype).reshape(shape)
-    std = jnp.asarray(_IMAGENET_STD, magnitude.dtype).reshape(shape)
+    mean = jnp.asarray(IMAGENET_MEAN, magnitude.dtype).reshape(shape)
+    std = jnp.asarray(IMAGENET_STD, magnitude.dtype).reshape(shape)
     return (magnitude[..., None] - mean) / std
 
 

@@ -1,7 +1,7 @@
 """KGMgT: a mentor network guides a learner network in reconstructing one frame of a cine.
 
-    target, preceding --> MENTOR --> mentor image, guidance (five feature maps)
-    mentor image, succeeding, guidance --> LEARNER --> reconstruction
+    target, preceding --> MENTOR --> mentor image, priors (five feature maps)
+    mentor image, succeeding, priors --> LEARNER --> reconstruction
 
 Source: Lyu et al., Medical Image Analysis, 2026, section 3.
 """
@@ -24,11 +24,11 @@ from kgmgt_jax.models.padding import crop_frame, pad_frame
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.types import ComplexImage, Measurement, Reconstruction
 
-__all__ = ["KGMgT", "KnowledgeNet", "Reconstruction"]
+__all__ = ["KGMgT", "KnowledgeNet"]
 
 _INITIAL_INVERSE_TEMPERATURE = 20.0
 
-Guidance = tuple[Float[Array, "..."], ...]
+Priors = tuple[Float[Array, "..."], ...]
 
 
 class KnowledgeNet(nn.Module):
@@ -56,16 +56,16 @@ class KnowledgeNet(nn.Module):
         image: ComplexImage,
         target: Features,
         reference: Features,
-        guidance: Guidance,
+        priors: Priors,
         measurement: Measurement | None,
         *,
         train: bool,
-    ) -> tuple[ComplexImage, Guidance]:
+    ) -> tuple[ComplexImage, Priors]:
         """Reconstructs ``image``, whose features are ``target``, with the help of ``reference``."""
         h, w = image.shape[-2:]
         padded = to_channels(pad_frame(image, 4 * self.unet.window))
         references = self._align(target, reference)
-        residual, aggregated = self.unet(padded, guidance, references, train=train)
+        residual, aggregated = self.unet(padded, priors, references, train=train)
         image = image + to_complex(crop_frame(residual, h, w))
         return self.denoiser(image, measurement, train=train), aggregated
 
@@ -126,7 +126,7 @@ class KGMgT(nn.Module):
         denoiser_norm: ``"none"`` or ``"batch"``.
         remat: recompute blocks and denoiser iterations in the backward pass.
         unroll: compile every block by itself: longer to compile, fewer kernels a frame.
-        dtype: compute precision of convolutions and linear layers.
+        dtype: compute precision, see ``layers.Layers``.
         weight_init: ``"he"`` or ``"normal"``.
         pallas: on one NVIDIA GPU, transformer blocks (at inference) and deformable convolutions in
             Pallas kernels; over several, each would do the whole batch.
@@ -214,28 +214,26 @@ class KGMgT(nn.Module):
         measurement: Measurement | None,
         *,
         train: bool = False,
-    ) -> tuple[ComplexImage, Guidance]:
-        """First estimate from the undersampled frame and its predecessor; and the guidance."""
+    ) -> tuple[ComplexImage, Priors]:
+        """First estimate from the undersampled frame and its predecessor; the learner's priors."""
         v1, v2, v3 = preceding.values
-        prior = (v1, v2, v3, v2, v1)
-        return self.mentor_net(image, target, preceding, prior, measurement, train=train)
+        priors = (v1, v2, v3, v2, v1)
+        return self.mentor_net(image, target, preceding, priors, measurement, train=train)
 
     def learner(
         self,
         image: ComplexImage,
-        guidance: Guidance,
+        priors: Priors,
         succeeding: Features,
         measurement: Measurement | None,
         *,
         train: bool = False,
     ) -> ComplexImage:
-        """The reconstruction from the mentor's image, its guidance, and the next frame."""
+        """The reconstruction from the mentor's image, its priors, and the next frame."""
         if not self.knowledge:
-            guidance = jax.tree.map(jnp.zeros_like, guidance)
+            priors = jax.tree.map(jnp.zeros_like, priors)
         features = self.encode(image)
-        refined, _ = self.learner_net(
-            image, features, succeeding, guidance, measurement, train=train
-        )
+        refined, _ = self.learner_net(image, features, succeeding, priors, measurement, train=train)
         return refined
 
     def from_features(
@@ -256,8 +254,8 @@ class KGMgT(nn.Module):
             measurement: the targets' own measured k-space.
             train: as for ``__call__``.
         """
-        first, guidance = self.mentor(image, target, preceding, measurement, train=train)
-        refined = self.learner(first, guidance, succeeding, measurement, train=train)
+        first, priors = self.mentor(image, target, preceding, measurement, train=train)
+        refined = self.learner(first, priors, succeeding, measurement, train=train)
         return Reconstruction(refined, first)
 
     def __call__(

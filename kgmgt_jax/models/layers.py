@@ -40,8 +40,9 @@ class Layers:
     """Factory of convolutions and linear layers.
 
     Attributes:
-        dtype: compute precision of convolutions and linear layers (``"float32"``, ``"bfloat16"``);
-            parameters, residual sums and layer norms stay in float32 (or float64 under x64).
+        dtype: compute precision (``"float32"``, ``"bfloat16"``) of convolutions, linear layers,
+            the products of attention, and what samples their results; parameters, residual sums
+            and layer norms stay in float32 (or float64 under x64).
         weight_init: ``"he"``: He-normal with the gain of LReLU(0.2) for convolutions and a normal
             truncated at two standard deviations of 0.02 for linear layers; ``"normal"``: N(0, 0.02)
             for both, as the released code.
@@ -72,26 +73,23 @@ class Layers:
         self,
         features: int,
         *,
-        kernel: int = 3,
         stride: int = 1,
         scale: float = 1.0,
         name: str | None = None,
     ) -> nn.Conv:
-        """A zero-padded convolution with bias, padded as PyTorch pads (not as ``SAME``).
+        """A zero-padded 3 x 3 convolution with bias, padded as PyTorch pads (not as ``SAME``).
 
         Args:
             features: output channels.
-            kernel: odd kernel size, padded by ``kernel // 2`` on each side.
             stride: step of the output grid.
             scale: factor on the He standard deviation; 0 starts the kernel at zero.
             name: parameter name.
         """
-        pad = kernel // 2
         return nn.Conv(
             features,
-            (kernel, kernel),
+            (3, 3),
             strides=(stride, stride),
-            padding=((pad, pad), (pad, pad)),
+            padding=((1, 1), (1, 1)),
             dtype=self.dtype,
             kernel_init=self.conv_init(scale),
             bias_init=constant(0.0),

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from kgmgt_jax.models.rows import block_limit, rows_at_once
+from kgmgt_jax.models.chunks import chunk_limit, items_at_once
 
 __all__ = [
     "Match",
@@ -34,6 +34,7 @@ __all__ = [
 # is never in memory: XLA multiplies and adds up what it reads.)
 _DEVICE_BLOCK = 2**27
 _EPS = 1e-5
+_SMALLEST = 1e-12  # norm of a feature that is divided by
 _OUTSIDE = -1e4  # correlation with what lies beyond the edge: finite, so that gradients are
 
 
@@ -49,10 +50,10 @@ class Match(NamedTuple):
     similarity: Float[Array, "b hp wp"]
 
 
-def normalise_features(x: Float[Array, "*b c"], eps: float = 1e-12) -> Float[Array, "*b c"]:
-    """``x / max(||x||, eps)`` over the last axis, with a finite gradient at zero."""
+def normalise_features(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """``x / max(||x||, 1e-12)`` over the last axis, with a finite gradient at zero."""
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(square, eps**2))
+    return x * jax.lax.rsqrt(jnp.maximum(square, _SMALLEST**2))
 
 
 def _box3(x: Float[Array, "h w"]) -> Float[Array, "hp wp"]:
@@ -126,7 +127,7 @@ def _search(
         y, x = _grid(h, w)
         return best % w - x, best // w - y
     side = 2 * radius + 1
-    at_once = rows_at_once(side * side, target.size, block_limit(1, _DEVICE_BLOCK))
+    at_once = items_at_once(side * side, target.size, chunk_limit(1, _DEVICE_BLOCK))
     best = jnp.argmax(_local_correlation(target, reference, radius, at_once), axis=0)
     return best % side - radius, best // side - radius
 

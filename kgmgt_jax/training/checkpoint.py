@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
+from kgmgt_jax.models.registry import freeze
 from kgmgt_jax.training.comparison import differing_arrays, differing_fields, not_finite
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.weights import (
@@ -26,7 +27,6 @@ from kgmgt_jax.training.weights import (
     CheckpointError,
     complete_checkpoints,
     first_line,
-    freeze,
     score,
 )
 from kgmgt_jax.training.workdir import CHECKPOINTS

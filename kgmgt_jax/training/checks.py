@@ -18,11 +18,10 @@ from kgmgt_jax.models.encoder import VGG19_LAYERS
 from kgmgt_jax.models.enforcement import check_consistency
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
-from kgmgt_jax.models.registry import DEFAULT
+from kgmgt_jax.models.registry import DEFAULT, build_model
 from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES, SENS_OPTIONS
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
 from kgmgt_jax.training.parallel import PLATFORMS
-from kgmgt_jax.training.weights import build_model
 
 __all__ = ["check_config"]
 

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgmgt_jax.commands import guarded
+from kgmgt_jax.models.registry import freeze
 from kgmgt_jax.training.comparison import differing_arrays, differing_fields
 from kgmgt_jax.training.weights import (
     FIXED_WEIGHTS,
     CheckpointError,
-    freeze,
     load_config,
     load_fixed_weights,
     load_item,

@@ -18,7 +18,7 @@ from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.models.critic import Critic
-from kgmgt_jax.models.registry import Network
+from kgmgt_jax.models.registry import Network, build_model, freeze
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.checks import check_config
@@ -32,7 +32,6 @@ from kgmgt_jax.training.stopping import stop_signals
 from kgmgt_jax.training.update import make_update
 from kgmgt_jax.training.validation import make_validator
 from kgmgt_jax.training.watch import Watch, split_ids
-from kgmgt_jax.training.weights import build_model, freeze
 from kgmgt_jax.training.workdir import PROFILE, open_workdir
 from kgmgt_jax.training.writer import Writer
 

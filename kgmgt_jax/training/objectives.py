@@ -58,6 +58,9 @@ class GeneratorLoss:
             judge: the critic's parameters and model state, if there is one.
             features: perceptual features of a complex image by layer; ``None`` leaves that term
                 out.
+
+        Raises:
+            ValueError: if there is no critic's state where one is needed.
         """
         params, model_state = judge
         terms = {"l1": l1_loss(output.image, reference)}
@@ -68,7 +71,9 @@ class GeneratorLoss:
         if features is not None:
             terms["perceptual"] = _perceptual(features, output.image, reference)
             total += self.perceptual * terms["perceptual"]
-        if self.critic is not None and params is not None:
+        if self.critic is not None:
+            if params is None:
+                raise ValueError("the state has no critic; create it with one")
             image = to_channels(output.image)
             score, model_state = _score(self.critic, params, model_state, image)
             terms["adversarial"] = adversarial_loss(score)

@@ -65,7 +65,7 @@ def apply_model(
     return changed
 
 
-def _update(
+def _apply_gradient(
     network: NetworkState, grads: Any, model_state: Any, optimizer: optax.GradientTransformation
 ) -> NetworkState:
     updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
@@ -121,7 +121,7 @@ def make_generator_step(
         grads, metrics, model_states = gradient_by_parts(of_part, n_parts)(
             state.generator.params, model_states, state.step_key(_DROPOUT), batch
         )
-        state = _updated(state, grads, model_states, optimizer, frozen, ema_decay)
+        state = _after_generator(state, grads, model_states, optimizer, frozen, ema_decay)
         return state, metrics | {"gradient_norm": optax.global_norm(grads)}
 
     return step
@@ -131,7 +131,7 @@ def _judge(critic: NetworkState | None) -> tuple[Any, Any]:
     return (None, {}) if critic is None else (critic.params, critic.model_state)
 
 
-def _updated(
+def _after_generator(
     state: TrainState,
     grads: Any,
     model_states: tuple[Any, Any],
@@ -141,7 +141,7 @@ def _updated(
 ) -> TrainState:
     """The state after the generator's gradient, with new states of generator and critic."""
     old, (model_state, judge_state) = state.generator, model_states
-    new = _update(old, grads, model_state, optimizer)
+    new = _apply_gradient(old, grads, model_state, optimizer)
     # without gradient, but perhaps with moments of steps that trained them
     held = {name: old.params[name] for name in frozen}
     new = new.replace(params={**new.params, **held})
@@ -204,7 +204,7 @@ def _critic_updates(
             grads, metrics, model_state = gradient(
                 network.params, network.model_state, key, {**pair, "alpha": alpha}
             )
-            return _update(network, grads, model_state, optimizer), metrics
+            return _apply_gradient(network, grads, model_state, optimizer), metrics
 
         keys = jax.random.split(key, n_updates)
         if n_updates == 1:
@@ -257,7 +257,7 @@ def make_joint_step(
         (grads,) = pull_back(g_output)
         state = state.replace(critic=critic)
         model_states = model_state, judge_state
-        state = _updated(state, grads, model_states, optimizers[0], frozen, ema_decay)
+        state = _after_generator(state, grads, model_states, optimizers[0], frozen, ema_decay)
         return state, metrics | {"gradient_norm": optax.global_norm(grads)} | critic_metrics
 
     return step

@@ -1,6 +1,5 @@
 """Weights to reconstruct with: written, found in a working directory, and read."""
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -14,7 +13,6 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from kgmgt_jax.models.registry import DEFAULT, NETWORKS
 from kgmgt_jax.training.workdir import CHECKPOINTS
 
 __all__ = [
@@ -22,10 +20,8 @@ __all__ = [
     "METRIC",
     "PRETRAINED",
     "CheckpointError",
-    "build_model",
     "complete_checkpoints",
     "first_line",
-    "freeze",
     "load_config",
     "load_fixed_weights",
     "load_item",
@@ -45,36 +41,6 @@ _JSON = (ocp.args.JsonRestore, ocp.JsonCheckpointHandler)
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or of another model."""
-
-
-def freeze(value: Any) -> Any:
-    """Lists to tuples, all the way down: what JSON loses of a configuration."""
-    if isinstance(value, Mapping):
-        return {k: freeze(v) for k, v in value.items()}
-    return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def build_model(config: Mapping[str, Any]) -> Any:
-    """The network of a configuration's ``model`` section.
-
-    Args:
-        config: fields of the network; ``network`` names it, and KGMgT is meant without.
-
-    Raises:
-        ValueError: for an unknown network, or a field the network does not have.
-    """
-    fields = freeze(dict(config))
-    name = fields.pop("network", DEFAULT)
-    if name not in NETWORKS:
-        raise ValueError(f"config.model.network: expected one of {tuple(NETWORKS)}, got {name!r}")
-    module = NETWORKS[name]
-    known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
-    unknown = sorted(set(fields) - known)
-    if unknown:
-        raise ValueError(
-            f"unknown fields in config.model: {unknown}; those of {name} are {sorted(known)}"
-        )
-    return module(**fields)
 
 
 def score(metrics: Mapping[str, float]) -> float:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.classical.measurement import (
-    check_cine,
     check_weights,
     scale_data,
     temporal_mean,
@@ -53,23 +52,6 @@ def test_temporal_mean_counts_measured_samples_only():
     mask = jnp.asarray([1.0, 1.0, 0.0]).reshape(3, 1, 1)
     assert temporal_mean(kspace, mask).item() == 3
     assert temporal_mean(kspace, 0 * mask).item() == 0
-
-
-REFUSED = {
-    "three axes": (lambda k, m, s: (k[0], m, s), r"\(t, n, h, w\), got kspace\.shape="),
-    "real k-space": (lambda k, m, s: (k.real, m, s), "expected complex kspace"),
-    "mask of a frame": (lambda k, m, s: (k, m[0], s), "repeat a mask that frames share"),
-    "coils without maps": (lambda k, m, s: (k, m, None), "expected n = 1 coils without sens"),
-    "maps of fewer coils": (lambda k, m, s: (k, m, s[:1]), r"got sens\.shape=\(1, 6, 5\)"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_a_cine_is_refused_in_one_line(name):
-    change, message = REFUSED[name]
-    with pytest.raises(ValueError, match=message) as caught:
-        check_cine(*change(*problem(3)))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan")])

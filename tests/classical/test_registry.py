@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.classical import METHODS, tune
-from kgmgt_jax.classical.registry import Method
+from kgmgt_jax.classical.registry import Algorithm
 from tests.classical.reference import problem
 
 
@@ -41,7 +41,7 @@ def scaling(monkeypatch):
     def reconstruct(kspace, mask, sens=None, *, a=1.0, b=1.0):
         return a * b * kspace[:, 0]
 
-    method = Method(reconstruct, {"a": 1.0, "b": 1.0}, {"a": (1.0, 2.0), "b": (1.0, 5.0)})
+    method = Algorithm(reconstruct, {"a": 1.0, "b": 1.0}, {"a": (1.0, 2.0), "b": (1.0, 5.0)})
     monkeypatch.setitem(METHODS, "scaling", method)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.evaluation import sequence
-from kgmgt_jax.evaluation.sequence import CineInput, OnlineReconstructor, reconstruct_cine
+from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.evaluation.sequence import OnlineReconstructor, reconstruct_cine
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.training.weights import build_model
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.types import Measurement
 from tests.training.small import random_batch, small_config
 

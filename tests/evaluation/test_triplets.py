@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.evaluation import triplets
-from kgmgt_jax.evaluation.sequence import CineInput, OnlineReconstructor, reconstruct_cine
+from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.evaluation.sequence import OnlineReconstructor, reconstruct_cine
 from kgmgt_jax.models.baselines.kigan import KIGAN
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.training.state import example_inputs

@@ -9,10 +9,11 @@ from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.interop.export import export_reconstruction, main
 from kgmgt_jax.models import deformable
+from kgmgt_jax.models.chunks import chunk_limit
 from kgmgt_jax.models.initialisation import initialise
-from kgmgt_jax.models.rows import block_limit
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.training.state import example_inputs
-from kgmgt_jax.training.weights import FIXED_WEIGHTS, build_model, save_weights
+from kgmgt_jax.training.weights import FIXED_WEIGHTS, save_weights
 from tests.training.small import small_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
@@ -125,10 +126,10 @@ def test_programs_are_cut_for_where_they_shall_run(tmp_path, monkeypatch, platfo
     limits = set()
 
     def spy(*choices):
-        limits.add(block_limit(*choices))
-        return block_limit(*choices)
+        limits.add(chunk_limit(*choices))
+        return chunk_limit(*choices)
 
-    monkeypatch.setattr(deformable, "block_limit", spy)
+    monkeypatch.setattr(deformable, "chunk_limit", spy)
     export_reconstruction(checkpoint, (1, 1, H, W), platforms=platforms)
     assert limits == {limit}
 

@@ -18,7 +18,7 @@ from kgmgt_jax.interop.torch_names import (
 )
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG19_LAYERS
-from kgmgt_jax.training.weights import build_model
+from kgmgt_jax.models.registry import build_model
 
 ENTRIES = {
     "net_g": list(generator_entries()),

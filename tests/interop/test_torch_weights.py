@@ -10,7 +10,8 @@ from kgmgt_jax.interop.released import PARTS, RELEASED
 from kgmgt_jax.interop.state_files import read_state_dict
 from kgmgt_jax.interop.vgg import two_channel_kernel
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.training.weights import build_model, load_weights
+from kgmgt_jax.models.registry import build_model
+from kgmgt_jax.training.weights import load_weights
 from tests.models.released import shapes, state_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore

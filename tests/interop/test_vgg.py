@@ -10,7 +10,7 @@ from configs.kgmgt import get_config
 from kgmgt_jax.interop.state_files import write_state_dict
 from kgmgt_jax.interop.vgg import load_encoder, load_vgg19, two_channel_kernel, vgg_names
 from kgmgt_jax.models.encoder import VGG19_LAYERS, vgg19_features
-from kgmgt_jax.training.weights import build_model
+from kgmgt_jax.models.registry import build_model
 
 
 def _weights(rng, names):

@@ -24,7 +24,7 @@ from kgmgt_jax.interop.torch_names import (
 )
 from kgmgt_jax.models.aggregation import GuidedUNet
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.training.weights import build_model
+from kgmgt_jax.models.registry import build_model
 
 SEEDS = {"net_g": 101, "net_extractor": 102, "net_map": 103, "net_d": 104, "perceptual": 105}
 ENTRIES = [*generator_entries(), *extractor_entries()]
@@ -142,8 +142,8 @@ class Released:
     def encode(self, frame):
         return self.parts.encode(self.variables, frame)
 
-    def mentor_net(self, image, target, reference, guidance, measurement, *, train):
-        arguments = (image, target, reference, guidance)
+    def mentor_net(self, image, target, reference, priors, measurement, *, train):
+        arguments = (image, target, reference, priors)
         (image, aggregated), rest = self.parts.one_pass(self.variables, *arguments)
         if train:
             self.variables = {**self.variables, **rest}

@@ -13,8 +13,8 @@ from kgmgt_jax.models.encoder import VGG
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.padding import crop_frame, pad_frame
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.mri.fourier import fft2c
-from kgmgt_jax.training.weights import build_model
 from kgmgt_jax.types import Measurement
 
 SMALL = dict(

@@ -9,10 +9,9 @@ from flax import linen as nn
 
 from configs import ablations
 from configs.comparison import with_network
-from kgmgt_jax.models.registry import NETWORKS
+from kgmgt_jax.models.registry import NETWORKS, build_model
 from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.state import example_inputs
-from kgmgt_jax.training.weights import build_model
 from kgmgt_jax.types import Reconstruction
 
 COMPARATORS = [name for name in NETWORKS if name != "kgmgt"]

@@ -56,7 +56,7 @@ def generator(fixtures_dir, weights, parts):
     z["fref"] += np.roll(z["fin"], (1, -2), (2, 3))
     twice = {k: np.repeat(nhwc(v), 2, axis=0) for k, v in z.items()}
     as_prior = (*SCALES, SCALES[1], SCALES[0])
-    guidance = tuple(
+    priors = tuple(
         np.concatenate([nhwc(z[f"kd_{a}"]), nhwc(z[f"kd_{b}"])])
         for a, b in zip(as_prior, AGGREGATED, strict=True)
     )
@@ -67,7 +67,7 @@ def generator(fixtures_dir, weights, parts):
     match = best_match(jnp.asarray(target.query), jnp.asarray(reference.key))
     flow = corner_flow(match.flow)[:1]
     np.testing.assert_array_equal(flow, fixture["in/pre_flow_relu3"])
-    return fixture, jax.device_get(parts.one_pass(weights, image, target, reference, guidance))
+    return fixture, jax.device_get(parts.one_pass(weights, image, target, reference, priors))
 
 
 @pytest.mark.parametrize("kind", ["kd3", "kd5"])

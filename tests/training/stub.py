@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from kgmgt_jax.models.kgmgt import Reconstruction
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.training import loop
+from kgmgt_jax.types import Reconstruction
 from tests.training.small import small_config
 
 

@@ -19,11 +19,11 @@ from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG, vgg19_features
 from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.models.registry import build_model, freeze
 from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
 from kgmgt_jax.training.optimizer import make_optimizers
 from kgmgt_jax.training.state import TrainState, create_state
 from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
-from kgmgt_jax.training.weights import build_model, freeze
 
 pytestmark = pytest.mark.slow
 SIZE, N_STEPS = 64, 400

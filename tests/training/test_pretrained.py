@@ -13,16 +13,11 @@ from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.metrics import evaluate
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.mri.sampling import make_mask
 from kgmgt_jax.training import weights
 from kgmgt_jax.training.checks import check_config
-from kgmgt_jax.training.weights import (
-    FIXED_WEIGHTS,
-    CheckpointError,
-    build_model,
-    load_item,
-    load_weights,
-)
+from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_item, load_weights
 from kgmgt_jax.types import Measurement
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore

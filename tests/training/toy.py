@@ -15,16 +15,17 @@ from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.denoiser import UnrolledDenoiser
 from kgmgt_jax.models.encoder import FrameEncoder
-from kgmgt_jax.models.kgmgt import KGMgT, Reconstruction
+from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import BatchNorm, Layers
 from kgmgt_jax.models.matching import best_match
 from kgmgt_jax.models.motion import align
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.mri.consistency import hard_consistency
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.state import NetworkState, create_state
 from kgmgt_jax.training.update import make_update
-from kgmgt_jax.training.weights import build_model
+from kgmgt_jax.types import Reconstruction
 from tests.training.small import small_config
 
 

@@ -12,10 +12,10 @@ from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.transforms import triplets
 from kgmgt_jax.models.initialisation import initialise
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.mri.fourier import fft2c
 from kgmgt_jax.training.state import example_inputs
 from kgmgt_jax.training.steps import apply_model
-from kgmgt_jax.training.weights import build_model
 
 SIZE = 32
 

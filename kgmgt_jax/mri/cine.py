@@ -1,0 +1,38 @@
+"""What the arrays of a whole cine must be, whoever reconstructs it."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from kgmgt_jax.types import Array
+
+__all__ = ["check_cine"]
+
+
+def check_cine(
+    kspace: Array | np.ndarray, mask: Array | np.ndarray, sens: Array | np.ndarray | None
+) -> None:
+    """Refuses arrays that are not one cine.
+
+    Raises:
+        ValueError: unless ``kspace`` is complex (t, n, h, w), ``mask`` real (t, h, w) and ``sens``
+            complex (n, h, w) or (t, n, h, w), or ``None`` with n = 1.
+    """
+    if kspace.ndim != 4 or not jnp.iscomplexobj(kspace):
+        raise ValueError(
+            f"expected complex kspace of shape (t, n, h, w), got {kspace.shape=} {kspace.dtype=}"
+        )
+    n_frames, n_coils, *size = kspace.shape
+    if mask.shape != (n_frames, *size) or jnp.iscomplexobj(mask):
+        raise ValueError(
+            f"expected a real mask of shape (t, h, w) = {(n_frames, *size)} for {kspace.shape=}, "
+            f"got {mask.shape=} {mask.dtype=}; repeat a mask that frames share"
+        )
+    if sens is None and n_coils != 1:
+        raise ValueError(
+            f"expected n = 1 coils without sens, got {kspace.shape=}; pass sens of shape (n, h, w)"
+        )
+    if sens is not None and sens.shape not in ((n_coils, *size), kspace.shape):
+        raise ValueError(
+            f"expected sens of shape (n, h, w) = {(n_coils, *size)}, or with a frame axis before "
+            f"it, for {kspace.shape=}, got {sens.shape=}"
+        )
