@@ -48,7 +48,7 @@ def psnr(reference: Images, prediction: Images, data_range: DataRange) -> Float[
         data_range: L > 0, one for all or one an image.
 
     Returns:
-        dB; infinite for equal images.
+        dB; infinite for equal images, where its gradient is NaN.
 
     Raises:
         ValueError: if the shapes differ.

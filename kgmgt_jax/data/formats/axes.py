@@ -123,7 +123,8 @@ class AxisOrder:
             for each in (_without(whole, "tz"), whole)
         }
         wanted = " or ".join(f"({names}) = {sizes}" for names, sizes in shapes.items())
-        raise DataError(source, f"{what} of shape {wanted}", f"{found}")
+        several = ", which may be either" if found in shapes.values() else ""
+        raise DataError(source, f"{what} of shape {wanted}", f"{found}{several}")
 
 
 def _without(letters: str, dropped: str) -> str:

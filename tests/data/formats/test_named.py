@@ -53,6 +53,13 @@ def test_a_mask_file_decides_what_was_measured(tmp_path):
     assert case.true_acceleration == 1 and case.meta.mask_source.endswith("m.npy")
 
 
+def test_a_mask_that_fits_two_ways_is_refused_for_that(tmp_path):
+    path = write_mat(tmp_path / "any.mat", "data", kspace((9, 4, 9, 8)))
+    np.save(tmp_path / "m.npy", np.ones((9, 9)))
+    with pytest.raises(DataError, match=r"got \(9, 9\), which may be either"):
+        read_file(path, axes="t,coil,ky,kx", mask=tmp_path / "m.npy")
+
+
 @pytest.mark.parametrize("key", ["kdata", "kspace"])
 def test_a_mask_in_the_file_decides_what_was_measured(tmp_path, key):
     stored = kspace((3, 4, 9, 8)) * line_mask().astype(np.float32)
