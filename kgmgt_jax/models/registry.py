@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from kgmgt_jax.models.baselines.crnn import CRNN
 from kgmgt_jax.models.baselines.kigan import KIGAN
@@ -33,7 +34,7 @@ def freeze(value: Any) -> Any:
     return tuple(freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def build_model(config: Mapping[str, Any]) -> Any:
+def build_model(config: Mapping[str, Any] | ConfigDict) -> Any:
     """The network of a configuration's ``model`` section.
 
     Args:
