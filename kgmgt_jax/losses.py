@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kgmgt_jax.mri.fourier import to_channels
+from kgmgt_jax.numerics import square_root
 from kgmgt_jax.types import ComplexImage
 
 __all__ = [
@@ -40,8 +41,7 @@ def _check_shapes(prediction: Array, reference: Array) -> None:
 
 def _norm(x: Float[Array, "b n"]) -> Float[Array, "b"]:
     """Euclidean norm of each row, with gradient 0 at 0."""
-    square = jnp.sum(jnp.square(x), axis=-1)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return square_root(jnp.sum(jnp.square(x), axis=-1))
 
 
 def perceptual_loss(

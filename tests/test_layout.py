@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kgmgt_jax"
 RANK = {
     "types": 0,
     "commands": 0,
+    "numerics": 0,
     "mri": 1,
     "classical": 2,
     "models": 2,

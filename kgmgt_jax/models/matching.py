@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from kgmgt_jax.models.chunks import chunk_limit, items_at_once
+from kgmgt_jax.numerics import square_root
 
 __all__ = [
     "Match",
@@ -64,8 +65,7 @@ def _box3(x: Float[Array, "h w"]) -> Float[Array, "hp wp"]:
 
 def _patch_norm(x: Float[Array, "h w c"]) -> Float[Array, "hp wp"]:
     """Euclidean norm of each 3 x 3 patch; its gradient is zero where the patch is."""
-    square = _box3(jnp.sum(jnp.square(x), axis=-1))
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return square_root(_box3(jnp.sum(jnp.square(x), axis=-1)))
 
 
 def patch_correlation(

@@ -20,6 +20,7 @@ from kgmgt_jax.mri.espirit import (
 )
 from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.mri.sampling import centre_rank
+from kgmgt_jax.numerics import square_root
 from kgmgt_jax.types import Array, Bool, Complex, Float
 
 __all__ = [
@@ -77,8 +78,7 @@ def rss(coil_images: Complex[Array, "..."], axis: int = -3) -> Float[Array, "...
         coil_images: one complex image a coil.
         axis: the coil axis.
     """
-    power = jnp.sum(coil_images.real**2 + coil_images.imag**2, axis=axis)
-    return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1.0)), 0.0)
+    return square_root(jnp.sum(coil_images.real**2 + coil_images.imag**2, axis=axis))
 
 
 def calibration_block(
