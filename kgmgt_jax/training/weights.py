@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from kgmgt_jax.models.registry import freeze
 from kgmgt_jax.training.workdir import CHECKPOINTS
 
 __all__ = [
