@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         *networks,
         *classical_methods(_CLASSICAL.value, tuned, weights, circular=circular),
     ]
-    told = _trained_on(networks, data) | _other_maps(networks)
+    told = _trained_on(networks, data) | _other_maps(networks, data)
     options = Options(
         conditions,
         _PRESET.value,
@@ -121,14 +121,13 @@ def _trained_on(networks: list[Method], data: EvaluationSet) -> dict[str, str]:
     }
 
 
-def _other_maps(networks: list[Method]) -> dict[str, str]:
-    """What it shall state of networks that were trained with other coil maps than the first."""
-    first = networks[0] if networks else None
+def _other_maps(networks: list[Method], data: EvaluationSet) -> dict[str, str]:
+    """What it shall state of networks that were trained with other coil maps than are used here."""
     return {
         f"{net.name} was trained with": f"coil maps by {net.sens}, and is scored, where files "
-        f"bring none, with those by {first.sens} of {first.name}"
+        f"bring none, with those by {data.sens}"
         for net in networks
-        if first is not None and net.sens != first.sens
+        if net.sens != data.sens
     }
 
 

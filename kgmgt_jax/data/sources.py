@@ -1,6 +1,7 @@
 """Opening what a user names as data: a prepared set, or files that are read as they are."""
 
 import logging
+import os
 from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
@@ -41,7 +42,8 @@ def open_slices(
             set is one of several.
         ValueError: If ``acs`` is too small to calibrate several coils.
     """
-    parts = [str(path)] if Path(path).exists() else str(path).split(",")
+    # Path.exists fails on lists of many paths
+    parts = [str(path)] if os.path.exists(path) else str(path).split(",")
     if not all(parts):
         raise DataError(path, "paths separated by commas", "an empty path among them")
     paths = list(map(Path, parts))

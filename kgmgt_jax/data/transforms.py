@@ -80,8 +80,6 @@ def intensity_scale(images: Shaped[np.ndarray, "*b h w"]) -> float:
     Returns:
         A positive number. Where more than 99 % of the pixels are zero the maximum takes the
         percentile's place, and 1 where all are.
-
-    Source: docs/ARCHITECTURE, part II, item 11.
     """
     magnitude = np.abs(images)
     return float(np.percentile(magnitude, _PERCENTILE)) or float(magnitude.max()) or 1.0

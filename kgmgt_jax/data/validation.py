@@ -30,14 +30,12 @@ class RetrospectiveCase(NamedTuple):
         mask: Those that count as measured, ``(t, h, w)``; none that the scanner left out.
         sens: Sensitivities ``(n, h, w)`` or ``(t, n, h, w)``; ``None`` for a single coil.
         name: Name of the case.
-        simulated: Whether the k-space was computed from images instead of measured.
     """
 
     kspace: Complex64[np.ndarray, "t n h w"]
     mask: Float32[np.ndarray, "t h w"]
     sens: Complex64[np.ndarray, "*t n h w"] | None
     name: str
-    simulated: bool = False
 
     @property
     def reference(self) -> Float32[np.ndarray, "t h w"]:
@@ -96,7 +94,7 @@ def retrospective_cases(
             sens = source.sens(number)
         else:
             sens = cached_sens(kspace, mask, method=method, cache_dir=sens_cache)
-        yield RetrospectiveCase(kspace, mask, sens, info.name, info.simulated)
+        yield RetrospectiveCase(kspace, mask, sens, info.name)
 
 
 def validation_cases(

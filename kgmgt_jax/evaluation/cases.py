@@ -77,8 +77,9 @@ class EvaluationCase:
         sampling: how it was undersampled, with its own true acceleration.
         condition: which of those asked for; ``None`` for a file undersampled as it came.
         simulation: how the k-space was simulated; empty for measured k-space.
-        file: its file, below the path that was given; of several cines in one file, its own name
-            below that.
+        place: where its images go below a folder: the path of its file below the one that was
+            given, without the suffix unless another file would be there too; of several cines in
+            one file, its own name below that.
         slice_index: its place in that file.
         n_slices: slices of that file, without those that are left out.
         pixel_mm: height and width of a pixel; ``None`` where the file does not say.
@@ -93,7 +94,7 @@ class EvaluationCase:
     sampling: Sampling
     condition: Condition | None
     simulation: str
-    file: Path
+    place: Path
     slice_index: int
     n_slices: int
     pixel_mm: tuple[float, float] | None = None
@@ -106,6 +107,7 @@ class EvaluationSet:
         failed: ``{what: why}``, grows as slices turn out to be unreadable.
         unscored: ``{case: why}`` of the cases without a reference.
         slices: the slices with a reference.
+        sens: how coil maps are estimated, where files bring none.
     """
 
     def __init__(
@@ -117,11 +119,11 @@ class EvaluationSet:
         sens: str,
     ) -> None:
         self._root, self._source, self._undersampled = root, source, undersampled
-        self._sens, self.failed = sens, failed
+        self.sens, self.failed = sens, failed
         self.slices: Sequence[SliceInfo] = () if source is None else source.slices
         self.unscored: dict[str, str] = {}
         self._n_slices = Counter(map(_cine_of, self.slices))
-        self._n_cines = Counter(path for path, _ in self._n_slices)
+        self._places = self._all_places()
 
     def n_frames(self, n_conditions: int) -> int:
         """Frames that one method has to reconstruct."""
@@ -190,7 +192,7 @@ class EvaluationSet:
                 sampling=Sampling(condition.mask_kind, true, condition.acceleration, condition.acs),
                 condition=condition,
                 simulation=info.simulation,
-                file=self._place_of(info),
+                place=self._places[_cine_of(info)],
                 slice_index=info.slice_index,
                 n_slices=self._n_slices[_cine_of(info)],
                 pixel_mm=info.pixel_mm,
@@ -201,7 +203,7 @@ class EvaluationSet:
         nominal = case.meta.nominal_acceleration
         below = self._below(file.path) or Path(file.name)
         name = f"{case.meta.name} ({below.as_posix()})"
-        sens = missing_sens(case, self._sens)
+        sens = missing_sens(case, self.sens)
         self.unscored[name] = "undersampled, and no fully sampled file of the same scan"
         return EvaluationCase(
             name=name,
@@ -213,7 +215,7 @@ class EvaluationSet:
             sampling=Sampling(AS_ACQUIRED, case.true_acceleration, nominal, case.acs),
             condition=None,
             simulation=case.meta.simulation,
-            file=below,
+            place=self._places[str(file.path), file.name],
             slice_index=case.meta.slice_index,
             n_slices=len(file),
             pixel_mm=case.meta.pixel_mm,
@@ -224,18 +226,30 @@ class EvaluationSet:
         found = self._root.is_dir() and path.is_relative_to(self._root)
         return path.relative_to(self._root) if found else None
 
-    def _place_of(self, info: SliceInfo) -> Path:
-        """The path of a slice's file, or of a prepared set one made of subject and name."""
-        path, name = _cine_of(info)
-        if self._root.is_file():
-            return Path(name)
+    def _all_places(self) -> dict[tuple[str, str], Path]:
+        """Where images of each cine go; see `EvaluationCase`."""
+        subjects = {_cine_of(info): info.subject for info in self.slices}
+        cines = subjects | {(str(file.path), file.name): "" for file in self._undersampled}
+        n_cines = Counter(path for path, _ in cines)
+        short = {cine: self._place_of(*cine, who, n_cines[cine[0]]) for cine, who in cines.items()}
+        n_there = Counter(short.values())
+        return {
+            (path, name): short[path, name]
+            if n_there[short[path, name]] == 1
+            else self._below(Path(path)) or short[path, name]
+            for path, name in cines
+        }
+
+    def _place_of(self, path: str, name: str, subject: str, n_cines: int) -> Path:
+        """The path of a file without its suffix, or of a prepared set one of subject and name."""
         below = self._below(Path(path))
+        if self._root.is_file() or below == Path():
+            return Path(name)
         if below is None:
-            subject = [re.sub(r"[^\w-]+", "_", part) for part in info.subject.split("/")]
-            return Path(*subject, name)
-        if self._n_cines[path] == 1:
-            return below
-        return below.with_suffix("") / name.removeprefix(f"{below.stem}/")
+            parts = [re.sub(r"[^\w-]+", "_", part) for part in subject.split("/")]
+            return Path(*parts, name)
+        bare = below if Path(path).is_dir() else below.with_suffix("")
+        return bare if n_cines == 1 else bare / name.removeprefix(f"{below.stem}/")
 
 
 def open_evaluation(
@@ -247,7 +261,7 @@ def open_evaluation(
         path: a file of any known format, a folder of them, or a prepared set, of which the split
             ``test`` is taken.
         acs: central lines of the masks to come.
-        sens: how they are; see `estimate_sens`.
+        sens: how coil maps are estimated, see `estimate_sens`; those of a prepared set as it was.
         simulation: how k-space is made of magnitude images; its defaults if left out.
 
     Raises:
@@ -258,7 +272,9 @@ def open_evaluation(
         raise DataError("data", "a file or a folder", "an empty path")
     root = Path(path)
     if is_prepared(root):
-        return EvaluationSet(root, open_prepared(root, split="test"), (), {}, sens)
+        prepared = open_prepared(root, split="test")
+        used = map(prepared.sens_method, range(len(prepared.slices)))
+        return EvaluationSet(root, prepared, (), {}, next(filter(None, used), sens))
     failed: dict[str, str] = {}
     options = ReadOptions(simulation=simulation or Simulation())
     full: list[CineFile] = []

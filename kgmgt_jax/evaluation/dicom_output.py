@@ -42,6 +42,13 @@ DROPPED = (
     "WindowCenterWidthExplanation",
 )
 """What speaks of the template's pixels and would be wrong of ours."""
+OF_FRAME = (
+    "CardiacNumberOfImages",
+    "NumberOfTemporalPositions",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+)
+"""What counts the template's frames, where there are more or fewer than ours."""
 
 
 def write_dicom(
@@ -80,11 +87,11 @@ def write_dicom(
         for (t, z), image in _series(magnitude, geometry, description, pixel_mm, frame_seconds):
             image.save_as(temporary / f"slice{z:02d}_frame{t:03d}.dcm", enforce_file_format=True)
         temporary.chmod(0o755)
+        old = temporary.with_name(temporary.name + ".old")
         if folder.exists():
-            old = temporary.with_name(temporary.name + ".old")
             os.replace(folder, old)
-            shutil.rmtree(old)
         os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)  # only now that the new one is there
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -119,8 +126,8 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
             stored = np.round(magnitude[t, z].astype(np.float64) / slope)
             _set_pixels(image, stored.clip(0, LEVELS).astype(np.uint16), slope, white)
             _identify(image, common["series"], 1 + z * n_frames + t, description)
-            timed = geometry is not None and len(geometry.datasets[z]) == n_frames
-            if not timed:
+            same_frames = geometry is not None and len(geometry.datasets[z]) == n_frames
+            if not same_frames or "TriggerTime" not in image:
                 _set_time(image, t, n_frames, seconds)
             yield (t, z), image
 
@@ -137,11 +144,13 @@ def _set_time(image: Any, t: int, n_frames: int, seconds: float | None) -> None:
 def _from_template(geometry: Geometry, z: int, t: int, n_frames: int) -> Any:
     """The template's header of this slice, of the same frame where both have as many."""
     headers = geometry.datasets[z]
-    source = headers[t] if len(headers) == n_frames else headers[0]
+    source, dropped = headers[0], (*DROPPED, *OF_FRAME)
+    if len(headers) == n_frames:
+        source, dropped = headers[t], DROPPED
     image = copy.deepcopy(source)
     image.remove_private_tags()
     for element in list(image):
-        if element.keyword in DROPPED or element.tag.group & 0xFF00 == 0x6000:  # overlays
+        if element.keyword in dropped or element.tag.group & 0xFF00 == 0x6000:  # overlays
             del image[element.tag]
     from pydicom.dataset import Dataset
 

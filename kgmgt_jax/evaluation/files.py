@@ -112,8 +112,9 @@ def reconstruct_file(
     shape = (t, len(file), h, columns.stop - columns.start)
     geometry = None if template is None else read_geometry(template, shape, reverse=reverse_slices)
     check_outputs(out, formats, geometry)
-    done = _reconstruct_slices(file, method, columns)
+    # before there are hours of work to lose
     references = None if truth is None else [_reference(case)[..., columns] for case in truth]
+    done = _reconstruct_slices(file, method, columns)
 
     name, out = _name_of(path), Path(out)
     lines = [f"{path}: {len(file)} slices, true acceleration {done.accelerations}"]
@@ -127,11 +128,12 @@ def reconstruct_file(
         "checkpoint": method.source,
         "version": kgmgt_jax.__version__,
     }
+    pixel_mm = geometry.pixel_mm if geometry else done.meta.pixel_mm
     volume = ImageVolume(
         np.stack([each.image for each in done.slices], axis=1),
         np.stack([each.magnitude for each in done.slices], axis=1),
         f"{method.name}{done.simulated}, true acceleration {done.accelerations}",
-        pixel_mm=done.meta.pixel_mm,
+        pixel_mm=pixel_mm,
         frame_seconds=done.meta.frame_seconds,
         attributes={
             "true_acceleration": done.acceleration,
@@ -148,7 +150,7 @@ def reconstruct_file(
         origin = {"reference": str(reference), **origin}
         lines.append(_write_scores(scores, done, references, method.name, origin))
         written.append(scores)
-    written += _draw_middle(out, name, done, references, method.name)
+    written += _draw_middle(out, name, done, references, method.name, pixel_aspect(pixel_mm))
     return "\n".join([*lines, *map(str, written)])
 
 
@@ -258,11 +260,11 @@ def _draw_middle(
     done: _Done,
     references: Sequence[Float32[np.ndarray, "t h w"]] | None,
     method: str,
+    aspect: float,
 ) -> list[Path]:
     """A figure and a GIF of the middle slice."""
     z = len(done.slices) // 2
     images, reference = done.slices[z], None if references is None else references[z]
-    aspect = pixel_aspect(done.meta.pixel_mm)
     figure = comparison_figure(
         out / f"{name}.png",
         images.magnitude,

@@ -53,6 +53,13 @@ class Geometry:
     datasets: tuple[tuple[Any, ...], ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def pixel_mm(self) -> tuple[float, float] | None:
+        """Height and width of a pixel; ``None`` where the template has none that can be."""
+        width, height = np.linalg.norm(self.affine[:3, :2], axis=0)
+        known = 0 < height < np.inf and 0 < width < np.inf
+        return (float(height), float(width)) if known else None
+
 
 def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> Geometry:
     """Geometry that a template gives to images of a shape.
@@ -115,7 +122,9 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
     if np.abs(along - along[0]).max() > PARALLEL:
         expected, fix = "a template of parallel slices", "give the series of one of them"
         raise DataError(path, expected, "slices of several orientations", fix)
-    slices = slices_by_depth([_depth(header) for header in headers])[:: -1 if reverse else 1]
+    normal = _directions(headers[0])[2]  # one for all, as in `data.formats.dicom`
+    depths = [float(normal @ _vector(header, "ImagePositionPatient")) for header in headers]
+    slices = slices_by_depth(depths)[:: -1 if reverse else 1]
     _check_slices(path, len(slices), shape)
     ordered = [tuple(sorted((headers[i] for i in each), key=_order)) for each in slices]
     first, last = ordered[0][0], ordered[-1][0]
@@ -197,7 +206,9 @@ def _header(path: Path) -> Any:
             header = pydicom.dcmread(path, stop_before_pixels=True)
             if int(header.get("NumberOfFrames", 1) or 1) > 1:
                 raise ValueError("a multi-frame file")
-            _depth(header)
+            plane = ("ImageOrientationPatient", "ImagePositionPatient")
+            if [_vector(header, keyword).size for keyword in plane] != [6, 3]:
+                raise ValueError("an image without a plane")
             if int(header.Rows) < 1 or int(header.Columns) < 1 or len(header.PixelSpacing) != 2:
                 raise ValueError("an image without size")
             return header
@@ -214,10 +225,6 @@ def _directions(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors along growing column index, row index, and the slice normal (LPS)."""
     along = _vector(header, "ImageOrientationPatient")
     return along[:3], along[3:], np.cross(along[:3], along[3:])
-
-
-def _depth(header: Any) -> float:
-    return float(_directions(header)[2] @ _vector(header, "ImagePositionPatient"))
 
 
 def _order(header: Any) -> tuple[float, float]:

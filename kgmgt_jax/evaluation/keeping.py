@@ -22,8 +22,7 @@ REFERENCE = "reference"  # what the reference is called among the methods
 def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[Path]:
     """Writes the images of a case by every method, as `reconstruct.py` does, one slice a file.
 
-    They lie at ``METHOD/PATH/FILE_sliceZ_recon.mat`` and ``..._magnitude.mat`` with the path of
-    the case's file below the data.
+    They lie at ``METHOD/PLACE_sliceZ_recon.mat`` and ``..._magnitude.mat``; see `EvaluationCase`.
     """
     written: list[Path] = []
     for method, image in images.items():
@@ -33,7 +32,6 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
             magnitude[:, None],
             f"{method}, {case.name}",
             attributes={"simulation": case.simulation},
-            pixel_mm=case.pixel_mm,
         )
         written += _write_slice(folder / method, case, volume)
     return written
@@ -42,8 +40,8 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
 def write_scored(folder: Path, case: EvaluationCase, images: Images) -> list[Path]:
     """Writes the images of a case as they were scored, and its reference, one slice a file.
 
-    They lie at ``METHOD/MASK_RATEx/PATH/FILE_sliceZ_recon.mat`` and ``..._magnitude.mat``; the
-    reference at ``reference/...``.
+    They lie at ``METHOD/MASK_RATEx/PLACE_sliceZ_recon.mat`` and ``..._magnitude.mat``, see
+    `EvaluationCase`; the reference at ``reference/...``.
     """
     written: list[Path] = []
     shown = images if case.reference is None else {REFERENCE: case.reference, **images}
@@ -53,16 +51,15 @@ def write_scored(folder: Path, case: EvaluationCase, images: Images) -> list[Pat
             np.abs(image).astype(np.float32)[:, None],
             f"{method}, {case.name}",
             attributes={"simulation": case.simulation},
-            pixel_mm=case.pixel_mm,
         )
         written += _write_slice(folder / method / _condition_folder(case), case, volume)
     return written
 
 
 def _write_slice(folder: Path, case: EvaluationCase, volume: ImageVolume) -> list[Path]:
-    """Writes a slice at the path of its file below the data, one a file."""
-    name = f"{case.file.stem}_slice{case.slice_index}"
-    return write_outputs(folder / case.file.parent, name, volume, ["mat"])
+    """Writes a slice at its place, one a file."""
+    name = f"{case.place.name}_slice{case.slice_index}"
+    return write_outputs(folder / case.place.parent, name, volume, ["mat"])
 
 
 def _condition_folder(case: EvaluationCase) -> str:
@@ -76,14 +73,14 @@ class _File(NamedTuple):
 
     method: str
     folder: str
-    file: Path
+    place: Path
 
 
 class RankingWriter:
     """Writes `write_ranking` files, each as soon as all slices of a file are there.
 
-    A file lies at ``METHOD/PATH`` with the path of the k-space below the data; one that was
-    undersampled here at ``METHOD/MASK_RATEx/PATH``.
+    A file lies at ``METHOD/PLACE.mat``, see `EvaluationCase`; one that was undersampled here at
+    ``METHOD/MASK_RATEx/PLACE.mat``.
 
     Args:
         root: folder of the ranking.
@@ -101,31 +98,25 @@ class RankingWriter:
         """Takes the images of the next slice; slices of a file come in order.
 
         Raises:
-            ValueError: if there are fewer than three frames, or the file exists already.
+            ValueError: if there are fewer than three frames.
         """
         if len(case.kspace) < N_FRAMES:  # before any slice waits for others in vain
             raise ValueError(f"expected {N_FRAMES} frames or more to rank, got {len(case.kspace)}")
         folder = _condition_folder(case)
-        paths = {
-            method: self._root / method / folder / case.file.with_suffix(".mat")
-            for method in images
-        }
-        taken = [path for path in paths.values() if path in self.written]
-        if taken:
-            raise ValueError(f"{taken[0]} holds another file of that name")
         for method, image in images.items():
-            place = _File(method, folder, case.file)
+            place = _File(method, folder, case.place)
             slices = self._slices.setdefault(place, [])
             slices.append(np.abs(image[:N_FRAMES]))
             if len(slices) == case.n_slices:
                 del self._slices[place]
-                self.written.append(write_ranking(paths[method], np.stack(slices, axis=1)))
+                path = self._root / method / folder / f"{case.place}.mat"
+                self.written.append(write_ranking(path, np.stack(slices, axis=1)))
 
     @property
     def incomplete(self) -> dict[str, str]:
         """``{file and method: why}`` of those whose slices did not all come."""
         return {
-            f"ranking of {place.file}, {place.method} {place.folder}".strip(): (
+            f"ranking of {place.place}, {place.method} {place.folder}".strip(): (
                 "a slice of it failed"
             )
             for place in self._slices

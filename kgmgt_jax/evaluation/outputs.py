@@ -47,8 +47,8 @@ class ImageVolume:
         images: complex images, in the units of the file.
         magnitude: real images, not negative; see :func:`consistent_images`.
         description: what was done, one line; goes into HDF5, NIfTI and DICOM.
-        pixel_mm: height and width of a pixel as the input says; ``None`` if unknown. A template
-            goes before it.
+        pixel_mm: height and width of a pixel, of the template if there is one, else as the input
+            says; ``None`` if unknown.
         frame_seconds: time between frames, likewise.
         attributes: facts for HDF5, such as the true acceleration and how data were simulated.
     """

@@ -1,11 +1,13 @@
 """Whether what is scored was trained on."""
 
 import filecmp
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.slices import SliceInfo
 
@@ -47,7 +49,7 @@ def n_trained_on(path: str, scored: Sequence[SliceInfo]) -> int:
 def _training_files(path: str) -> dict[Path, set[str]]:
     """Files and the names of the slices in them that are trained on; no name stands for all."""
     training: dict[Path, set[str]] = defaultdict(set)
-    for part in [path] if Path(path).exists() else path.split(","):
+    for part in [path] if os.path.exists(path) else path.split(","):  # Path's fails on long lists
         root = Path(part).resolve()
         if not part or not root.exists():
             continue
@@ -55,7 +57,9 @@ def _training_files(path: str) -> dict[Path, set[str]]:
             for info in PreparedSet(root, split="train", verify=False).slices:
                 training[Path(info.source)].add(_name_in_file(info))
         else:
-            training.update((file, set()) for file in [root, *root.rglob("*")])
+            files = [file.resolve() for file in files_below(root)]  # through links, as read
+            folders = [path.parent for path in files]  # of DICOM
+            training.update((place, set()) for place in [root, *files, *folders])
     return training
 
 

@@ -1,5 +1,7 @@
 """What looks wrong in a case is named, and nothing is where all is well."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,12 @@ def test_a_partial_echo_is_no_doubt():
     mask = np.ones((3, 32, 24), np.float32)
     mask[..., :4] = 0
     assert doubts(_case(mask)) == []
+
+
+def test_maps_of_the_file_need_no_lines():
+    case = _case(_lines(0, 8, 16, 24), coils=slice(2))
+    maps = np.full(case.shape[1:], 0.5**0.5, np.complex64)
+    assert doubts(dataclasses.replace(case, sens=maps)) == []
 
 
 def test_too_few_lines_to_calibrate_several_coils():

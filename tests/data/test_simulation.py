@@ -1,8 +1,11 @@
 """Simulated k-space is what its equation says, and depends on seed and name only."""
 
+import zlib
+
 import numpy as np
 import pytest
 
+from kgmgt_jax.data.phantom.coils import smooth_phase
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.transforms import ifft2c
 
@@ -49,6 +52,14 @@ def test_phase_varies_smoothly_and_is_the_same_in_all_frames():
     np.testing.assert_allclose(phase, 0, atol=1e-5)
     assert np.ptp(np.angle(image[0])) > 0.1
     assert np.abs(np.angle(image[0, 1:] * np.conj(image[0, :-1]))).max() < 1.0
+
+
+def test_phase_is_a_quadratic_of_positions_from_minus_one_to_one():
+    image = Simulation(n_coils=1).run(IMAGES, "a")[1]
+    v, u = (2 * (np.arange(n) - n // 2) / n for n in IMAGES.shape[1:])
+    rng = np.random.default_rng([0, zlib.crc32(b"a")])
+    phase = smooth_phase(rng, *np.meshgrid(u, v))
+    np.testing.assert_allclose(image, IMAGES * np.exp(1j * phase), rtol=1e-4)
 
 
 def test_complex_images_keep_their_phase():

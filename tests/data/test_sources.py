@@ -1,5 +1,7 @@
 """Several paths are one set; prepared sets stand alone."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,15 @@ def test_images_and_kspace_are_taken_together_where_both_are_named(tmp_path):
 def test_a_comma_in_a_name_is_no_separator(tmp_path):
     stacks = writers.write_stacks(tmp_path / "a,b")
     assert len(open_slices(stacks, split="train", acs=4).slices) == 2
+
+
+def test_a_list_may_be_longer_than_any_path(tmp_path):
+    stacks = writers.write_stacks(tmp_path)
+    n_times = 1 + os.pathconf("/", "PC_PATH_MAX") // len(str(stacks))
+    assert (
+        len(open_slices(",".join([str(stacks)] * n_times), split="train", acs=4).slices)
+        == 2 * n_times
+    )
 
 
 def test_a_missing_one_of_several_is_named(tmp_path):

@@ -29,6 +29,7 @@ def _identify(path, *, format="npy", key="", pattern=None):
         ("FullSample/P012/lvot.mat", "cmrxrecon2024", "P012", "lvot"),
         ("sub-01/ses-2/func/sub-01_cine.nii.gz", "nifti", "sub-01", ""),
         ("patient007/sax/images.npy", "images", "patient007", ""),
+        ("vol2/patient007/images.npy", "images", "patient007", ""),
         ("flat/patient007_4d.nii.gz", "nifti", "patient007", ""),
         ("site/alpha_kspace.npy", "npy", "site/alpha_kspace", ""),
         ("alpha.npy", "npy", "set/alpha", ""),

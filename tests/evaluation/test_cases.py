@@ -16,9 +16,11 @@ from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from kgmgt_jax.mri.coils import estimate_sens
+from tests.data.formats import writers
 from tests.evaluation.small_set import FULL, SHAPE, write_phantoms
 
 UNIFORM, GAUSSIAN = Condition("uniform", 4.0, 8), Condition("kt_gaussian", 4.0, 8)
+SPARSE = Condition("uniform", 2.0, 4)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_undersampled_file_counts_only_without_its_reference(tree, tmp_path):
     assert alone.reference is None and alone.condition is None
     assert alone.sampling.nominal_acceleration == 4 and alone.kspace.shape[0] == SHAPE[0]
     assert list(data.unscored) == [alone.name] and "AccFactor04/P002" in alone.name
-    assert alone.file.as_posix().endswith("AccFactor04/P002/cine_sax.mat")
+    assert alone.place.as_posix().endswith("AccFactor04/P002/cine_sax")
 
 
 def test_an_undersampled_file_is_read_once_to_open_it(tmp_path, monkeypatch):
@@ -122,7 +124,30 @@ def test_cines_of_one_file_have_places_of_their_own(tmp_path):
             file[name] = np.random.default_rng(0).random((4, 24, 16), np.float32)
     np.save(tmp_path / "set" / "b.npy", np.random.default_rng(1).random((4, 24, 16), np.float32))
     cases = open_evaluation(tmp_path, acs=8, simulation=Simulation(n_coils=1)).cases([UNIFORM])
-    assert [case.file.as_posix() for case in cases] == ["set/a/one", "set/a/two", "set/b.npy"]
+    assert [case.place.as_posix() for case in cases] == ["set/a/one", "set/a/two", "set/b"]
+
+
+def test_images_of_no_two_cines_go_to_one_place(tmp_path):
+    """Keys with dots, files that differ in their suffix, and DICOM folders named by identifiers."""
+    pytest.importorskip("pydicom")
+    images = np.random.default_rng(0).random((4, 24, 16), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["sub.1"] = file["sub.2"] = images
+    np.save(tmp_path / "b.npy", images)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["cine"] = images
+    for name in ("1.2.8", "1.2.9"):
+        writers.write_dicom(tmp_path / name)
+    cases = open_evaluation(tmp_path, acs=4, simulation=Simulation(n_coils=1)).cases([SPARSE])
+    places = {case.place.as_posix() for case in cases}
+    assert places == {"1.2.8", "1.2.9", "a/sub.1", "a/sub.2", "b.h5", "b.npy"}
+
+
+def test_a_dicom_folder_lies_at_its_name(tmp_path):
+    pytest.importorskip("pydicom")
+    folder = writers.write_dicom(tmp_path / "series")
+    cases = open_evaluation(folder, acs=4, simulation=Simulation(n_coils=1)).cases([SPARSE])
+    assert {case.place.as_posix() for case in cases} == {"series"}
 
 
 @pytest.mark.parametrize("cut", [0.5, 0.99])
@@ -200,6 +225,22 @@ def test_slices_of_a_prepared_set_have_the_units_of_their_file(bright_and_dim):
         np.testing.assert_allclose(ours.reference, theirs.reference, rtol=0, atol=1e-6 * scale)
 
 
+def test_maps_of_a_prepared_set_are_told_as_they_are_made(tmp_path):
+    write_phantoms(tmp_path / "data", n_subjects=1, n_coils=3)
+    options = PrepareOptions(sens="adaptive", split=(0.0, 0.0, 1.0), acs=8)
+    prepare(tmp_path / "data", tmp_path / "set", options)
+    data = open_evaluation(tmp_path / "set", acs=8, sens="espirit")
+    (case,) = data.cases([UNIFORM])
+    assert data.sens == "adaptive"
+    expected = estimate_sens(case.kspace, case.mask, method=data.sens)
+    np.testing.assert_allclose(case.sens, expected, atol=1e-2)
+
+
+def test_a_set_that_was_not_wide_enough_to_cut_is_ranked(bright_and_dim, tmp_path):
+    prepare(bright_and_dim / "data", tmp_path, PrepareOptions(split=(0, 0, 1), readout=64))
+    open_evaluation(tmp_path, acs=8).check_ranking()
+
+
 def test_a_set_with_cut_readouts_is_not_ranked(bright_and_dim):
     open_evaluation(bright_and_dim / "data", acs=8).check_ranking()
     open_evaluation(bright_and_dim / "set", acs=8).check_ranking()
@@ -210,4 +251,4 @@ def test_a_set_with_cut_readouts_is_not_ranked(bright_and_dim):
 def test_a_single_file_lies_at_its_name(tmp_path):
     np.save(tmp_path / "scan.npy", np.random.default_rng(0).random((4, 24, 16), np.float32))
     (case,) = open_evaluation(tmp_path / "scan.npy", acs=8).cases([UNIFORM])
-    assert case.file.as_posix() == "scan"
+    assert case.place.as_posix() == "scan"

@@ -1,5 +1,7 @@
 """Derived series: valid, in the template's place, with its patient and without its pixels."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -104,8 +106,10 @@ def test_another_matrix_moves_the_first_pixel(tmp_path):
 def test_other_frames_are_spread_over_the_cycle(tmp_path):
     shape = (6, 2, 20, 30)
     geometry = read_geometry(write_template(tmp_path / "template"), shape)
-    images = _read(write_dicom(tmp_path / "out", _magnitude(shape), geometry, description="x"))
+    options = {"description": "x", "frame_seconds": 0.5}  # a template goes before it
+    images = _read(write_dicom(tmp_path / "out", _magnitude(shape), geometry, **options))
     times = [float(images[f"slice00_frame{t:03d}"].TriggerTime) for t in range(6)]
+    assert {image.SeriesNumber for image in images.values()} == {1004}  # 4 of the template
     assert times == pytest.approx([0, 20, 40, 60, 80, 100])
 
 
@@ -117,6 +121,40 @@ def test_a_template_of_one_frame_has_no_times(tmp_path, seconds):
     times = [images[f"slice00_frame{t:03d}"].get("TriggerTime") for t in range(SHAPE[0])]
     expected = [None if seconds is None else 30.0 * t for t in range(SHAPE[0])]
     assert [None if time is None else float(time) for time in times] == expected
+
+
+def test_a_template_without_times_leaves_those_of_the_input(tmp_path):
+    template = write_template(tmp_path / "template")
+    for path in template.iterdir():
+        image = pydicom.dcmread(path)
+        del image.TriggerTime
+        image.save_as(path)
+    options = {"description": "x", "frame_seconds": 0.03}
+    geometry = read_geometry(template, SHAPE)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, **options))
+    times = [float(images[f"slice01_frame{t:03d}"].TriggerTime) for t in range(SHAPE[0])]
+    assert times == [0, 30, 60]
+
+
+@pytest.mark.parametrize("n_frames", [3, 4])
+def test_numbers_of_the_templates_frames_are_kept_for_as_many_alone(tmp_path, n_frames):
+    told = {"NumberOfTemporalPositions": 3, "TemporalPositionIdentifier": 2}
+    template, shape = write_template(tmp_path / "template", **told), (n_frames, *SHAPE[1:])
+    geometry = read_geometry(template, shape)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(shape), geometry, description="x"))
+    for image in images.values():
+        assert (image.get("NumberOfTemporalPositions") == 3) == (n_frames == 3)
+        assert ("TemporalPositionIdentifier" in image) == (n_frames == 3)
+
+
+def test_the_new_series_is_there_before_the_old_one_goes(tmp_path, monkeypatch):
+    out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description="x")
+    rmtree, there = shutil.rmtree, []
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda *a, **k: there.append(out.exists()) or rmtree(*a, **k)
+    )
+    write_dicom(out, _magnitude(), description="x")
+    assert there and all(there) and len(list(out.iterdir())) == 6
 
 
 def test_the_window_shows_small_values(derived):

@@ -17,6 +17,7 @@ from kgmgt_jax.data.prepared import PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.transforms import ifft2c
+from kgmgt_jax.evaluation import summary
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from kgmgt_jax.evaluation.collecting import Findings
 from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
@@ -187,7 +188,7 @@ def test_files_of_one_name_in_a_prepared_set_have_a_ranking_each(tmp_path):
     assert [name.split("/")[2] for name in found] == ["sub-01", "sub-02"] and not outcome.failed
 
 
-def test_files_whose_rankings_would_be_one_file_are_told(tmp_path):
+def test_files_that_differ_in_their_suffix_alone_have_a_ranking_each(tmp_path):
     root = tmp_path / "data"
     kspace = writers.kspace((4, 1, 24, 16))
     write_mat(root / "cine_kspace.mat", "kspace_full", kspace[:, None])
@@ -195,8 +196,8 @@ def test_files_whose_rankings_would_be_one_file_are_told(tmp_path):
     data = open_evaluation(root, acs=8)
     options = Options(CONDITIONS[:1], ranking=tmp_path / "ranking", efficiency=False)
     outcome = evaluate_set(data, [], tmp_path / "out", options)
-    (why,) = outcome.failed.values()
-    assert "holds another file of that name" in why
+    names = sorted(path.name for path in (tmp_path / "ranking").rglob("*.mat"))
+    assert names == ["cine_kspace.mat.mat", "cine_kspace.npy.mat"] and not outcome.failed
 
 
 def test_a_file_too_short_to_rank_is_told_with_that_reason_alone(tmp_path):
@@ -279,7 +280,7 @@ def test_an_unknown_preset_is_refused_before_any_case():
         Options([Condition("uniform", 4.0, 8)], ["frame", "foo"])
 
 
-def test_pixels_that_are_not_square_are_shown_as_they_are(tmp_path):
+def test_pixels_that_are_not_square_are_shown_as_they_are(tmp_path, monkeypatch):
     nibabel = pytest.importorskip("nibabel")
     images = np.random.default_rng(0).random((20, 24, 1, 3), np.float32)  # x y z t
     (tmp_path / "data").mkdir()
@@ -287,7 +288,12 @@ def test_pixels_that_are_not_square_are_shown_as_they_are(tmp_path):
     nibabel.save(volume, tmp_path / "data" / "cine.nii.gz")
     data = open_evaluation(tmp_path / "data", acs=8, simulation=Simulation(n_coils=1))
     options = Options(CONDITIONS[:1], reader_study=True, efficiency=False)
+    drawn, draw = [], summary.comparison_figure
+    monkeypatch.setattr(
+        summary, "comparison_figure", lambda *a, **kw: drawn.append(kw["aspect"]) or draw(*a, **kw)
+    )
     evaluate_set(data, [], tmp_path, options)
+    assert drawn == [2.0]
     for page in ("report.html", "reading/reading.html"):
         shapes = re.findall(r'"aspect": ?([\d.]+)', (tmp_path / page).read_text())
         assert shapes and set(map(float, shapes)) == {2.0}

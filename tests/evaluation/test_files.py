@@ -5,7 +5,9 @@ import json
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.phantom import make_cine, write_cmrxrecon2023
 from kgmgt_jax.data.transforms import ifft2c
@@ -90,9 +92,38 @@ def test_simulated_kspace_is_told(tmp_path):
     np.save(tmp_path / "images.npy", images)
     method = _Nothing("nothing", "", None, {})
     report = reconstruct_file(tmp_path / "images.npy", method, tmp_path / "out", formats=["h5"])
+    assert "made up or left out" not in report
     assert "note: simulated from images: 8 coils" in report
     with h5py.File(tmp_path / "out" / "images_recon.h5") as file:
         assert "of simulated k-space" in file.attrs["description"]
+
+
+def test_a_damaged_reference_is_refused_before_the_work(tmp_path, monkeypatch):
+    sizes = {"shape": (24, 20), "n_frames": 3, "n_slices": 2, "acs": 8}
+    paths = write_cmrxrecon2023(tmp_path, [0], accelerations=(3,), **sizes)
+    path = next(path for path in paths if path.match("AccFactor03/*/cine_sax.mat"))
+    with h5py.File(paths[0], "r+") as file:
+        (key,) = file
+        file[key][0, 1, 0, 0] = (np.nan, 0)  # its second slice
+    monkeypatch.setattr(_Nothing, "reconstruct", lambda *_: pytest.fail("worked"))
+    with pytest.raises(DataError, match="expected finite k-space"):
+        method = _Nothing("nothing", "", None, {})
+        reconstruct_file(path, method, tmp_path / "out", reference=paths[0])
+
+
+def test_pictures_have_the_pixels_of_the_template(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    kspace = make_cine(0, shape=(24, 20), n_frames=3).kspace
+    np.save(tmp_path / "cine.npy", kspace)
+    template = nibabel.Nifti1Image(np.zeros((20, 24, 1, 3), np.float32), np.diag([1, 2, 8, 1]))
+    nibabel.save(template, tmp_path / "template.nii")
+    out, method = tmp_path / "out", _Nothing("nothing", "", None, {})
+    options = {"template": tmp_path / "template.nii", "formats": ["gif", "h5"]}
+    reconstruct_file(tmp_path / "cine.npy", method, out, **options)
+    with Image.open(out / "cine_slices.gif") as film:
+        assert film.height / film.width == pytest.approx(2 * 24 / 20, rel=0.02)
+    with h5py.File(out / "cine_recon.h5") as file:
+        np.testing.assert_allclose(file.attrs["pixel_mm"], (2, 1))
 
 
 def test_pixels_and_frames_keep_their_size(tmp_path):
@@ -111,6 +142,15 @@ def test_pixels_and_frames_keep_their_size(tmp_path):
         assert file.attrs["frame_seconds"] == pytest.approx(0.04)
 
 
+@pytest.mark.parametrize("kind", ["nii", "dicom"])
+def test_geometry_that_is_made_up_is_told(tmp_path, kind):
+    pytest.importorskip({"nii": "nibabel", "dicom": "pydicom"}[kind])
+    np.save(tmp_path / "kspace.npy", make_cine(0, shape=(24, 20), n_frames=3).kspace)
+    method = _Nothing("nothing", "", None, {})
+    report = reconstruct_file(tmp_path / "kspace.npy", method, tmp_path / "out", formats=[kind])
+    assert "note: position and pixel size and time between frames unknown" in report
+
+
 def test_an_oversampled_readout_is_cropped_about_its_middle(tmp_path):
     cine = make_cine(0, shape=(24, 20), n_frames=3, noise=0.0)
     np.save(tmp_path / "kspace.npy", cine.kspace)
@@ -121,6 +161,10 @@ def test_an_oversampled_readout_is_cropped_about_its_middle(tmp_path):
     whole = np.abs(ifft2c(cine.kspace))[:, 0]
     found = np.load(out / "kspace_magnitude.npy")
     np.testing.assert_allclose(found[:, 0], whole[..., 5:15], atol=1e-5)
+    (scores,) = json.loads((out / "kspace_metrics.json").read_text())["cases"]
+    assert scores["methods"]["zero_filled"]["nmse"] < 1e-9  # every sample is measured
+    reconstruct_file(tmp_path / "kspace.npy", method, out)
+    assert not (out / "kspace_metrics.json").exists()  # of images that are there no more
     with pytest.raises(ValueError, match="expected readout from 1 to the 20 columns there are"):
         reconstruct_file(tmp_path / "kspace.npy", method, out, readout=21)
 

@@ -16,6 +16,12 @@ def _ramp(t: int = 4, z: int = 3, h: int = 300, w: int = 280) -> np.ndarray:
     return np.broadcast_to(levels[..., None, None], (t, z, h, w)).astype(np.float32)
 
 
+def test_high_pixels_put_more_slices_in_a_row():
+    magnitude = np.ones((1, 4, 200, 200), np.float32)
+    shapes = [slice_mosaic(magnitude, aspect=aspect).shape[1:] for aspect in (1.0, 2.0)]
+    assert shapes == [(404, 404), (808, 608)]
+
+
 def test_slices_lie_in_rows_in_one_grey_window():
     mosaic = slice_mosaic(_ramp())
     assert mosaic.shape == (4, 2 * 300 + GAP, 2 * 280 + GAP)

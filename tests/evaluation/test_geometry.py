@@ -83,6 +83,41 @@ def test_slices_and_frames_are_in_order_whatever_the_names(tmp_path):
     assert numbers == [[1, 2, 3], [4, 5, 6]]
 
 
+def test_frames_of_one_time_are_in_the_order_of_their_numbers(tmp_path):
+    folder = write_template(tmp_path / "t")  # of files named against it
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        image.TriggerTime = 0
+        image.save_as(path)
+    datasets = read_geometry(folder, (3, 2, 20, 30)).datasets
+    assert [[i.InstanceNumber for i in frames] for frames in datasets] == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_images_without_numbers_are_not_numbered_backwards(tmp_path):
+    folder = write_template(tmp_path / "t")
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        del image.InstanceNumber
+        image.save_as(path)
+    assert read_geometry(folder, (3, 2, 20, 30)).notes == ()
+
+
+def test_directions_that_differ_a_little_make_no_slices(tmp_path):
+    """0.001 off, which counts as parallel, is 0.1 mm along the normal at this distance."""
+    folder = write_template(tmp_path / "t")
+    for path in sorted(folder.iterdir())[::2]:
+        image = pydicom.dcmread(path)
+        image.ImageOrientationPatient = [1.0, 0.001, 0.0, *ROWS]
+        image.save_as(path)
+    assert [len(frames) for frames in read_geometry(folder, (3, 2, 20, 30)).datasets] == [3, 3]
+
+
+def test_pixels_have_the_size_of_the_templates(tmp_path):
+    folder = write_template(tmp_path / "t")
+    assert read_geometry(folder, (3, 2, 20, 30)).pixel_mm == pytest.approx(SPACING)
+    assert read_geometry(folder, (3, 2, 40, 30)).pixel_mm == pytest.approx((0.75, 2.0))
+
+
 def test_another_matrix_covers_the_same_field(tmp_path):
     folder = write_template(tmp_path / "t")
     coarse, fine = (read_geometry(folder, (3, 2, *size)) for size in ((20, 30), (40, 90)))

@@ -31,6 +31,8 @@ def test_gif_shows_the_panels_side_by_side_in_one_window(tmp_path):
 def test_gif_loops_for_ever_at_the_rate_asked_for(tmp_path):
     with Image.open(cine_gif(tmp_path / "c.gif", {"a": beating_disc()}, fps=20)) as movie:
         assert (movie.n_frames, movie.info["loop"], movie.info["duration"]) == (6, 0, 50)
+    with Image.open(cine_gif(tmp_path / "c.gif", {"a": beating_disc()}, fps=15)) as movie:
+        assert movie.info["duration"] == 70  # of 66.7 ms
 
 
 def test_gif_is_magnified_to_192_rows(tmp_path):

@@ -106,6 +106,10 @@ def test_nifti_and_dicom_take_the_templates_place(tmp_path, volume):
         image.affine @ [4, 7, 1, 1], _place_of(template, column=4, row=7, z=1), atol=1e-4
     )
     assert image.header.get_zooms() == pytest.approx((2, 1.5, 8, 0.04))
+    other = dataclasses.replace(volume, frame_seconds=0.5)
+    write_outputs(tmp_path / "other", "case", other, ["nii"], geometry=geometry)
+    again = nibabel.load(tmp_path / "other" / "case_magnitude.nii.gz")
+    assert again.header.get_zooms() == image.header.get_zooms()
     assert len(list((tmp_path / "out" / "case_dicom").iterdir())) == 6
 
 

@@ -1,5 +1,6 @@
 """Training data among what is scored is found, whatever its path."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -26,11 +27,25 @@ def test_the_same_files_and_copies_of_some_are_found(tree, tmp_path):
     assert n_trained_on(str(tree), open_evaluation(copy, acs=8).slices) == 1
 
 
+def test_training_files_below_linked_folders_are_found(tree, tmp_path):
+    (tmp_path / "linked").symlink_to(tree, target_is_directory=True)
+    scored = open_evaluation(tree, acs=8).slices
+    assert n_trained_on(str(tmp_path), scored) == 3
+    assert n_trained_on(str(tree), open_evaluation(tmp_path, acs=8).slices) == 3
+
+
 def test_other_data_and_unknown_paths_are_not(tree, tmp_path):
     scored = open_evaluation(tree, acs=8).slices
     write_phantoms(tmp_path / "others", n_subjects=1, seeds_from=7)
     for path in ("", "/not/here", "/not/here,neither", str(tmp_path / "others")):
         assert n_trained_on(path, scored) == 0
+
+
+def test_long_lists_of_paths_are_looked_through(tree):
+    files = [str(tree / FULL / "P001" / "cine_sax.mat")] * (
+        1 + os.pathconf("/", "PC_PATH_MAX") // 20
+    )
+    assert n_trained_on(",".join(files), open_evaluation(tree, acs=8).slices) == 1
 
 
 def test_of_a_prepared_set_its_own_test_split_is_not(tree, tmp_path):

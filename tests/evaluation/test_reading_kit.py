@@ -51,6 +51,18 @@ def _honest(case, method):
     return {"zero_filled": 1, "modl": 3, "kgmgt": 5 if case != "P000" else 4}[method]
 
 
+def test_cines_of_a_case_are_drawn_as_high_as_its_pixels(tmp_path):
+    paths, options = (tmp_path / "page.html", tmp_path / "key.json"), {"main": "kgmgt", "seed": 0}
+    page, key = write_reading_kit(*paths, CASES, aspects={"P001": 1.5}, **options)
+    found = re.findall(r'"item":"(\w+)".*?"aspect":([\d.]+)', page.read_text(encoding="utf-8"))
+    cases = {name: item["case"] for name, item in _items(key).items()}
+    assert {(cases[name], float(aspect)) for name, aspect in found} == {
+        ("P000", 1.0),
+        ("P001", 1.5),
+        ("P002", 1.0),
+    }
+
+
 def test_page_tells_neither_methods_nor_cases(kit):
     text = kit[0].read_text(encoding="utf-8")
     for name in (*METHODS, *CASES):

@@ -77,6 +77,19 @@ def test_means_and_sums_of_three_readers_give_one_p():
         assert paired_wilcoxon(*scores) == pytest.approx(expected, rel=1e-12)
 
 
+def test_differences_in_the_sixth_decimal_are_no_rounding():
+    scores = np.full(6, 30.0)
+    assert paired_wilcoxon(scores + 1e-6 * np.arange(1, 7), scores) == 2 / 2**6
+
+
+def test_a_case_with_an_infinite_frame_ranks_above_all_others():
+    main = {f"P{i}": np.array([30.0, 30.0]) for i in range(6)}
+    other = {case: values + 1 + i for i, (case, values) in enumerate(main.items())}
+    other["P5"] = np.array([30.0, np.inf])
+    scores = {c: {"main": {"psnr": main[c]}, "other": {"psnr": other[c]}} for c in main}
+    assert compare(scores, "main")["other"]["psnr"].p == 2 / 2**6
+
+
 def test_infinite_scores_rank_above_all_others():
     first = np.array([math.inf, 3.0, 2.0, 1.0, 5.0])
     p = paired_wilcoxon(first, [1.0, 3.5, 1.0, 0.5, 5.3])

@@ -6,6 +6,7 @@ module       content
 base         the file of slices, and what readers share
 arrays       named arrays in HDF5, MATLAB 5 and npy files, read with care
 axes, masks  order of axes; masks in files of their own, and k-space that goes with one
+maps         coil maps of any scale
 roles        what an array is for, by its name
 cmrxrecon    CMRxRecon 2023, 2024 and 2025
 fastmri      fastMRI

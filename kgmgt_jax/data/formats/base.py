@@ -47,7 +47,7 @@ class CineFile(Sequence[CineCase], ABC):
         name: Prefix of the names of the cases.
         n_slices: Slices in the file; equal to ``len()`` unless some are left out.
         slice_shape: Shape of every slice, ``(t, n, h, w)``.
-        fully_sampled: Whether every sample was acquired.
+        fully_sampled: Whether every line was acquired; see `CaseMeta`.
         simulation: How the k-space is simulated; empty for measured k-space.
         pixel_mm: Height and width of a pixel, where the file says so; see `CaseMeta`.
         frame_seconds: Time between frames, where the file says so.

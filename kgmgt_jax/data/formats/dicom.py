@@ -10,7 +10,7 @@ frames, no two of one time. Images of phase and real or imaginary parts, by thei
 import functools
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +88,8 @@ class _Image(NamedTuple):
         along: Unit vectors along growing column and row index; empty where it does not say.
         position: Of the first pixel in mm; likewise.
         order: What a slice's images are sorted by.
-        time: Milliseconds in the cardiac cycle; ``None`` where the file does not say.
+        moment: When it was taken, by the first of `_TIMES`; ``None`` where the file does not say.
+        time: The same in milliseconds of the cardiac cycle; ``None`` where it says the order alone.
         size: Rows and columns.
         pixel_mm: Height and width of a pixel; ``None`` where the file does not say.
         direction: See `orientation`.
@@ -102,6 +103,7 @@ class _Image(NamedTuple):
     along: tuple[float, ...]
     position: tuple[float, ...]
     order: tuple[float, ...]
+    moment: float | None
     time: float | None
     size: tuple[int, int]
     pixel_mm: tuple[float, float] | None
@@ -127,7 +129,7 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
             magnitude, or those of a series do not make up slices of equal size and length.
     """
     described = [image for path in paths for image in _describe(path)]
-    found = list({(image.uid or image.path, image.index): image for image in described}.values())
+    found = list({_identity(image): image for image in described}.values())
     series = defaultdict(list)
     for image in found:
         if image.magnitude:
@@ -141,8 +143,9 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
     for note in notes:
         warnings.warn(f"{source}: {note}", DataWarning, stacklevel=3)
     several = len(series) > 1
+    name = source.name if source.is_dir() else source.stem  # folders may be called by UIDs
     return [
-        DicomSeries(source, source.stem + f"/series{i}" * several, images, simulation, notes)
+        DicomSeries(source, name + f"/series{i}" * several, images, simulation, notes)
         for i, (_, images) in enumerate(sorted(series.items()))
     ]
 
@@ -193,6 +196,11 @@ class DicomSeries(ImageFile):
         return {"orientation": self._slices[z][0].direction, "is_stack": self._is_stack}
 
 
+def _identity(image: _Image) -> tuple:
+    """What no two images of a series share; not the UID alone, which anonymising may make equal."""
+    return image.uid or image.path, image.index, image.position, image.along, image.order
+
+
 def _by_orientation(images: Sequence[_Image]) -> list[list[_Image]]:
     """Images of parallel planes together; those that do not say where they lie, too."""
     groups: list[list[_Image]] = []
@@ -224,10 +232,11 @@ def _check_times(source: Path, slices: Sequence[Sequence[_Image]]) -> None:
         slices: Images of each slice, sorted.
     """
     for z, images in enumerate(slices):
-        times = [image.time for image in images if image.time is not None]
-        twice = sorted({time for time in times if times.count(time) > 1})
-        if twice and len(set(times)) > 1:
-            got = f"several at {twice[0]:g} ms in slice {z}"
+        moments = Counter(image.moment for image in images if image.moment is not None)
+        twice = sorted(moment for moment, n in moments.items() if n > 1)
+        if twice and len(moments) > 1:
+            at = f"{twice[0]:g}" + " ms" * (images[0].time is not None)
+            got = f"several at {at} in slice {z}"
             fix = "give the folder of one acquisition"
             raise DataError(source, "one image of a slice at a time", got, fix)
 
@@ -266,6 +275,7 @@ def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) ->
         along=tuple(along.tolist()) if known else (),
         position=tuple(position.tolist()) if known else (),
         order=(number if time is None else time, number, index),
+        moment=time,
         time=None if keyword in _NO_TIMES else time,
         size=size,
         pixel_mm=(pixel[0], pixel[1]) if pixel.size == 2 and (pixel > 0).all() else None,

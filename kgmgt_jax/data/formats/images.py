@@ -169,7 +169,9 @@ class NiftiImages(ImageFile):
         spacing = {}
         if max(place("h"), place("w")) < 3:
             sides = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0) * length
-            spacing["pixel_mm"] = (float(sides[place("h")]), float(sides[place("w")]))
+            height, width = float(sides[place("h")]), float(sides[place("w")])
+            if 0 < height < math.inf and 0 < width < math.inf:
+                spacing["pixel_mm"] = (height, width)
         if place("t") == 3 and image.header.get_zooms()[3] > 0:
             spacing["frame_seconds"] = float(image.header.get_zooms()[3]) * time
         return spacing

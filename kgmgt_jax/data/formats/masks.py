@@ -76,8 +76,6 @@ def _read_masks(
         keys = list(arrays)
     elif acceleration is not None:
         keys = [key for key in keys if number_in(key) in (None, acceleration)]
-    elif len(arrays) == 1:
-        keys = list(arrays)
     if len(keys) != 1:
         name = "maskNN" if acceleration is None else f"mask{acceleration:02.0f}"
         raise DataError(path, f"one dataset named {name!r} or 'mask'", f"the keys {sorted(arrays)}")

@@ -1,5 +1,7 @@
 """What an array is for, by its name: k-space, coil maps, a sampling mask or images."""
 
+import functools
+import os
 import re
 from pathlib import Path
 
@@ -28,6 +30,7 @@ _AT_THE_END = _ROLE | {
 _WORDS = {"kspace": "k-space", "sens": "coil maps", "mask": "a sampling mask", "images": "images"}
 
 
+@functools.lru_cache(maxsize=1 << 16)  # a folder may hold thousands of scans
 def role_of(name: str) -> tuple[str, str]:
     """What a name says an array is, and the rest of the name, which its companions share.
 
@@ -51,12 +54,12 @@ def companion(path: Path, role: str) -> Path | None:
     Raises:
         DataError: If there are several.
     """
-    _, rest = role_of(path.stem)
-    beside = sorted(path.parent.glob(f"*{path.suffix}"))
-    found = [file for file in beside if role_of(file.stem) == (role, rest)]
+    suffix, wanted = path.suffix, (role, role_of(path.stem)[1])
+    beside = [name for name in os.listdir(path.parent) if name.endswith(suffix)]
+    found = sorted(name for name in beside if role_of(name.removesuffix(suffix)) == wanted)
     if len(found) > 1:
-        raise DataError(path, f"one {role} file beside it", f"{[file.name for file in found]}")
-    return found[0] if found else None
+        raise DataError(path, f"one {role} file beside it", f"{found}")
+    return path.with_name(found[0]) if found else None
 
 
 def no_kspace(path: Path, role: str) -> DataError:

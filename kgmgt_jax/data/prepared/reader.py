@@ -38,7 +38,7 @@ class PreparedSet:
 
     Attributes:
         slices: What is known of each slice, in order.
-        readout: Columns that all wider slices were cut to; ``None`` if none was.
+        readout: Columns that slices may have been cut to; ``None`` if none was.
 
     Raises:
         DataError: If there is no finished set, it has no such split, or a file has changed.
@@ -55,7 +55,9 @@ class PreparedSet:
             raise DataError(self._root, f"a split among {splits}", repr(split))
         self.slices = tuple(_info(each) for each in found)
         self._origins = tuple(each["sens"] for each in found)
-        self.readout: int | None = metadata["settings"].get("readout")
+        readout = metadata["settings"].get("readout")
+        cut = readout is not None and any(info.shape[-1] >= readout for info in self.slices)
+        self.readout: int | None = readout if cut else None
         self._start()
 
     def images(self, number: int, frames: Sequence[int]) -> Complex64[np.ndarray, "f n h w"]:

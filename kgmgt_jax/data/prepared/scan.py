@@ -14,6 +14,7 @@ import kgmgt_jax
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, Unit, find_units, open_unit, undersampled_key
 from kgmgt_jax.data.formats.recognise import IMAGES
+from kgmgt_jax.data.formats.roles import companion
 from kgmgt_jax.data.prepared.layout import VERSION
 from kgmgt_jax.data.prepared.options import PrepareOptions
 from kgmgt_jax.data.subjects import identify
@@ -200,14 +201,15 @@ def _hashed(values: Sequence) -> str:
 def _state(path: Path) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of change of every file that a reader may look at.
 
-    That is all of a folder for DICOM; for BART and npy, the files of like kind beside the file.
+    That is all of a folder for DICOM; for BART and npy, the file and its companions.
     """
     files = [path]
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file())
     elif path.suffix in (".npy", ".cfl"):
-        kinds = (".npy",) if path.suffix == ".npy" else (".cfl", ".hdr")
-        files = sorted(p for p in path.parent.iterdir() if p.suffix in kinds)
+        files += filter(None, (companion(path, role) for role in ("mask", "sens")))
+        if path.suffix == ".cfl":
+            files += [file.with_suffix(".hdr") for file in files]
     for file in files:
         status = file.stat()
         yield file.name, status.st_size, status.st_mtime_ns

@@ -81,6 +81,27 @@ def test_nifti_axes_of_another_order_keep_their_sizes(tmp_path):
     assert file.pixel_mm == pytest.approx((1.5, 2.5)) and file.frame_seconds is None
 
 
+def test_nifti_axes_that_are_no_lengths_have_no_size(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "cine.nii"
+    nibabel.save(nibabel.nifti1.Nifti1Image(writers.images((3, 2, 9, 8)), np.eye(4)), path)
+    file = read_file(path, axes="t,z,y,x")
+    assert file.pixel_mm is None and file.slice_shape == (3, 8, 9, 8)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_nifti_pixels_of_no_size_are_unknown(tmp_path, value):
+    """As of a header whose affine matrix nobody has filled in."""
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "cine.nii"
+    nibabel.save(nibabel.nifti1.Nifti1Image(writers.images((3, 2, 9, 8)).T, np.eye(4)), path)
+    data = bytearray(path.read_bytes())
+    data[252:256] = np.array([0, 1], "<i2").tobytes()  # qform_code, sform_code
+    data[280:328] = np.full(12, value, "<f4").tobytes()
+    path.write_bytes(data)
+    assert read_file(path)[0].meta.pixel_mm is None
+
+
 def test_three_nifti_axes_need_a_name(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     path = tmp_path / "cine.nii"
@@ -109,6 +130,71 @@ def test_dicom_is_sorted_by_position_and_trigger_time_and_rescaled(tmp_path):
 )
 def test_time_between_frames_is_known_where_all_times_are(times, seconds):
     assert frame_seconds(times) == seconds
+
+
+def test_planes_three_degrees_apart_are_not_parallel(tmp_path):
+    pytest.importorskip("pydicom")
+    file = read_file(writers.write_dicom(tmp_path, angles=(0.0, 3.0)))
+    assert (len(file), file.slice_shape[0], file[0].meta.is_stack) == (2, 3, False)
+
+
+def test_slices_a_twentieth_of_a_millimetre_apart_are_two():
+    assert dicom.slices_by_depth([0.1, 0.0, 0.04]) == [[1, 2], [0]]
+
+
+def test_radial_planes_keep_their_order_whatever_their_files_are_called(tmp_path):
+    pytest.importorskip("pydicom")
+    (tmp_path / "b").mkdir()
+    for path in writers.write_dicom(tmp_path / "a", angles=(0.0, 60.0, 120.0)).iterdir():
+        (tmp_path / "b" / f"{2 - int(path.stem[-1])}{path.name}").write_bytes(path.read_bytes())
+    one, other = ([_magnitude(c) for c in read_file(tmp_path / name)] for name in "ab")
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_pixels_of_several_sizes_in_a_series_have_none_in_common(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    path = min(writers.write_dicom(tmp_path).iterdir())
+    image = pydicom.dcmread(path)
+    image.PixelSpacing = [1.25, 1.75]
+    image.save_as(path)
+    assert read_file(tmp_path).pixel_mm is None
+
+
+@pytest.mark.parametrize(
+    ("sequence", "keyword", "seconds"),
+    [
+        ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime", 0.03),
+        ("FrameContentSequence", "TemporalPositionIndex", None),
+    ],
+)
+def test_dicom_files_of_many_images_tell_their_times_in_several_ways(
+    tmp_path, sequence, keyword, seconds
+):
+    """By `TemporalPositionIndex` the frames have an order, and no time."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    path = writers.write_enhanced_dicom(tmp_path)
+    data = pydicom.dcmread(path)
+    for group in data.PerFrameFunctionalGroupsSequence:
+        time = group.CardiacSynchronizationSequence[0].NominalCardiacTriggerDelayTime
+        del group.CardiacSynchronizationSequence
+        inner = Dataset()
+        setattr(inner, keyword, time if seconds else 1 + int(time // 30))
+        setattr(group, sequence, Sequence([inner]))
+    data.save_as(path)
+    file = read_file(path)
+    assert file.frame_seconds == seconds
+    np.testing.assert_allclose(_magnitude(file[0]), writers.images((3, 2, 9, 8))[:, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("part", ["REAL", "IMAGINARY", "PHASE", "MAGNITUDE"])
+def test_parts_of_complex_images_are_no_magnitudes(part):
+    pydicom = pytest.importorskip("pydicom")
+    image = pydicom.Dataset()
+    image.ComplexImageComponent = part
+    assert dicom.is_magnitude(image) == (part == "MAGNITUDE")
 
 
 def test_dicom_images_of_nearly_one_place_are_one_slice(tmp_path):
@@ -146,11 +232,43 @@ def test_copies_of_dicom_images_are_left_out(tmp_path):
     assert file.slice_shape[0] == 3 and file.frame_seconds == 0.03
 
 
+def test_images_of_one_identifier_at_other_places_are_no_copies(tmp_path):
+    """As anonymising tools leave them that give all images the same."""
+    pydicom = pytest.importorskip("pydicom")
+    for path in writers.write_dicom(tmp_path).iterdir():
+        image = pydicom.dcmread(path)
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        image.save_as(path)
+    assert (len(read_file(tmp_path)), read_file(tmp_path).slice_shape[0]) == (2, 3)
+
+
+def test_a_folder_of_dicom_is_called_by_its_whole_name(tmp_path):
+    pytest.importorskip("pydicom")
+    assert read_file(writers.write_dicom(tmp_path / "1.2.840.7")).name == "1.2.840.7"
+
+
 def test_two_acquisitions_of_a_slice_in_one_series_are_refused(tmp_path):
     pytest.importorskip("pydicom")
     writers.write_dicom(tmp_path, kinds={"M": [], "N": []})
     with pytest.raises(DataError, match=r"one image of a slice at a time, got several at 0 ms"):
         read_file(tmp_path)
+
+
+def test_two_acquisitions_of_a_slice_whose_times_are_numbers_are_refused(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    path = writers.write_enhanced_dicom(tmp_path)
+    data = pydicom.dcmread(path)
+    for number, group in enumerate(data.PerFrameFunctionalGroupsSequence):
+        content = Dataset()
+        content.TemporalPositionIndex = 1 + number // 4
+        group.FrameContentSequence = Sequence([content])
+        del group.CardiacSynchronizationSequence
+    data.save_as(path)
+    with pytest.raises(DataError, match=r"one image of a slice at a time, got several at 1 in"):
+        read_file(path)
 
 
 def test_a_time_that_all_frames_have_says_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """fastMRI, ISMRMRD, BART and npy: written by their own libraries, read back equal or refused."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -37,8 +38,6 @@ def test_fastmri_keeps_the_reference_and_its_place(tmp_path):
 
 
 def test_fastmri_of_one_coil_has_no_coil_axis(tmp_path):
-    import h5py
-
     path = writers.write_fastmri(tmp_path, masked=False)
     with h5py.File(path, "r+") as file:
         data = file["kspace"][:, 0]
@@ -48,8 +47,6 @@ def test_fastmri_of_one_coil_has_no_coil_axis(tmp_path):
 
 
 def test_a_fastmri_mask_of_another_width_is_refused(tmp_path):
-    import h5py
-
     path = writers.write_fastmri(tmp_path)
     with h5py.File(path, "r+") as file:
         del file["mask"]
@@ -183,6 +180,7 @@ def test_ismrmrd_averages_become_the_data(tmp_path):
     file = read_file(writers.write_ismrmrd(tmp_path))
     assert file[0].meta.pixel_mm == pytest.approx((300 / 9, 300 / 8))
     assert file.fully_sampled and len(file) == 2
+    assert file[0].meta.nominal_acceleration == 1
     for z in range(2):
         np.testing.assert_allclose(file[z].kspace, writers.kspace()[:, z], atol=1e-6)
     assert file[0].meta.orientation == "rows to A, columns to L"
@@ -269,6 +267,31 @@ def test_samples_to_be_discarded_were_not_measured(tmp_path, reverse):
     expected = np.where(case.mask[:, None] > 0, writers.kspace()[:, 1], 0)
     np.testing.assert_allclose(case.kspace, expected, atol=1e-6)
     assert file.fully_sampled and file.notes == ("3 samples of each readout discarded",)
+
+
+def test_samples_that_one_readout_wants_discarded_are_of_none(tmp_path):
+    ismrmrd = pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    with ismrmrd.Dataset(str(path), "dataset") as file:
+        acquisition = file.read_acquisition(7)
+        acquisition.discard_pre, acquisition.discard_post = 2, 1
+        file.write_acquisition(acquisition, 7)
+    mask = read_file(path)[0].mask
+    np.testing.assert_array_equal(mask, np.broadcast_to([0, 0, 1, 1, 1, 1, 1, 0], mask.shape))
+
+
+def test_a_short_readout_about_its_own_middle_is_not_padded(tmp_path):
+    pytest.importorskip("ismrmrd")
+    file = read_file(writers.write_ismrmrd(tmp_path, late=1, early=1))
+    assert file[0].shape == (3, 4, 9, 6) and file.notes == ()
+
+
+def test_ismrmrd_pixels_have_the_height_of_ky(tmp_path):
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["dataset/xml"][0] = file["dataset/xml"][0].replace(b"<y>300", b"<y>180")
+    assert read_file(path).pixel_mm == pytest.approx((180 / 9, 300 / 8))
 
 
 def test_readouts_without_a_sample_to_keep_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Finding what to open below a directory, and opening a path by what is in it."""
 
+import re
 import shutil
 
 import numpy as np
@@ -14,7 +15,9 @@ from kgmgt_jax.data.formats import (
     find_units,
     open_files,
     read_file,
+    roles,
 )
+from kgmgt_jax.data.formats.roles import role_of
 from kgmgt_jax.data.matfile import write_mat
 from tests.data.formats import writers
 
@@ -50,6 +53,42 @@ def test_a_tree_opens_to_the_files_of_all_formats(tmp_path):
         write(tmp_path / kind)
     formats = [file.format for file in open_files(tmp_path)]
     assert formats == ["bart", "cmrxrecon2023", "fastmri", "images", "images", "npy"]
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    path = writers.write_cmrxrecon(tmp_path / "P001")
+    for hidden in (tmp_path / "P001" / f"._{path.name}", tmp_path / ".Trash" / path.name):
+        hidden.parent.mkdir(exist_ok=True)
+        shutil.copy(path, hidden)
+    assert [unit.path for unit in find_units(tmp_path)] == [path]
+
+
+def test_kspace_called_like_a_result_is_kspace(tmp_path):
+    path = write_mat(tmp_path / "P001_recon.mat", "kspace_single_full", writers.kspace()[:, :, 0])
+    (unit,) = find_units(tmp_path)
+    assert (unit.path, unit.format) == (path, "cmrxrecon")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mask_kspace_1", ("kspace", "1")),
+        ("kspace_mask_1", ("mask", "1")),
+        ("P1_k-space", ("kspace", "p1")),
+        ("pattern_a", ("", "pattern_a")),
+        ("a_pattern", ("mask", "a")),
+    ],
+)
+def test_of_several_words_in_a_name_the_last_tells_its_role(name, expected):
+    assert role_of(name) == expected
+
+
+def test_names_of_a_folder_are_looked_at_once_however_many_scans_it_holds(tmp_path, monkeypatch):
+    for i in range(9):
+        np.save(tmp_path / f"new{i}_kspace.npy", writers.kspace((1, 1, 9, 8)))
+    looked, split = [], re.split
+    monkeypatch.setattr(roles.re, "split", lambda *a: looked.append(a) or split(*a))
+    assert len(open_files(tmp_path)) == 9 and len(looked) == 9
 
 
 def test_files_that_hold_no_cine_are_left_out_with_a_warning(tmp_path):

@@ -22,6 +22,13 @@ def tree(tmp_path_factory):
     return root, paths
 
 
+def test_slices_go_from_apex_to_base(tree):
+    file = read_file(tree[0] / "MultiCoil/Cine/TrainingSet/FullSample/P001/cine_sax.mat")
+    for z, level in ((0, 0.25), (2, 0.85)):
+        cine = make_cine(5, shape=(36, 33), n_frames=2, n_coils=2, level=level)
+        assert_array_equal(file[z].kspace, cine.kspace)
+
+
 @pytest.mark.parametrize(
     ("path", "key", "shape"),
     [

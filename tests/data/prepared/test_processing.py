@@ -54,6 +54,17 @@ def test_sensitivities_are_estimated_on_the_cropped_field_of_view(method):
     assert processed.meta["sens"] == f"{method}, 8 lines"
 
 
+def test_maps_of_the_file_are_cut_as_the_images_are():
+    sens = kspace((4, 9, 8), "sens")
+    processed = process(_case((3, 4, 9, 8), sens=sens), PrepareOptions(readout=4))
+    np.testing.assert_array_equal(processed.sens, sens[..., 2:6])
+
+
+def test_lines_to_calibrate_on_are_all_where_there_are_fewer_than_asked_for():
+    processed = process(_case((2, 3, 12, 16)), PrepareOptions(sens="adaptive", acs=24))
+    assert processed.meta["sens"] == "adaptive, 12 lines"
+
+
 def test_a_single_coil_has_no_sensitivities():
     processed = process(_case((2, 1, 5, 8)), PrepareOptions())
     assert processed.sens is None and processed.meta["sens"] == "none: a single coil"

@@ -70,6 +70,22 @@ def test_it_is_a_slice_source(sets):
     assert info.shape == (3, 1, 18, 10) and info.source.endswith("cine_sax.mat")
 
 
+def test_slices_keep_height_and_width_of_their_pixels(tmp_path):
+    pytest.importorskip("nibabel")
+    prepare(writers.write_nifti(tmp_path / "data"), tmp_path / "set", PrepareOptions(split=(1.0,)))
+    infos = PreparedSet(tmp_path / "set").slices
+    assert [info.pixel_mm for info in infos] == [pytest.approx((1.25, 1.5))] * 2
+
+
+def test_sensitivities_of_each_frame_are_kept(tmp_path):
+    maps = np.stack([writers.maps((3, 9, 14)), writers.maps((3, 9, 14))[::-1]])
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "a_kspace.npy", writers.kspace((2, 3, 9, 14)))
+    np.save(tmp_path / "data" / "a_sens.npy", maps)
+    prepare(tmp_path / "data", tmp_path / "set", PrepareOptions(split=(1.0,)))
+    np.testing.assert_array_equal(PreparedSet(tmp_path / "set").sens(0), maps)
+
+
 def test_slices_say_how_they_were_simulated(sets):
     for opened in sets:
         for info in opened.slices:

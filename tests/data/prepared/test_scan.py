@@ -111,8 +111,14 @@ def test_only_what_changes_the_images_changes_the_key(source, tmp_path):
     keys = [each.key for each in scan(tree, ALL)[0]]
     other_split = PrepareOptions(split=(1.0,), seed=4, subject=".*")
     assert [each.key for each in scan(tree, other_split)[0]] == keys
-    changed = [each.key for each in scan(tree, PrepareOptions(readout=8))[0]]
-    assert not set(changed) & set(keys)
+    for options in (
+        PrepareOptions(readout=8),
+        PrepareOptions(acs=8),
+        PrepareOptions(sens="adaptive"),
+    ):
+        assert not {each.key for each in scan(tree, options)[0]} & set(keys)
+    shutil.copy(tree / "patient7/cine_sens.npy", tree / "patient7/other_sens.npy")
+    assert [each.key for each in scan(tree, ALL)[0]] == keys
     os.utime(tree / "patient7/cine_sens.npy", (0, 0))
     touched = [each.key for each in scan(tree, ALL)[0]]
     assert touched[:-1] == keys[:-1] and touched[-1] != keys[-1]

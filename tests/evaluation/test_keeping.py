@@ -1,0 +1,45 @@
+"""Which images are kept for the ranking and for readers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
+from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases
+from kgmgt_jax.evaluation.ranking import ranking_crop
+from kgmgt_jax.evaluation.sampling import Sampling
+from tests.evaluation.cines import beating_disc
+
+CONDITIONS = [Condition("uniform", 4.0, 8), Condition("kt_gaussian", 4.0, 8)]
+
+
+def _case(images, condition=CONDITIONS[0], z=0, n_slices=1):
+    kspace, mask = images[:, None].astype(np.complex64), np.ones(images.shape, np.float32)
+    sampling = Sampling(condition.mask_kind, 2.0, condition.acceleration, condition.acs)
+    place = Path("P001/cine_sax")
+    told = (f"P001/cine_sax/slice{z}", "P001", kspace, mask, None, images, sampling)
+    return EvaluationCase(*told, condition, "", place, z, n_slices)
+
+
+def test_the_first_frames_of_all_slices_are_ranked(tmp_path):
+    slices = [(1 + z) * beating_disc(t=5) for z in range(4)]
+    writer = RankingWriter(tmp_path)
+    for z, images in enumerate(slices):
+        writer.add(_case(images, z=z, n_slices=4), {"kgmgt": images})
+    (path,) = writer.written
+    assert path == tmp_path / "kgmgt" / "uniform_4x" / "P001" / "cine_sax.mat"
+    expected = ranking_crop(np.stack(slices, axis=1))
+    np.testing.assert_array_equal(scipy.io.loadmat(path)["img4ranking"], expected)
+
+
+def test_cines_of_the_first_condition_are_read(tmp_path):
+    reading, first = ReadingCases(), beating_disc()
+    for condition, images in zip(CONDITIONS, (first, 0.1 * first), strict=True):
+        reading.add(_case(first, condition), {"kgmgt": images})
+    reading.add(_case(first, CONDITIONS[1], z=1), {"kgmgt": first})
+    _, key = reading.write(tmp_path, ["kgmgt"], "kgmgt")
+    cases = {item["case"] for item in json.loads(key.read_text())["items"].values()}
+    assert cases == {"P001/cine_sax/slice0"}
+    np.testing.assert_array_equal(reading._cases["P001/cine_sax/slice0"]["kgmgt"], first)
