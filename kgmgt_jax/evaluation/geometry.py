@@ -149,15 +149,18 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
 
 def _headers(path: Path, files: Sequence[Path]) -> list[Any]:
     """Headers of magnitude images, as a series is read: each image once."""
-    found = {
-        str(header.get("SOPInstanceUID") or header.filename): header
-        for header in map(_header, files)
-    }
+    found = {_identity(header): header for header in map(_header, files)}
     headers = list(filter(is_magnitude, found.values()))
     if not headers:
         got = f"{len(found)} of phase or complex parts, by their ImageType"
         raise DataError(path, "magnitude images as template", got)
     return headers
+
+
+def _identity(header: Any) -> tuple:
+    """What no two images share; not the UID alone, which anonymising may make equal."""
+    uid = str(header.get("SOPInstanceUID") or header.filename)
+    return uid, *_vector(header, "ImagePositionPatient"), *_order(header)
 
 
 def _stretched(size: tuple[int, int], shape: Shape) -> tuple[str, ...]:

@@ -190,6 +190,11 @@ def test_images_of_phase_and_copies_are_no_frames_of_a_template(tmp_path):
         read_geometry(folder, (3, 2, 20, 30))
 
 
+def test_images_that_anonymising_gave_one_identifier_are_no_copies(tmp_path):
+    folder = write_template(tmp_path / "t", SOPInstanceUID="1.2.3")
+    assert [len(frames) for frames in read_geometry(folder, (3, 2, 20, 30)).datasets] == [3, 3]
+
+
 @pytest.mark.parametrize(
     ("units", "in_mm", "in_seconds"),
     [
