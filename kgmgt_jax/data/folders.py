@@ -3,7 +3,16 @@
 import os
 from pathlib import Path
 
-__all__ = ["files_below"]
+__all__ = ["files_below", "named_paths"]
+
+
+def named_paths(text: str | Path) -> list[str]:
+    """The one path that a text is, if there is such a file or folder, else those between commas.
+
+    Args:
+        text: May be longer than a path can be.
+    """
+    return [str(text)] if os.path.exists(text) else str(text).split(",")
 
 
 def files_below(root: Path) -> list[Path]:

@@ -1,11 +1,11 @@
 """Opening what a user names as data: a prepared set, or files that are read as they are."""
 
 import logging
-import os
 from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
+from kgmgt_jax.data.folders import named_paths
 from kgmgt_jax.data.formats import ReadOptions, find_full
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.simulation import Simulation
@@ -42,8 +42,7 @@ def open_slices(
             set is one of several.
         ValueError: If ``acs`` is too small to calibrate several coils.
     """
-    # Path.exists fails on lists of many paths
-    parts = [str(path)] if os.path.exists(path) else str(path).split(",")
+    parts = named_paths(path)
     if not all(parts):
         raise DataError(path, "paths separated by commas", "an empty path among them")
     paths = list(map(Path, parts))

@@ -27,7 +27,7 @@ from kgmgt_jax.data.formats import (
     undersampled_key,
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
-from kgmgt_jax.data.prepared import is_prepared
+from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.sens_cache import cached_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
@@ -136,11 +136,10 @@ class EvaluationSet:
         Raises:
             ValueError: in one line.
         """
-        readout = getattr(self._source, "readout", None)
-        if readout is not None:
+        if isinstance(self._source, PreparedSet) and self._source.readout is not None:
             raise ValueError(
-                f"{self._root}: expected whole readouts to rank, got a set cut to {readout} "
-                "columns; name the files themselves"
+                f"{self._root}: expected whole readouts to rank, got a set cut to "
+                f"{self._source.readout} columns; name the files themselves"
             )
 
     def cases(self, conditions: Sequence[Condition], seed: int = 0) -> Iterator[EvaluationCase]:

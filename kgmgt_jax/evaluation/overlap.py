@@ -1,13 +1,12 @@
 """Whether what is scored was trained on."""
 
 import filecmp
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.folders import files_below
+from kgmgt_jax.data.folders import files_below, named_paths
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.slices import SliceInfo
 
@@ -49,7 +48,7 @@ def n_trained_on(path: str, scored: Sequence[SliceInfo]) -> int:
 def _training_files(path: str) -> dict[Path, set[str]]:
     """Files and the names of the slices in them that are trained on; no name stands for all."""
     training: dict[Path, set[str]] = defaultdict(set)
-    for part in [path] if os.path.exists(path) else path.split(","):  # Path's fails on long lists
+    for part in named_paths(path):
         root = Path(part).resolve()
         if not part or not root.exists():
             continue

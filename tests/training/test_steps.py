@@ -1,7 +1,6 @@
 """One update of generator and critic: what it changes, by how much, and in what precision."""
 
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,7 @@ import pytest
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from kgmgt_jax.interop.state_files import write_state_dict
-from kgmgt_jax.interop.vgg import load_vgg19
-from kgmgt_jax.losses import critic_loss, gradient_penalty, perceptual_loss, points_between
-from kgmgt_jax.models.encoder import vgg19_features
+from kgmgt_jax.losses import critic_loss, gradient_penalty, points_between
 from kgmgt_jax.models.initialisation import constant
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training import parallel
@@ -22,7 +18,7 @@ from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
 from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
 from kgmgt_jax.training.state import create_state
 from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
-from kgmgt_jax.training.update import make_joint, make_steps, make_update
+from kgmgt_jax.training.update import make_joint, make_steps
 from kgmgt_jax.types import Reconstruction
 from tests.training.small import random_batch
 from tests.training.toy import TOY, Convolution, Score, last_gradient, sgd, toy_config
@@ -163,28 +159,6 @@ def test_batch_norm_sees_each_part():
         means.append(state["batch_stats"]["norm"]["mean"])
     got = after.generator.model_state["batch_stats"]["norm"]["mean"]
     np.testing.assert_allclose(got, 0.9 * means[0] + means[1], rtol=1e-4)
-
-
-def test_weights_of_vgg19_are_no_constants_of_the_compiled_step(tmp_path, monkeypatch):
-    rng, arrays = np.random.default_rng(0), {}
-    for name, n_in, n_out in (("conv1_1", 3, 64), ("conv1_2", 64, 64), ("conv2_1", 64, 128)):
-        arrays[f"{name}.weight"] = 0.1 * rng.standard_normal((n_out, n_in, 3, 3), np.float32)
-        arrays[f"{name}.bias"] = np.zeros(n_out, np.float32)
-    path = str(write_state_dict(tmp_path / "vgg.npz", arrays))
-    config, model, mesh = toy_config(), Convolution(), parallel.make_mesh(1)
-    config.loss.update(vgg19=path, perceptual=0.3, perceptual_layers=("relu2_1",), adversarial=0.0)
-    state = create_state(model, None, sgd(), sgd(), seed=0)
-    jit_step = mock.Mock(side_effect=parallel.jit_step)
-    monkeypatch.setattr(parallel, "jit_step", jit_step)
-    update = make_update(config, model, None, (sgd(), sgd()), state, mesh)
-    step, _, _, *weights = jit_step.call_args.args
-    compiled_in = jax.make_jaxpr(step)(state, BATCH, *weights).consts
-    assert sum(map(np.size, compiled_in)) < 100 < sum(map(np.size, jax.tree.leaves(weights)))
-    _, metrics = update(parallel.replicate(state, mesh), BATCH)
-    output, _ = apply_model(model, state.generator.variables, BATCH)
-    vgg19 = functools.partial(vgg19_features, load_vgg19(path, last="conv2_1"), layers=("relu2_1",))
-    expected = perceptual_loss(vgg19(output.image), vgg19(jnp.asarray(BATCH["reference"])))
-    assert float(metrics["perceptual"]) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_batch_norm_of_the_critic_sees_every_pass_of_both_steps():
@@ -402,18 +376,3 @@ def test_stochastic_depth_of_the_generator_is_drawn_anew_in_every_step(joint):
         state, metrics = jax.jit(step)(state, BATCH)
         losses.append(float(metrics["l1"]))
     assert len(set(losses)) == 3
-
-
-def test_update_takes_a_batch_in_parts_one_part_after_the_other():
-    """Batch norm tells: it sees each part of the batch by itself."""
-    config, mesh = toy_config(accumulation=2), parallel.make_mesh(1)
-    networks = Convolution(norm=True), Score()
-    state = create_state(*networks, sgd(), sgd(), seed=0)
-    update = make_update(config, *networks, (sgd(), sgd()), state, mesh)
-    got, _ = update(parallel.replicate(state, mesh), parallel.put_batch(BATCH, mesh))
-    generator_step, critic_step = make_steps(config, *networks, (sgd(), sgd()))
-    want, _ = jax.jit(critic_step)(state, BATCH)
-    want, _ = jax.jit(generator_step)(want, BATCH)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
-    jax.tree.map(close, got.generator.model_state, want.generator.model_state)
-    jax.tree.map(close, got.critic.params, want.critic.params)
