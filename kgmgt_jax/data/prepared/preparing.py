@@ -145,7 +145,8 @@ def _metadata(
 ) -> dict[str, Any]:
     """What ``metadata.json`` says: settings, who is in which split, and all slices in order."""
     told = ("id", "name", "subject", "view", "shape", "scale")
-    origin = ("source", "key", "slice_index", "format", "simulation", "sens", "pixel_mm")
+    origin = ("source", "key", "slice_index", "format", "simulation", "sens")
+    origin += ("pixel_mm", "acquired")
     return {
         "made_by": f"kgmgt_jax {kgmgt_jax.__version__}",
         "layout": VERSION,

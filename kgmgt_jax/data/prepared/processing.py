@@ -1,11 +1,12 @@
 """From a case to the coil images and sensitivities that a prepared set keeps."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Complex64
+from jaxtyping import Bool, Complex64
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.prepared.options import PrepareOptions
@@ -23,7 +24,9 @@ class ProcessedSlice:
         images: Coil images, ``(t, n, h, w)``, of intensities about 1.
         sens: Sensitivities, ``(n, h, w)`` or ``(t, n, h, w)``; ``None`` for a single coil.
         scale: What the images were divided by.
-        meta: The fields of ``CaseMeta``, and ``sens``: where the sensitivities come from.
+        meta: The fields of ``CaseMeta``; ``sens``: where the sensitivities come from; and
+            ``acquired``: the rows and columns ``(start, stop)`` of a partial scan's k-space that
+            the scanner took, ``None`` for all.
     """
 
     images: Complex64[np.ndarray, "t n h w"]
@@ -54,7 +57,8 @@ def process(case: CineCase, options: PrepareOptions) -> ProcessedSlice:
     combined = [coil_combine(x, _of_frame(sens, t)) for t, x in enumerate(images)]
     scale = np.float32(intensity_scale(np.stack(combined)))
     images /= scale
-    meta = dataclasses.asdict(case.meta) | {"sens": origin}
+    acquired = _acquired(np.min(case.mask, axis=0) > 0, images.shape[-1])
+    meta = dataclasses.asdict(case.meta) | {"sens": origin, "acquired": acquired}
     return ProcessedSlice(images, sens, float(scale), meta)
 
 
@@ -66,6 +70,21 @@ def _estimate(
     except ValueError as error:
         where = f"{case.meta.source} [{case.meta.name}]"
         raise DataError(where, "k-space to calibrate the coils on", str(error)) from error
+
+
+def _acquired(
+    taken: Bool[np.ndarray, "h w"], width: int
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Rows and columns that the scanner took, if not all, after a cut to ``width`` columns.
+
+    A cut of the image spaces the columns of its k-space more widely over the same extent.
+    """
+    if taken.all() or not taken.any():
+        return None
+    rows, columns = (np.flatnonzero(taken.any(axis=axis)) for axis in (1, 0))
+    w = taken.shape[1]
+    first, last = (columns[[0, -1]] - w // 2) * width / w + width // 2
+    return (int(rows[0]), int(rows[-1]) + 1), (math.ceil(first), math.floor(last) + 1)
 
 
 def _of_frame(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Complex64
+from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.prepared.checksums import verify_checksums
@@ -55,6 +55,7 @@ class PreparedSet:
             raise DataError(self._root, f"a split among {splits}", repr(split))
         self.slices = tuple(_info(each) for each in found)
         self._origins = tuple(each["sens"] for each in found)
+        self._acquired = tuple(each.get("acquired") for each in found)  # earlier versions: none
         readout = metadata["settings"].get("readout")
         cut = readout is not None and any(info.shape[-1] >= readout for info in self.slices)
         self.readout: int | None = readout if cut else None
@@ -99,16 +100,24 @@ class PreparedSet:
         method = self._origins[number].split(",")[0]  # as in "espirit, 24 lines"
         return method if method in SENS_METHODS else None
 
-    def acquired(self, number: int) -> None:
-        """Not known: images are kept, perhaps cut; see `SliceSource`.
+    def acquired(self, number: int) -> Float32[np.ndarray, "t h w"] | None:
+        """Which samples the scanner took; see `SliceSource`.
 
         Raises:
             ValueError: If there is no such slice.
         """
         self._check(number, ())
+        box = self._acquired[number]
+        if box is None:
+            return None
+        rows, columns = (slice(*part) for part in box)
+        t, _, h, w = self.slices[number].shape
+        mask = np.zeros((t, h, w), np.float32)
+        mask[:, rows, columns] = 1
+        return mask
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_root", "_split", "slices", "readout", "_origins")
+        kept = ("_root", "_split", "slices", "readout", "_origins", "_acquired")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

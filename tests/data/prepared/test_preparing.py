@@ -92,6 +92,7 @@ def test_the_metadata_says_all_that_was_done(source, prepared):
         "simulation": "",
         "sens": "the file",
         "pixel_mm": None,
+        "acquired": None,
     }
 
 

@@ -31,6 +31,24 @@ def test_a_wider_readout_keeps_all(readout):
     assert process(_case((2, 1, 5, 8)), PrepareOptions(readout=readout)).images.shape[-1] == 8
 
 
+@pytest.mark.parametrize("width, readout", [(16, 8), (15, 8), (16, 9), (15, 5), (16, None)])
+def test_what_the_scanner_left_out_is_kept_at_the_frequencies_of_the_cut_image(width, readout):
+    taken = np.zeros((10, width), np.float32)
+    taken[2:, 5:] = 1
+    case = _case((2, 1, 10, width))
+    case = CineCase(case.kspace * taken, np.stack([taken, taken]), case.meta)
+    rows, columns = process(case, PrepareOptions(readout=readout)).meta["acquired"]
+    kept = readout or width
+    frequency = (np.arange(width) - width // 2) / width  # cycles a pixel
+    after = (np.arange(kept) - kept // 2) / kept
+    inside = (after >= frequency[5]) & (after <= frequency[-1])
+    assert rows == (2, 10) and np.flatnonzero(inside).tolist() == list(range(*columns))
+
+
+def test_a_scan_of_all_samples_has_no_bounds():
+    assert process(_case((2, 1, 5, 8)), PrepareOptions(readout=4)).meta["acquired"] is None
+
+
 @pytest.mark.parametrize("leading", [(), (3,)])
 def test_the_scale_is_the_99th_percentile_of_the_combined_images(leading):
     sens = kspace((*leading, 4, 9, 8), "sens")

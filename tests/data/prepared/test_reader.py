@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions, is_prepared
 from kgmgt_jax.data.prepared.preparing import prepare
@@ -75,6 +76,16 @@ def test_slices_keep_height_and_width_of_their_pixels(tmp_path):
     prepare(writers.write_nifti(tmp_path / "data"), tmp_path / "set", PrepareOptions(split=(1.0,)))
     infos = PreparedSet(tmp_path / "set").slices
     assert [info.pixel_mm for info in infos] == [pytest.approx((1.25, 1.5))] * 2
+
+
+def test_samples_that_the_scanner_left_out_are_known(sets, tmp_path):
+    pytest.importorskip("ismrmrd")
+    writers.write_ismrmrd(tmp_path / "data", late=2)
+    prepare(tmp_path / "data", tmp_path / "set", PrepareOptions(split=(1.0,)))
+    opened = pickle.loads(pickle.dumps(PreparedSet(tmp_path / "set")))
+    expected = FileSlices([tmp_path / "data" / "fs_0001.h5"], acs=4).acquired(0)
+    np.testing.assert_array_equal(opened.acquired(0), expected)
+    assert sets[0].acquired(0) is None
 
 
 def test_sensitivities_of_each_frame_are_kept(tmp_path):
