@@ -19,6 +19,7 @@ __all__ = [
     "ifft2c",
     "intensity_scale",
     "neighbours",
+    "of_frames",
     "rss",
     "scaled_inputs",
     "triplet_of_images",
@@ -172,7 +173,7 @@ def triplets(
         "succeeding": inputs[[after for _, after in around]],
         "kspace": measured[frames],
         "mask": mask[frames],
-        "reference": coil_combine(ifft2c(kspace[frames]), _of_frames(sens, frames)) / scale,
+        "reference": coil_combine(ifft2c(kspace[frames]), of_frames(sens, frames)) / scale,
         "scale": np.full(len(frames), scale),
     }
     if sens is not None:
@@ -181,7 +182,7 @@ def triplets(
     return batch
 
 
-def _of_frames(sens: OptionalSens, frames: list[int] | int) -> OptionalSens:
+def of_frames(sens: OptionalSens, frames: list[int] | int) -> OptionalSens:
     """Maps of the given frames, where they differ between frames."""
     return sens if sens is None or sens.ndim == 3 else sens[frames]
 
@@ -230,7 +231,7 @@ def triplet_of_images(
         "succeeding": inputs[after] / scale,
         "kspace": _centred_kspace(measured[target] / scale, axes),
         "mask": mask[target],
-        "reference": coil_combine(images[target], _of_frames(sens, target)) / scale,
+        "reference": coil_combine(images[target], of_frames(sens, target)) / scale,
         "scale": scale,
     }
     if sens is not None:

@@ -11,7 +11,14 @@ from jaxtyping import Bool, Complex64
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.prepared.options import PrepareOptions
 from kgmgt_jax.data.sens_cache import central_sens
-from kgmgt_jax.data.transforms import central, coil_combine, fft2c, ifft2c, intensity_scale
+from kgmgt_jax.data.transforms import (
+    central,
+    coil_combine,
+    fft2c,
+    ifft2c,
+    intensity_scale,
+    of_frames,
+)
 
 __all__ = ["ProcessedSlice", "process"]
 
@@ -54,7 +61,7 @@ def process(case: CineCase, options: PrepareOptions) -> ProcessedSlice:
     elif case.n_coils > 1:
         acs = min(options.acs, case.shape[-2])
         sens, origin = _estimate(images, case, acs, options.sens), f"{options.sens}, {acs} lines"
-    combined = [coil_combine(x, _of_frame(sens, t)) for t, x in enumerate(images)]
+    combined = [coil_combine(x, of_frames(sens, t)) for t, x in enumerate(images)]
     scale = np.float32(intensity_scale(np.stack(combined)))
     images /= scale
     acquired = _acquired(np.min(case.mask, axis=0) > 0, images.shape[-1])
@@ -85,9 +92,3 @@ def _acquired(
     w = taken.shape[1]
     first, last = (columns[[0, -1]] - w // 2) * width / w + width // 2
     return (int(rows[0]), int(rows[-1]) + 1), (math.ceil(first), math.floor(last) + 1)
-
-
-def _of_frame(
-    sens: Complex64[np.ndarray, "*t n h w"] | None, t: int
-) -> Complex64[np.ndarray, "n h w"] | None:
-    return sens[t] if sens is not None and sens.ndim == 4 else sens
