@@ -42,6 +42,14 @@ def test_ssim_equals_scikit_image(h, w, scale):
     np.testing.assert_allclose(ssim(reference, prediction, peak), expected, rtol=0, atol=1e-6)
 
 
+def test_ssim_does_not_depend_on_the_units():
+    """Squares of such pixels are below what float32 holds."""
+    reference, prediction = _pair()
+    peak, unit = float(reference.max()), 2.0**-70
+    tiny = ssim(unit * reference, unit * prediction, unit * peak)
+    np.testing.assert_allclose(tiny, ssim(reference, prediction, peak), rtol=1e-6)
+
+
 def test_ssim_map_is_scikit_images_and_takes_a_range_a_row():
     reference, prediction = _pair(20, 24)
     rows = np.linspace(1, 2, 14, dtype=np.float32)[:, None]

@@ -24,16 +24,37 @@ def test_scale_is_the_peak_of_a_small_bright_spot():
     np.testing.assert_allclose(data_scale(forward(image, full), full), 5.0, rtol=1e-5)
 
 
+def test_scale_of_all_greys_alike_is_their_90th_percentile():
+    greys = np.random.default_rng(0).permutation(np.linspace(0, 1, 1024)).reshape(1, 32, 32)
+    full = jnp.ones((1, 32, 32))
+    np.testing.assert_allclose(data_scale(forward(greys + 0j, full), full), 0.9, rtol=1e-5)
+
+
 def test_scale_is_proportional_to_the_data():
     kspace, mask, _ = problem()
     ratio = data_scale(1000 * kspace, mask) / data_scale(kspace, mask)
     np.testing.assert_allclose(ratio, 1000, rtol=1e-5)
 
 
+def test_scale_comes_of_samples_that_all_frames_measured():
+    mask = jnp.ones((2, 8, 6)).at[1, 0].set(0)
+    kspace = forward(jnp.full((2, 8, 6), 9.0 + 0j), mask)
+    wave = kspace.at[0, 0, 0, 3].set(99.0)
+    np.testing.assert_allclose(data_scale(wave, mask), data_scale(kspace, mask), rtol=1e-5)
+
+
 def test_scale_without_samples_common_to_all_frames():
     mask = jnp.zeros((2, 8, 6)).at[0, ::2].set(1).at[1, 1::2].set(1)
-    kspace = forward(jnp.ones((2, 8, 6), complex), mask)
-    assert 0.2 < data_scale(kspace, mask) < 1.1
+    kspace = forward(jnp.full((2, 8, 6), 9.0 + 0j), mask)
+    assert 1.8 < data_scale(kspace, mask) < 9.9
+
+
+@pytest.mark.parametrize("place, counts", [(3, False), (4, True), (35, True), (36, False)])
+def test_scale_comes_of_the_central_32_samples(place, counts):
+    full, kspace = jnp.ones((1, 40, 40)), jnp.zeros((1, 1, 40, 40), complex)
+    flat = kspace.at[..., 20, 20].set(40.0)
+    for wave in (flat.at[..., place, 20].set(30.0), flat.at[..., 20, place].set(30.0)):
+        assert (abs(data_scale(wave, full) - 1) > 0.1) == counts
 
 
 def test_scale_of_nothing_is_one():

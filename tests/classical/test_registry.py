@@ -57,6 +57,21 @@ def test_tuning_picks_the_best_combination(scaling):
     assert len(result.tried) == 4 and abs(result.score) < 1e-5
 
 
+@pytest.mark.parametrize("circular", [True, False])
+def test_tuning_knows_whether_cines_have_ends(monkeypatch, circular):
+    told = []
+
+    def reconstruct(kspace, mask, sens=None, *, a=1.0, circular=None):
+        told.append(circular)
+        return kspace[:, 0]
+
+    method = Algorithm(reconstruct, {"a": 1.0}, {"a": (1.0,)}, cyclic=True)
+    monkeypatch.setitem(METHODS, "told", method)
+    kspace, mask, _ = problem()
+    tune("told", [(mask, kspace, mask, None)], _score, circular=circular)
+    assert told == [circular]
+
+
 def test_tuning_takes_another_grid_and_keeps_other_weights(scaling):
     kspace, mask, _ = problem()
     cases = [(3 * np.abs(kspace[:, 0]), kspace, mask, None)]

@@ -1,5 +1,9 @@
 """Shape buckets: few, large enough, and no larger than need be."""
 
+import itertools
+import math
+
+import numpy as np
 import pytest
 
 from kgmgt_jax.data.buckets import choose_buckets
@@ -32,6 +36,20 @@ def test_a_shape_counts_as_often_as_there_are_slices():
     """30 samples more for one slice are fewer than 20 more for each of ten."""
     shapes = [(1, 10, 10)] * 10 + [(1, 10, 12), (1, 10, 15)]
     assert choose_buckets(shapes, 2) == shapes[:10] + [(1, 10, 15)] * 2
+
+
+def test_the_first_two_to_share_a_bucket_are_the_cheapest_of_all_pairs():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        shapes = [tuple(map(int, sizes)) for sizes in rng.integers(1, 9, (6, 3))]
+        pairs = itertools.combinations(sorted(set(shapes)), 2)
+        unions = [(pair, tuple(map(max, *pair))) for pair in pairs]
+        totals = [
+            sum(math.prod(union if shape in pair else shape) for shape in shapes)
+            for pair, union in unions
+        ]
+        buckets = choose_buckets(shapes, len(set(shapes)) - 1)
+        assert sum(map(math.prod, buckets)) == min(totals)
 
 
 def test_no_bucket_at_all_is_refused():

@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import CineFile, find_full, read_file
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.transforms import coil_combine, fft2c
+from kgmgt_jax.mri.coils import estimate_sens
 from tests.data.small_files import write_file
 
 
@@ -104,6 +106,16 @@ def test_sensitivities_use_the_calibration_lines_and_nothing_else(tmp_path, meth
         file["kspace_full"][...] = raw
     after = FileSlices([path], acs=6, sens=method).sens(0)
     np.testing.assert_allclose(after, before, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["adaptive", "espirit"])
+def test_sensitivities_are_estimated_of_all_frames_and_kept(tmp_path, method):
+    path, kept = write_file(tmp_path, "P001", (3, 1, 3, 16, 12)), tmp_path / "kept"
+    kspace = jnp.asarray(read_file(path)[0].kspace)
+    expected = estimate_sens(kspace, jnp.ones((3, 16, 12)), acs=6, method=method)
+    found = FileSlices([path], acs=6, sens=method, sens_cache=kept).sens(0)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert len(list(kept.glob("*.npy"))) == 1
 
 
 def test_a_crop_is_calibrated_on_the_same_extent_of_kspace(tmp_path):

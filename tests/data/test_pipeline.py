@@ -63,6 +63,15 @@ def test_a_real_time_cine_does_not_wrap_around(files):
     assert [frame.frames[place] for place in frame.places] == [0, 0, 1]
 
 
+def test_maps_of_each_frame_come_with_their_frames(files):
+    source = FileSlices(files, acs=4)
+    maps = np.random.default_rng(0).normal(size=(4, 1, 16, 12)).astype(np.complex64)
+    source.sens = lambda number: maps
+    frame = FrameSource(source, _options())[4]
+    assert frame.frames == (0, 1, 3)
+    np.testing.assert_array_equal(frame.sens, maps[[0, 1, 3]])
+
+
 def test_filling_reads_the_whole_slice(files):
     frame = FrameSource(FileSlices(files, acs=4), _options(input_fill="average"))[5]
     assert frame.frames == (0, 1, 2, 3) and frame.places == (0, 1, 2)
@@ -116,12 +125,34 @@ def test_measured_kspace_is_that_of_the_reference(files, input_fill):
 def test_filling_changes_the_inputs_and_not_the_masks(files):
     plain, filled = (next(_loader(files, _options(input_fill=f))) for f in ("zero", "neighbours"))
     np.testing.assert_array_equal(plain["mask"], filled["mask"])
-    assert not np.allclose(plain["target"], filled["target"], atol=0.1)
+    gaps = [np.abs(fft2c(batch["target"]))[batch["mask"] == 0] for batch in (plain, filled)]
+    assert gaps[0].max() < 1e-5 and gaps[1].max() > 0.1
+
+
+def test_filling_does_not_wrap_around_a_real_time_cine(files):
+    """The first and the last frame are nearest to each other over the wrap alone."""
+    targets = []
+    for circular in (True, False):
+        options = _options(input_fill="neighbours", circular=circular)
+        batches = _loader(files, options, batch_size=1, num_epochs=1)
+        targets.append({int(b["id"][0]): b["target"][0] * b["scale"][0] for b in batches})
+    changed = {i for i in range(16) if not np.allclose(targets[0][i], targets[1][i], atol=1e-4)}
+    assert {i % 4 for i in changed} == {0, 3}
 
 
 def test_examples_of_a_batch_have_masks_of_their_own(files):
     mask = next(_loader(files))["mask"]
     assert not (mask == mask[:1]).all()
+
+
+def test_intensity_is_drawn_for_each_example(files):
+    crops = [Augmentation(crop=(12, 10), intensity=intensity) for intensity in (0.0, 1.0)]
+    plain, varied = (next(_loader(files, _options(augmentation=each))) for each in crops)
+    factors = plain["scale"] / varied["scale"]
+    np.testing.assert_allclose(
+        varied["target"], plain["target"] * factors[:, None, None], rtol=1e-4, atol=1e-5
+    )
+    assert len(set(np.round(factors, 2))) == 3 and (factors >= 0.5).all() and (factors <= 2).all()
 
 
 # Repetition
@@ -191,6 +222,7 @@ def test_an_epoch_shows_every_frame_once_and_the_next_draws_anew(files):
 
 def test_epochs_end(files):
     assert len(list(_loader(files, num_epochs=1))) == 16 // 3
+    assert len(list(_loader(files, num_epochs=1, batch_size=16))) == 1
 
 
 # Shapes

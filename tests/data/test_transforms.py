@@ -226,6 +226,16 @@ def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):
         np.testing.assert_allclose(fast[name], array, atol=1e-5)
 
 
+@pytest.mark.parametrize("input_fill", ["neighbours", "blended"])
+def test_examples_of_images_of_a_cine_with_ends_are_those_of_kspace(input_fill):
+    images, mask = _random(4, 1, 6, 5), _cine()[1]
+    ends = {"circular": False, "input_fill": input_fill}
+    fast = triplet_of_images(images, mask, None, (0, 0, 1), **ends)
+    slow = triplet(fft2c(images), mask, None, 0, **ends)
+    for name, array in slow.items():
+        np.testing.assert_allclose(fast[name], array, atol=1e-5)
+
+
 @pytest.mark.parametrize("input_fill", ["zero", "low_rank", "blended"])
 def test_maps_of_each_frame_follow_their_frames(input_fill):
     images, mask = _random(4, 3, 6, 5), _cine()[1]

@@ -57,6 +57,11 @@ def test_a_mask_does_not_depend_on_the_other_files(files):
     assert same(list(_batches(files))[2], next(_batches(files[1:])))
 
 
+def test_another_seed_gives_other_masks(files):
+    one, other = (next(_cases(files, seed=seed)).mask for seed in (0, 1))
+    assert (one != other).any()
+
+
 def test_slices_have_masks_of_their_own(files):
     one, other = take(_batches(files), 2)
     assert not np.array_equal(one["mask"], other["mask"])
@@ -68,6 +73,13 @@ def test_filled_inputs_keep_mask_and_reference(files):
     references = [b["reference"] * b["scale"][:, None, None] for b in (plain, filled)]
     np.testing.assert_allclose(*references, rtol=1e-5)
     assert not np.allclose(filled["target"], plain["target"], atol=0.1)
+
+
+def test_a_cine_with_ends_does_not_wrap_around(files):
+    case = next(_cases(files))
+    around, with_ends = (case.frames(circular=circular) for circular in (True, False))
+    np.testing.assert_array_equal(around["preceding"][0], around["target"][-1])
+    np.testing.assert_array_equal(with_ends["preceding"][0], with_ends["target"][0])
 
 
 def test_cases_carry_everything_measured(files):

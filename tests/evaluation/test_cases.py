@@ -179,6 +179,25 @@ def test_impossible_condition_is_refused_before_the_first_case(tree):
         open_evaluation(tree, acs=8).cases([Condition("uniform", 4.0, 400)])
 
 
+def test_an_undersampled_file_has_the_maps_it_brings_or_those_asked_for(tmp_path):
+    """Noise, which no estimate would find."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros(24, np.float32)
+    mask[::3] = mask[8:16] = 1
+    kspace = (mask[:, None] * rng.normal(size=(2, 3, 24, 20))).astype(np.complex64)
+    sens = rng.normal(size=(3, 24, 20)).astype(np.complex64)
+    sens /= np.linalg.norm(sens, axis=0)
+    for name, array in {"kspace": kspace, "mask": mask, "sens": sens}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    (case,) = open_evaluation(tmp_path, acs=8).cases([UNIFORM])
+    np.testing.assert_array_equal(case.sens, sens)
+    (tmp_path / "sens.npy").unlink()
+    (case,) = open_evaluation(tmp_path, acs=8, sens="adaptive").cases([UNIFORM])
+    np.testing.assert_array_equal(
+        case.sens, estimate_sens(case.kspace, case.mask, method="adaptive")
+    )
+
+
 def test_equal_names_are_told_apart_by_their_files(tree, tmp_path):
     for part in ("one", "two"):
         target = tmp_path / part / "P001" / "cine_sax.mat"
@@ -199,6 +218,14 @@ def test_images_are_simulated_as_asked(tmp_path, n_coils):
     assert f"{n_coils} coil" in case.simulation and "noise 0 " in case.simulation
     if n_coils == 1:
         np.testing.assert_allclose(case.reference, images, atol=1e-5)
+
+
+def test_cases_have_the_pixels_of_their_files(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    images = np.random.default_rng(0).random((20, 24, 1, 4), np.float32)
+    nibabel.save(nibabel.Nifti1Image(images, np.diag([1.5, 2, 8, 1])), tmp_path / "cine.nii")
+    (case,) = open_evaluation(tmp_path, acs=8).cases([UNIFORM])
+    assert case.pixel_mm == pytest.approx((2, 1.5))
 
 
 @pytest.fixture(scope="module")

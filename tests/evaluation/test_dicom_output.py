@@ -73,6 +73,12 @@ def test_series_says_that_it_is_derived(derived):
     assert [i.InstanceNumber for i in images.values()] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_long_description_is_cut_where_dicom_wants_it_short(tmp_path):
+    out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description=70 * "x")
+    (image,) = _read(out).values()
+    assert image.SeriesDescription == 64 * "x" and image.DerivationDescription == 70 * "x"
+
+
 def test_what_speaks_of_the_templates_pixels_is_gone(derived):
     image = derived[0]["slice00_frame000"]
     assert "PixelPaddingValue" not in image and (0x0029, 0x0010) not in image
@@ -159,17 +165,21 @@ def test_the_new_series_is_there_before_the_old_one_goes(tmp_path, monkeypatch):
 
 def test_the_window_shows_small_values(derived):
     image = derived[0]["slice00_frame000"]
+    assert (image.BitsStored, image.HighBit) == (16, 15)
+    white = np.percentile(_magnitude(), 99.5)
+    window = float(image.WindowCenter), float(image.WindowWidth)
+    assert window == pytest.approx((white / 2, white), rel=1e-5)
     values = pydicom.pixels.apply_modality_lut(image.pixel_array, image)
     shown = pydicom.pixels.apply_voi_lut(values, image)
     assert len(np.unique(shown)) > 100 and "WindowCenterWidthExplanation" not in image
 
 
 def test_without_a_template_it_is_a_series_of_nobody(tmp_path):
-    options = {"description": "x", "pixel_mm": (1.25, 1.5), "frame_seconds": 0.03}
+    options = {"description": "x", "pixel_mm": (1.25, 1.5), "frame_seconds": 0.03125}
     images = _read(write_dicom(tmp_path / "out", _magnitude(), **options))
     image = images["slice01_frame002"]
     assert image.PatientName == "" and image.PixelSpacing == [1.25, 1.5]
-    assert float(image.TriggerTime) == 60
+    assert float(image.TriggerTime) == 62.5 and image.CardiacNumberOfImages == 3
     assert len({i.StudyInstanceUID for i in images.values()}) == 1
 
 

@@ -60,6 +60,8 @@ def test_the_slices_of_a_file_are_one_volume_where_the_preset_says_so(tmp_path):
     cases = list(open_evaluation(root, acs=8).cases([condition]))
     reference = np.concatenate([case.reference for case in cases])
     zero_filled = np.concatenate([np.abs(ifft2c(case.kspace[:, 0])) for case in cases])
+    for each in json.loads((tmp_path / "metrics.json").read_text())["sets"]:
+        assert each["regions"]["whole frame"]["half"]["psnr"]["n_subjects"] == 1
     with open(tmp_path / "scores_by_frame.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["preset"] == "fastmri"]
     assert [(row["case"], row["region"], row["method"]) for row in rows] == [
@@ -108,12 +110,16 @@ def test_scored_images_can_be_kept(tmp_path):
     np.testing.assert_allclose(found["half"], 0.5 * found["zero_filled"], atol=1e-6)
 
 
-def test_every_sampling_and_preset_has_its_scores(done):
+def test_every_sampling_and_preset_has_its_scores(done, tree):
     out, _, metrics = done
+    cases = open_evaluation(tree, acs=8).cases(CONDITIONS)
+    true = {case.sampling.mask_kind: case.mask.size / case.mask.sum() for case in cases}
     found = [(s["mask"]["kind"], s["preset"]) for s in metrics["sets"]]
     assert found == [(c.mask_kind, p) for c in CONDITIONS for p in PRESETS]
     for each in metrics["sets"]:
         assert set(each["methods"]) == {"zero_filled", "kgmgt"}
+        assert each["acceleration"] == pytest.approx(true[each["mask"]["kind"]])
+        assert each["nominal_acceleration"] == 4
         assert each["simulation"] == "simulated phantom"
         assert set(each["regions"]["heart region"]["kgmgt"]) == {"psnr", "ssim", "nmse", "xt_ssim"}
     with open(out / "scores_by_frame.csv") as file:

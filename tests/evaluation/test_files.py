@@ -55,7 +55,7 @@ def test_a_reference_is_read_by_the_key_and_axes_of_the_file(tmp_path):
     mask[::3] = mask[8:16] = 1
     for name, array in (("under", kspace * mask), ("full", kspace)):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            file["mine"] = array
+            file["mine"], file["other"] = array, array[:2]
     named = {"key": "mine", "axes": "t,coil,ky,kx", "reference": tmp_path / "full.h5"}
     nothing = _Nothing("nothing", "", None, {})
     told = reconstruct_file(tmp_path / "under.h5", nothing, tmp_path / "out", **named)
@@ -118,12 +118,13 @@ def test_pictures_have_the_pixels_of_the_template(tmp_path):
     template = nibabel.Nifti1Image(np.zeros((20, 24, 1, 3), np.float32), np.diag([1, 2, 8, 1]))
     nibabel.save(template, tmp_path / "template.nii")
     out, method = tmp_path / "out", _Nothing("nothing", "", None, {})
-    options = {"template": tmp_path / "template.nii", "formats": ["gif", "h5"]}
+    options = {"template": tmp_path / "template.nii", "formats": ["gif", "h5", "nii"]}
     reconstruct_file(tmp_path / "cine.npy", method, out, **options)
     with Image.open(out / "cine_slices.gif") as film:
         assert film.height / film.width == pytest.approx(2 * 24 / 20, rel=0.02)
     with h5py.File(out / "cine_recon.h5") as file:
         np.testing.assert_allclose(file.attrs["pixel_mm"], (2, 1))
+    np.testing.assert_allclose(nibabel.load(out / "cine_recon.nii.gz").affine, template.affine)
 
 
 def test_pixels_and_frames_keep_their_size(tmp_path):

@@ -32,6 +32,12 @@ def test_slices_lie_in_rows_in_one_grey_window():
     assert mosaic[0, 500, 500] == 0  # where there is no fourth slice
 
 
+def test_pixels_above_the_window_are_white():
+    magnitude = np.ones((1, 1, 300, 280), np.float32)
+    magnitude[..., 0] = 2  # 0.36 % of the pixels
+    assert (slice_mosaic(magnitude) == 255).all()
+
+
 def test_small_pictures_are_magnified_and_large_ones_reduced():
     assert slice_mosaic(_ramp(z=1, h=64, w=50)).shape == (4, 256, 200)
     assert max(slice_mosaic(_ramp(t=1, z=4, h=1500, w=900)).shape) == 1920

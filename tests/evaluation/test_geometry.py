@@ -77,6 +77,11 @@ def test_a_single_slice_is_as_far_from_the_next_as_its_header_says(tmp_path, mor
     np.testing.assert_allclose(_patient(affine, 0, 0, 1), ORIGIN + gap * NORMAL, atol=1e-9)
 
 
+def test_a_single_slice_is_not_numbered_backwards(tmp_path):
+    folder = write_template(tmp_path / "t", n_slices=1)
+    assert read_geometry(folder, (3, 1, 20, 30)).notes == ()
+
+
 def test_slices_and_frames_are_in_order_whatever_the_names(tmp_path):
     geometry = read_geometry(write_template(tmp_path / "t"), (3, 2, 20, 30))
     numbers = [[image.InstanceNumber for image in frames] for frames in geometry.datasets]
@@ -91,6 +96,16 @@ def test_frames_of_one_time_are_in_the_order_of_their_numbers(tmp_path):
         image.save_as(path)
     datasets = read_geometry(folder, (3, 2, 20, 30)).datasets
     assert [[i.InstanceNumber for i in frames] for frames in datasets] == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_frames_are_in_the_order_of_their_times_before_that_of_their_numbers(tmp_path):
+    folder = write_template(tmp_path / "t")
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        image.InstanceNumber = 7 - image.InstanceNumber
+        image.save_as(path)
+    for frames in read_geometry(folder, (3, 2, 20, 30)).datasets:
+        assert [image.TriggerTime for image in frames] == [0, 37, 80]
 
 
 def test_images_without_numbers_are_not_numbered_backwards(tmp_path):

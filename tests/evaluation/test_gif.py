@@ -19,13 +19,14 @@ def _frames(path) -> np.ndarray:
 
 def test_gif_shows_the_panels_side_by_side_in_one_window(tmp_path):
     cine = beating_disc(h=200, w=100, centre=(100, 50))
-    panels = {"one": cine * 1j, "dim": 0.4 * cine}
+    panels = {"one": cine * 1j, "dim": 0.4 * cine, "bright": 3 * cine}
     frames = _frames(cine_gif(tmp_path / "c.gif", panels, scale=1))
-    assert frames.shape == (6, 200 + 22, 100 + 4 + 100)
+    assert frames.shape == (6, 200 + 22, 100 + 4 + 100 + 4 + 100)
     white = grey_window(cine)
-    levels = np.round(255 * np.minimum(cine / white, 1))
-    np.testing.assert_array_equal(frames[:, 22:, :100], levels)
-    np.testing.assert_array_equal(frames[:, 22:, 104:], np.round(255 * 0.4 * cine / white))
+    levels = [np.round(255 * np.minimum(cine / white * factor, 1)) for factor in (1, 3)]
+    np.testing.assert_array_equal(frames[:, 22:, :100], levels[0])
+    np.testing.assert_array_equal(frames[:, 22:, 104:204], np.round(255 * 0.4 * cine / white))
+    np.testing.assert_allclose(frames[:, 22:, 208:], levels[1], atol=1)
 
 
 def test_gif_loops_for_ever_at_the_rate_asked_for(tmp_path):

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import scipy.io
 
+from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
-from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases
+from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_unscored
 from kgmgt_jax.evaluation.ranking import ranking_crop
 from kgmgt_jax.evaluation.sampling import Sampling
 from tests.evaluation.cines import beating_disc
@@ -32,6 +34,16 @@ def test_the_first_frames_of_all_slices_are_ranked(tmp_path):
     assert path == tmp_path / "kgmgt" / "uniform_4x" / "P001" / "cine_sax.mat"
     expected = ranking_crop(np.stack(slices, axis=1))
     np.testing.assert_array_equal(scipy.io.loadmat(path)["img4ranking"], expected)
+
+
+def test_images_of_cases_without_reference_keep_what_was_measured(tmp_path):
+    case = _case(beating_disc())
+    paths = write_unscored(tmp_path, case, {"nothing": np.zeros(case.mask.shape, np.complex64)})
+    (path,) = (path for path in paths if path.name == "cine_sax_slice0_magnitude.mat")
+    assert path.parent == tmp_path / "nothing" / "P001"
+    with h5py.File(path) as file:
+        expected = np.abs(ifft2c(case.kspace[:, 0]))
+        np.testing.assert_allclose(file["magnitude"][:, 0], expected, atol=1e-5)
 
 
 def test_cines_of_the_first_condition_are_read(tmp_path):

@@ -1,10 +1,14 @@
 """Classical methods by name, and their weights from words."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from kgmgt_jax.classical import METHODS
+from kgmgt_jax.data.filling import fill_gaps
+from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.methods import (
     ClassicalMethod,
     Method,
@@ -65,6 +69,15 @@ def test_classical_method_reports_its_frames_and_ignores_what_was_not_measured()
     assert image.shape == (3, 9, 8) and sum(done) == 3
 
 
+@pytest.mark.parametrize("circular", [True, False])
+def test_classical_methods_know_whether_cines_have_ends(circular):
+    batch = random_batch(4, 16)
+    arrays = jnp.asarray(batch["kspace"]), jnp.asarray(batch["mask"])
+    expected = METHODS["temporal_tv"].reconstruct(*arrays, weight=0.1, circular=circular)
+    method = ClassicalMethod("temporal_tv", {"weight": 0.1}, circular=circular)
+    np.testing.assert_allclose(method.reconstruct(*arrays, None), expected, atol=1e-6)
+
+
 def test_frames_at_once_change_nothing_but_the_steps():
     model, batch = KIGAN(n_cascades=1, channels=2, n_blocks=1), random_batch(5, 16)
     variables, images = initialise(model, 0, *example_inputs()), []
@@ -75,6 +88,38 @@ def test_frames_at_once_change_nothing_but_the_steps():
         assert done == steps
         assert method.program(batch["kspace"], batch["mask"], None).n_frames == frames_at_once
     np.testing.assert_allclose(*images, atol=1e-5)
+
+
+def test_ends_of_a_cine_that_does_not_wrap_around_are_no_neighbours():
+    model, batch = KIGAN(n_cascades=1, channels=2, n_blocks=1), random_batch(5, 16)
+    variables = initialise(model, 0, *example_inputs())
+    around, with_ends = (
+        Method("kigan", "made up", model, variables, circular).reconstruct(
+            batch["kspace"], batch["mask"], None
+        )
+        for circular in (True, False)
+    )
+    changed = np.abs(around - with_ends).max(axis=(1, 2)) > 1e-3
+    assert changed.tolist() == [True, False, False, False, True]
+
+
+def test_masks_that_stay_the_same_have_weights_of_their_own():
+    method = Method.load("", "pretrained")
+    still, moving = np.ones((2, 3, 3), np.float32), np.stack([np.ones((3, 3)), np.eye(3)])
+    assert method.variables_for(moving) is method.variables
+    leaves = map(jax.tree.leaves, (method.variables_for(still), method.variables))
+    assert any(not np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+
+
+@pytest.mark.parametrize("input_fill", ["zero", "average"])
+def test_inputs_are_filled_as_in_training(input_fill):
+    batch, model = random_batch(5, 16), KIGAN(n_cascades=1, channels=2, n_blocks=1)
+    arrays = batch["kspace"], batch["mask"]
+    method = Method("", "", model, {}, input_fill=input_fill, frames_at_once=5)
+    cine = method.program(*arrays, None)[1][1]
+    expected = ifft2c(fill_gaps(*arrays, input_fill))[:, 0]
+    expected /= np.percentile(np.abs(expected), 99)
+    np.testing.assert_allclose(cine.images, expected, atol=1e-5)
 
 
 def test_samples_outside_the_mask_are_not_looked_at():
@@ -108,6 +153,7 @@ def test_how_a_network_is_computed_can_be_chosen_where_it_has_the_choice(tmp_pat
     network = Method.load("", "pretrained", computing=computing).model
     assert (network.dtype, network.pallas) == ("bfloat16", True)
     assert not Method.load("", "pretrained").model.pallas
+    assert Method.load("", "pretrained", frames_at_once=4).frames_at_once == 4
     config = ConfigDict({"model": {"network": "modl"}, "data": {"circular": True}})
     monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_weights", lambda path: (config, {}))
     monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_item", lambda *args: None)

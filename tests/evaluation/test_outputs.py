@@ -10,6 +10,7 @@ import pytest
 from kgmgt_jax.data.formats import find_units, read_file
 from kgmgt_jax.data.transforms import fft2c, ifft2c
 from kgmgt_jax.evaluation import outputs
+from kgmgt_jax.evaluation.films import slice_mosaic
 from kgmgt_jax.evaluation.geometry import read_geometry
 from kgmgt_jax.evaluation.outputs import FORMATS, ImageVolume, consistent_images, write_outputs
 
@@ -123,7 +124,8 @@ def _place_of(template, *, column: int, row: int, z: int) -> list[float]:
 def test_films_are_written_beside_the_figure(tmp_path, volume):
     paths = write_outputs(tmp_path, "case", volume, ["gif"])
     assert [p.name for p in paths] == ["case_slices.gif"]
-    assert len(iio.imread(paths[0])) == 3
+    expected = slice_mosaic(volume.magnitude, aspect=1.5 / 1.25)
+    assert iio.imread(paths[0]).shape[:3] == expected.shape
 
 
 def test_formats_are_written_once(tmp_path, volume):

@@ -27,6 +27,15 @@ def test_the_same_files_and_copies_of_some_are_found(tree, tmp_path):
     assert n_trained_on(str(tree), open_evaluation(copy, acs=8).slices) == 1
 
 
+def test_other_files_of_the_same_size_and_time_are_not(tree, tmp_path):
+    path = tmp_path / "other.mat"
+    raw = bytearray((tree / FULL / "P001" / "cine_sax.mat").read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    shutil.copystat(tree / FULL / "P001" / "cine_sax.mat", path)
+    assert n_trained_on(str(path), open_evaluation(tree, acs=8).slices) == 0
+
+
 def test_training_files_below_linked_folders_are_found(tree, tmp_path):
     (tmp_path / "linked").symlink_to(tree, target_is_directory=True)
     scored = open_evaluation(tree, acs=8).slices
@@ -46,6 +55,12 @@ def test_long_lists_of_paths_are_looked_through(tree):
         1 + os.pathconf("/", "PC_PATH_MAX") // 20
     )
     assert n_trained_on(",".join(files), open_evaluation(tree, acs=8).slices) == 1
+
+
+def test_a_renamed_copy_of_a_file_in_a_prepared_set_is_found(tree, tmp_path):
+    prepare(tree, tmp_path / "set", PrepareOptions(split=(1.0, 0.0, 0.0)))
+    copy = shutil.copy(tree / FULL / "P002" / "cine_sax.mat", tmp_path / "other.mat")
+    assert n_trained_on(str(tmp_path / "set"), open_evaluation(copy, acs=8).slices) == 1
 
 
 def test_of_a_prepared_set_its_own_test_split_is_not(tree, tmp_path):

@@ -9,9 +9,11 @@ import pytest
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import ReadOptions
-from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.simulation import Simulation
+from kgmgt_jax.data.transforms import ifft2c
+from kgmgt_jax.data.validation import case_mask
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from kgmgt_jax.evaluation.tuning import tune_methods
 from tests.evaluation.small_set import FULL, write_phantoms
@@ -51,6 +53,43 @@ def test_best_weight_of_the_grid_is_found(folders, scored, monkeypatch):
     assert len(tried) == len(GRID["weight"]) * len(CONDITIONS)
 
 
+@pytest.mark.parametrize("circular", [True, False])
+def test_methods_are_tuned_for_cines_that_have_ends_or_not(folders, scored, monkeypatch, circular):
+    told = []
+
+    def reconstruct(kspace, mask, sens, weight, circular=None):
+        told.append(circular)
+        return METHODS["zero_filled"].reconstruct(kspace, mask, sens)
+
+    method = METHODS["temporal_tv"].__class__(reconstruct, {"weight": 1}, {"weight": (1,)}, True)
+    monkeypatch.setitem(METHODS, "temporal_tv", method)
+    options = {"test": scored, "n_slices": 1, "circular": circular}
+    tune_methods(["temporal_tv"], [folders[0]], CONDITIONS[:1], **options)
+    assert told == [circular]
+
+
+def test_slices_of_training_images_are_spread_over_the_path_and_drawn_as_asked(
+    tmp_path, scored, monkeypatch
+):
+    shapes, masks = [], []
+
+    def reconstruct(kspace, mask, sens, weight):
+        shapes.append(kspace.shape)
+        masks.append(mask)
+        return METHODS["zero_filled"].reconstruct(kspace, mask, sens)
+
+    method = METHODS["wavelet"].__class__(reconstruct, {"weight": 1}, {"weight": (1,)})
+    monkeypatch.setitem(METHODS, "wavelet", method)
+    for t in (4, 5, 6):
+        images = np.random.default_rng(t).random((t, 24, 16), np.float32)
+        np.save(tmp_path / f"cine{t}.npy", images)
+    options = {"test": scored, "n_slices": 2, "simulation": Simulation(n_coils=3), "seed": 5}
+    tune_methods(["wavelet"], [tmp_path], CONDITIONS[:1], **options)
+    assert shapes == [(4, 3, 24, 16), (6, 3, 24, 16)]
+    expected = case_mask(CONDITIONS[0].masks, "cine4/slice0", (4, 24, 16), seed=5)
+    np.testing.assert_array_equal(masks[0], expected)
+
+
 @pytest.mark.parametrize("how", ["itself", "copy", "link"])
 def test_test_files_are_refused(folders, scored, tmp_path, how):
     path = folders[1] / FULL / "P001" / "cine_sax.mat"
@@ -62,7 +101,7 @@ def test_test_files_are_refused(folders, scored, tmp_path, how):
         tune_methods(["wavelet"], [path], CONDITIONS, test=scored)
 
 
-def test_a_prepared_set_of_one_file_is_tuned_on_its_training_subjects(tmp_path):
+def test_a_prepared_set_of_one_file_is_tuned_on_its_training_subjects(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "cines.h5", "w") as file:
         for subject in ("P1", "P2"):
             rng = np.random.default_rng(ord(subject[1]))
@@ -72,7 +111,16 @@ def test_a_prepared_set_of_one_file_is_tuned_on_its_training_subjects(tmp_path):
     options = PrepareOptions(split=(0.5, 0.0, 0.5), read=simulated)
     prepare(tmp_path / "cines.h5", tmp_path / "set", options)
     (scored,) = open_evaluation(tmp_path / "set", acs=8).slices
-    found = tune_methods(["wavelet"], [tmp_path / "set"], CONDITIONS[:1], test=[scored])
-    assert found["wavelet"].weights
+    given = []
+
+    def reconstruct(kspace, mask, sens, weight):
+        given.append(kspace)
+        return METHODS["zero_filled"].reconstruct(kspace, mask, sens)
+
+    method = METHODS["wavelet"].__class__(reconstruct, {"weight": 1}, {"weight": (1,)})
+    monkeypatch.setitem(METHODS, "wavelet", method)
+    tune_methods(["wavelet"], [tmp_path / "set"], CONDITIONS[:1], test=[scored])
+    images = PreparedSet(tmp_path / "set", split="train").images(0, range(4))
+    np.testing.assert_allclose(ifft2c(np.asarray(*given)), images, atol=1e-5)
     with pytest.raises(DataError, match=r"not scored.*other subjects"):
         tune_methods(["wavelet"], [tmp_path / "cines.h5"], CONDITIONS[:1], test=[scored])

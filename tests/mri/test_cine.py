@@ -9,6 +9,7 @@ REFUSED = {
     "three axes": (lambda k, m, s: (k[0], m, s), r"\(t, n, h, w\), got kspace\.shape="),
     "real k-space": (lambda k, m, s: (k.real, m, s), "expected complex kspace"),
     "mask of a frame": (lambda k, m, s: (k, m[0], s), "repeat a mask that frames share"),
+    "complex mask": (lambda k, m, s: (k, m + 0j, s), r"expected a real mask .*complex64"),
     "coils without maps": (lambda k, m, s: (k, m, None), "expected n = 1 coils without sens"),
     "maps of fewer coils": (lambda k, m, s: (k, m, s[:1]), r"got sens\.shape=\(1, 6, 5\)"),
 }

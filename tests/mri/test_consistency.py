@@ -49,6 +49,13 @@ def _relative(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
+def test_a_sample_without_a_batch_is_one_of_a_batch():
+    image, kspace, mask, _ = _problem()
+    for function in (hard_consistency, lambda *args: cg_consistency(*args, None, 0.1)):
+        alone, together = function(image[0], kspace[0], mask[0]), function(image, kspace, mask)
+        np.testing.assert_allclose(alone, together[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("n_coils", N_COILS)
 def test_adjoint_by_inner_products(size, n_coils):

@@ -1,5 +1,7 @@
 """Sampling patterns: line counts, centres, and what each kind promises over time."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,13 @@ def _lines(sampling):
 )
 def test_centre_rank_gives_the_central_block(size, n, block):
     assert np.flatnonzero(centre_rank(size) < n).tolist() == block
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_central_lines_are_as_many_as_the_organisers_take(kind):
+    """24 in 2023, of uniform masks; 16 since."""
+    expected = {"uniform": 24, "variable_density": 8}.get(kind, 16)
+    assert inspect.signature(MASKS[kind]).parameters["acs"].default == expected
 
 
 @pytest.mark.parametrize("size", [1, 6, 7])
@@ -165,7 +174,7 @@ def test_variable_density_draws_anew_in_each_frame():
 
 
 def test_variable_density_fixed_keeps_the_lines():
-    assert len(np.unique(_lines(variable_density(KEY, SHAPE, 4, fixed=True)), axis=0)) == 1
+    assert len(np.unique(_lines(variable_density(KEY, SHAPE, 4, acs=2, fixed=True)), axis=0)) == 1
 
 
 def test_variable_density_single_draw_follows_the_polynomial():

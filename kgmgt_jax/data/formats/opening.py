@@ -230,7 +230,7 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
     name = only if key is None and official is None else key or official
     if name in arrays and (arrays[name].kind == "real" or name in image_keys(arrays)):
         return ArrayImages(path, name, arrays[name], axes=axes or "t,y,x", simulation=simulation)
-    if axes is None or name == official:
+    if axes is None or (name is not None and name == official):
         return CmrxreconFile(path, mask=mask, key=key, axes=axes)
     return NamedFile(path, key=name, axes=axes, mask=mask)
 

@@ -35,6 +35,13 @@ def test_the_only_array_needs_no_key(tmp_path):
     assert read_file(path, axes="ky,kx")[0].shape == (1, 1, 9, 8)
 
 
+def test_one_of_several_arrays_needs_its_key(tmp_path):
+    with h5py.File(tmp_path / "any.h5", "w") as file:
+        file["a"], file["b"] = kspace((9, 8)), kspace((9, 8))
+    with pytest.raises(DataError, match=r"--key with the name of an array, got 'a' complex"):
+        read_file(tmp_path / "any.h5", axes="ky,kx")
+
+
 def test_kspace_of_four_axes_in_matlab_5_reads_once_they_are_named(tmp_path):
     path, stored = tmp_path / "any.mat", kspace((3, 4, 9, 8))
     scipy.io.savemat(path, {"kspace": stored.T})
