@@ -71,9 +71,12 @@ def heart_line(magnitude: Float[np.ndarray, "t h w"]) -> HeartLine:
 
     Returns:
         The line, inside the image.
+
+    Raises:
+        ValueError: if the cine is not ``(t, h, w)``.
     """
-    h, w = magnitude.shape[1:]
     rows, columns = np.nonzero(heart_region(magnitude))
+    h, w = magnitude.shape[1:]
     if not rows.size:
         return HeartLine(w // 2, 0, h)
     half, middle = max(3 * rows.std(), h / 6), rows.mean()

@@ -87,3 +87,9 @@ def test_line_stays_inside_the_image():
 
 def test_line_of_a_still_cine_is_the_middle_column():
     assert heart_line(np.repeat(beating_disc(t=1), 3, axis=0)) == (20, 0, 48)
+
+
+@pytest.mark.parametrize("find", [heart_region, heart_line])
+def test_a_frame_alone_is_refused(find):
+    with pytest.raises(ValueError, match=r"got magnitude\.shape=\(9, 9\)"):
+        find(np.ones((9, 9)))

@@ -103,8 +103,8 @@ class CineCase:
         mask: float32, 1 where a sample was measured and 0 elsewhere, ``(t, h, w)``. The mask
             decides: a measured sample may be exactly zero.
         meta: Where the case comes from.
-        sens: complex64, coil sensitivities ``(n, h, w)``, or ``(t, n, h, w)`` where they change
-            over time, or ``None`` where the file has none.
+        sens: complex64, coil sensitivities ``(n, h, w)`` of unit sum of squares, or
+            ``(t, n, h, w)`` where they change over time, or ``None`` where the file has none.
         reference: images to compare with, float32 magnitude or complex64, ``(t, h, w)`` or a
             smaller centred window of it, in the units of the k-space; ``None`` where there are
             none.
@@ -180,8 +180,9 @@ class CineCase:
             if name in ("sens", "reference") and array is None:
                 continue
             if not isinstance(array, np.ndarray) or str(array.dtype) not in dtypes.split():
-                got = getattr(array, "dtype", type(array).__name__)
-                raise self._error(f"{name} as a NumPy array of {dtypes}", f"{got}")
+                kind = "" if isinstance(array, np.ndarray) else type(array).__name__
+                got = f"{kind} {getattr(array, 'dtype', '')}".strip()
+                raise self._error(f"{name} as a NumPy array of {dtypes}", got)
 
     def _check_shapes(self) -> None:
         if self.kspace.ndim != 4 or 0 in self.kspace.shape:

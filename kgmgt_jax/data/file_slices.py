@@ -26,7 +26,7 @@ __all__ = ["FileSlices", "reference_slices"]
 
 @dataclass(eq=False)
 class _Loaded:
-    """A slice in memory.
+    """A slice in memory, whose arrays are only to be read: those who ask for it share them.
 
     Attributes:
         images: Its coil images.
@@ -39,6 +39,14 @@ class _Loaded:
     given: Complex64[np.ndarray, "*t n h w"] | None = None
     estimate: Callable[[], Complex64[np.ndarray, "n h w"]] | None = None
     acquired: Float32[np.ndarray, "t h w"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("images", "given", "acquired"):
+            array = getattr(self, name)
+            if array is not None:
+                view = array.view()
+                view.flags.writeable = False
+                setattr(self, name, view)
 
     @functools.cached_property
     def sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:

@@ -175,10 +175,13 @@ def make_training_loader(
         the same ``worker_count`` on both sides; ``close()`` ends its workers.
 
     Raises:
-        ValueError: If a size, a mask kind or an acceleration is impossible.
+        ValueError: If there are no slices, or a size, a process, a mask kind or an acceleration is
+            impossible.
     """
     index, n_processes = process
-    _check_sizes(batch_size, worker_count, n_processes)
+    _check_sizes(batch_size, worker_count, index, n_processes)
+    if not source.slices:
+        raise ValueError("expected slices to make examples of, got a source without any")
     slice_shapes = [info.shape for info in source.slices]
     shapes = [(n, *options.augmentation.cropped((h, w))) for _, n, h, w in slice_shapes]
     buckets = choose_buckets(shapes, n_buckets)
@@ -207,9 +210,11 @@ def make_training_loader(
     return iter(batches)
 
 
-def _check_sizes(batch_size: int, worker_count: int, n_processes: int) -> None:
+def _check_sizes(batch_size: int, worker_count: int, index: int, n_processes: int) -> None:
     if batch_size < 1 or worker_count < 0:
         raise ValueError(f"sizes out of range: got {batch_size=} (>= 1), {worker_count=} (>= 0)")
+    if not 0 <= index < n_processes:
+        raise ValueError(f"expected a process of 0 to {n_processes - 1}, got {index}")
     if batch_size % n_processes:
         raise ValueError(
             f"the batch must divide among the processes: got {batch_size=} {n_processes=}"

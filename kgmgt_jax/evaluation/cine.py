@@ -18,7 +18,8 @@ class CineInput(NamedTuple):
         images: input images, coil-combined.
         kspace: measured k-space, zero where not measured.
         mask: 1 where measured.
-        sens: sensitivities, one set for all frames or one each; ``None`` for a single coil.
+        sens: sensitivities of unit sum of squares, one set for all frames or one each; ``None``
+            for a single coil.
     """
 
     images: Complex[Array | np.ndarray, "t h w"]

@@ -36,6 +36,12 @@ Kspace = Complex64[np.ndarray, "t n h w"]
 Mask = Float32[np.ndarray, "t h w"]
 Sens = Complex64[np.ndarray, "*t n h w"] | None
 Progress = Callable[[int], Any]
+_ROUNDING = 0.01  # of the sum of squares of coil maps
+_OTHER_VARIABLES = (
+    flax_errors.ScopeCollectionNotFound,
+    flax_errors.ScopeParamNotFoundError,
+    flax_errors.ScopeParamShapeError,
+)
 
 
 class Program(NamedTuple):
@@ -76,7 +82,7 @@ class Reconstructor(Protocol):
         Args:
             kspace: k-space of the cine; what lies outside the mask is not looked at.
             mask: 1 where measured.
-            sens: sensitivities; ``None`` for a single coil.
+            sens: sensitivities of unit sum of squares; ``None`` for a single coil.
             progress: called with the number of frames done, as often as the method likes.
         """
         ...
@@ -86,7 +92,20 @@ class Reconstructor(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+def _check_input(kspace: Kspace, mask: Mask, sens: Sens) -> None:
+    """Refuses what is no cine, and masks and maps of another scale, which would go unnoticed."""
+    check_cine(kspace, np.asarray(mask), sens)
+    if sens is None:
+        return
+    power = np.sum(np.abs(np.asarray(sens)) ** 2, axis=-3)
+    if np.abs(power[power > 0] - 1).max(initial=0) > _ROUNDING:
+        raise ValueError(
+            "expected sens whose squares add up to 1 over the coils, got sums from "
+            f"{power.min():g} to {power.max():g}; divide them by their root sum of squares"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Method:
     """A trained network by name; a `Reconstructor`.
 
@@ -107,11 +126,11 @@ class Method:
     name: str
     source: str
     model: Network
-    variables: Any
+    variables: Any = dataclasses.field(repr=False)
     circular: bool = True
     input_fill: str = "zero"
     sens: str = "espirit"
-    fixed_variables: Any = None
+    fixed_variables: Any = dataclasses.field(default=None, repr=False)
     frames_at_once: int = 1
     trained_on: str = ""
 
@@ -148,10 +167,11 @@ class Method:
             has = {field.name for field in dataclasses.fields(model)}
             changed = {name: v for name, v in (computing or {}).items() if name in has}
             model = model.clone(**changed)
-            circular = bool(config.data.circular) if circular is None else circular
-            input_fill = config.data.get("input_fill", cls.input_fill)
-            sens = config.data.get("sens", cls.sens)
-            trained_on = config.data.get("train", cls.trained_on)
+            data = config.get("data", {})
+            circular = bool(data.get("circular", cls.circular)) if circular is None else circular
+            input_fill = data.get("input_fill", cls.input_fill)
+            sens = data.get("sens", cls.sens)
+            trained_on = data.get("train", cls.trained_on)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
         name = name or type(model).__name__.lower()
@@ -180,7 +200,9 @@ class Method:
 
         Raises:
             CheckpointError: if the variables are not those of the model.
-            ValueError: if the arrays are not one cine, or measured samples are NaN or infinite.
+            ValueError: if the arrays are not one cine, the mask has other values than 0 and 1, the
+                sensitivities have another sum of squares than 1 (or 0), or measured samples are
+                NaN or infinite.
         """
         cine, scale = self._input(kspace, mask, sens)
         try:
@@ -193,7 +215,7 @@ class Method:
                 progress=progress,
             )
             return np.asarray(frames) * scale
-        except (flax_errors.ScopeParamShapeError, flax_errors.ScopeParamNotFoundError) as error:
+        except _OTHER_VARIABLES as error:
             reason = str(error).split("(https")[0].strip()
             raise CheckpointError(
                 f"{self.source}: expected weights of the model in its config, got: {reason}"
@@ -212,7 +234,7 @@ class Method:
         return Program(run, (self.variables, cine.on_device()), n)
 
     def _input(self, kspace: Kspace, mask: Mask, sens: Sens) -> tuple[CineInput, np.float32]:
-        check_cine(kspace, mask, sens)
+        _check_input(kspace, mask, sens)
         kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
         if not np.isfinite(kspace).all():
             raise ValueError("expected finite kspace, got NaN or infinite values")
@@ -248,7 +270,11 @@ class ClassicalMethod:
     def reconstruct(
         self, kspace: Kspace, mask: Mask, sens: Sens, progress: Progress | None = None
     ) -> Complex64[np.ndarray, "t h w"]:
-        """See `Reconstructor`; progress is told at the end."""
+        """See `Reconstructor`; progress is told at the end.
+
+        Raises:
+            ValueError: as `Method.reconstruct`, but for samples that are not finite.
+        """
         run, arguments, n_frames = self.program(kspace, mask, sens)
         image = np.asarray(run(*arguments))
         if progress is not None:
@@ -257,6 +283,7 @@ class ClassicalMethod:
 
     def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
         """The whole cine, of which a classical method needs all frames at once."""
+        _check_input(kspace, mask, sens)
         run = METHODS[self.name].with_weights(self.weights, circular=self.circular)
         maps = None if sens is None else jnp.asarray(sens)
         return Program(run, (jnp.asarray(kspace), jnp.asarray(mask), maps), len(kspace))

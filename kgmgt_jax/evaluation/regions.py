@@ -53,6 +53,7 @@ def region_scores(
     Raises:
         ValueError: if the preset is unknown, shapes disagree, no window of SSIM is centred in the
             region, or the reference has no signal there.
+        TypeError: if a cine is complex.
     """
     region = np.asarray(region, bool)
     _check(reference, prediction, region, preset)
@@ -129,6 +130,11 @@ def score_regions(
 def _check(reference: Cine, prediction: Cine, region: Bool[np.ndarray, "h w"], preset: str) -> None:
     if preset not in PRESETS:
         raise ValueError(f"expected preset to be one of {', '.join(PRESETS)}, got {preset=}")
+    if jnp.iscomplexobj(reference) or jnp.iscomplexobj(prediction):
+        raise TypeError(
+            f"expected magnitude images, got {reference.dtype=}, {prediction.dtype=}; "
+            "pass their absolute values"
+        )
     shapes = reference.shape, prediction.shape
     if reference.ndim != 3 or shapes[0] != shapes[1] or region.shape != reference.shape[1:]:
         raise ValueError(

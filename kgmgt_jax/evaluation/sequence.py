@@ -230,11 +230,18 @@ class OnlineReconstructor:
             The reconstruction of the frame pushed before; ``None`` for the first.
 
         Raises:
-            ValueError: if there is not exactly one frame, or its arrays do not fit each other.
+            ValueError: if there is not exactly one frame, of the size of those before it, or its
+                arrays do not fit each other.
         """
         if frame.images.shape[0] != 1:
             raise ValueError(f"expected one frame at a time, got {frame.images.shape=}")
         frame.check()
+        waiting = self._waiting
+        if waiting is not None and waiting.images.shape != frame.images.shape:
+            raise ValueError(
+                f"expected a frame of shape {waiting.images.shape}, as the one before it, got "
+                f"{frame.images.shape=}; end a scan by finish()"
+            )
         frame = frame.on_device()
         new = _encode(self._model, self._variables, frame.images)
         image = self._reconstruct(new)

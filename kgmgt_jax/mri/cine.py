@@ -15,7 +15,8 @@ def check_cine(
 
     Raises:
         ValueError: unless ``kspace`` is complex (t, n, h, w), ``mask`` real (t, h, w) and ``sens``
-            complex (n, h, w) or (t, n, h, w), or ``None`` with n = 1.
+            complex (n, h, w) or (t, n, h, w), or ``None`` with n = 1; or if a mask in NumPy, whose
+            values are at hand, has others than 0 and 1.
     """
     if kspace.ndim != 4 or not jnp.iscomplexobj(kspace):
         raise ValueError(
@@ -26,6 +27,11 @@ def check_cine(
         raise ValueError(
             f"expected a real mask of shape (t, h, w) = {(n_frames, *size)} for {kspace.shape=}, "
             f"got {mask.shape=} {mask.dtype=}; repeat a mask that frames share"
+        )
+    if isinstance(mask, np.ndarray) and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(
+            f"expected a mask of zeros and ones, got values from {float(mask.min()):g} to "
+            f"{float(mask.max()):g}; pass mask > 0 if that is what was measured"
         )
     if sens is None and n_coils != 1:
         raise ValueError(

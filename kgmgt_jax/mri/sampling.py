@@ -16,7 +16,8 @@ kt_radial           ny / R golden-angle spokes  angles go on             no
 =================== =========================== ======================== ======================
 
 Where ACS lines are not counted (the convention of CMRxRecon), nominal and true acceleration differ;
-:class:`SamplingMask` carries both. Under ``jax.jit`` everything but the key must be static.
+:class:`SamplingMask` carries both. Under ``jax.jit`` everything but the key must be static. A key
+draws the same mask with ``jax_enable_x64`` as without.
 """
 
 import math
@@ -48,6 +49,7 @@ Number = float | int
 
 GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
 GAUSSIAN_FLOOR = 0.1  # of the density's peak, so that the outermost lines are visited too
+_REAL, _WHOLE = jnp.float32, jnp.int32  # of draws: x64 would draw other masks from the same key
 
 
 class SamplingMask(NamedTuple):
@@ -133,11 +135,10 @@ def kt_gaussian(key: Key, shape: Shape, acceleration: Number, *, acs: int = 16) 
     distance = np.arange(n_lines) - n_lines // 2
     density = np.exp(-0.5 * (distance / (n_lines / 5.0)) ** 2) + GAUSSIAN_FLOOR
     line_key, jitter_key = jax.random.split(key)
-    drawn = jax.random.choice(
-        line_key, n_lines, (n_frames, n_drawn), p=jnp.asarray(density / density.sum())
-    )
+    weights = jnp.asarray(density / density.sum(), _REAL)
+    drawn = jax.random.choice(line_key, n_lines, (n_frames, n_drawn), p=weights)
     # Half a line of jitter decides to which side a line that is taken gives way.
-    jitter = jax.random.uniform(jitter_key, drawn.shape, minval=-0.5, maxval=0.5)
+    jitter = jax.random.uniform(jitter_key, drawn.shape, _REAL, minval=-0.5, maxval=0.5)
     lines = _occupy_nearest(drawn + jitter, n_lines)
     return _from_lines(lines, shape, acceleration, acs)
 
@@ -178,12 +179,12 @@ def variable_density(
             f"expected acs <= round(ny / acceleration) = {n_measured}, got {acs=} with "
             f"{acceleration=} and ny={n_lines}; lower acs or the acceleration"
         )
-    if power < 0:
+    if not power >= 0:
         raise ValueError(f"expected power >= 0, got {power=}; 0 is a flat density")
     distance = np.abs(np.arange(n_lines) - n_lines // 2)
     log_weight = power * np.log1p(-distance / (n_lines // 2 + 1))
     score = np.where(centre_rank(n_lines) < acs, np.inf, log_weight).astype(np.float32)
-    noise = jax.random.gumbel(key, (1 if fixed else n_frames, n_lines))
+    noise = jax.random.gumbel(key, (1 if fixed else n_frames, n_lines), _REAL)
     order = jnp.argsort(-(jnp.asarray(score)[None] + noise), axis=-1)
     lines = jnp.argsort(order, axis=-1) < n_measured
     return _from_lines(lines, shape, acceleration, acs)
@@ -206,8 +207,8 @@ def kt_radial(key: Key, shape: Shape, acceleration: Number, *, acs: int = 16) ->
         raise ValueError(f"expected acs <= nx for the central square, got {acs=} with {nx=}")
     n_spokes = _round_half_up(ny / acceleration)
     spoke = np.arange(n_frames * n_spokes)
-    first = jax.random.uniform(key, maxval=math.pi)
-    angle = first + jnp.asarray(np.mod(spoke * GOLDEN_ANGLE, math.pi))
+    first = jax.random.uniform(key, (), _REAL, maxval=math.pi)
+    angle = first + jnp.asarray(np.mod(spoke * GOLDEN_ANGLE, math.pi), _REAL)
     direction = jnp.stack([ny * jnp.sin(angle), nx * jnp.cos(angle)], axis=-1)  # spoke 2
     direction = direction / jnp.max(jnp.abs(direction), axis=-1, keepdims=True)
     step = jnp.arange(max(ny, nx)) - max(ny, nx) // 2
@@ -258,9 +259,11 @@ def _comb(
     spacing = int(acceleration)
     if spacing != acceleration:
         raise ValueError(f"expected a whole number as the comb's spacing, got {acceleration=}")
-    if offset is not None and not 0 <= offset < spacing:
-        raise ValueError(f"expected 0 <= offset < acceleration, got {offset=}, {acceleration=}")
-    first = jax.random.randint(key, (), 0, spacing) if offset is None else offset
+    if offset is not None and not (0 <= offset < spacing and offset == int(offset)):
+        raise ValueError(
+            f"expected a whole number 0 <= offset < acceleration, got {offset=}, {acceleration=}"
+        )
+    first = jax.random.randint(key, (), 0, spacing, _WHOLE) if offset is None else offset
     frame, line = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])[None, :]
     return _from_lines((line - first - shear * frame) % spacing == 0, shape, acceleration, acs)
 

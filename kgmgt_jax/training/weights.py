@@ -171,12 +171,18 @@ def load_item(path: str | Path, name: str) -> Any:
     return jax.tree.map(_at_least_float32, _restore(folder, {name: _ARRAYS})[name])
 
 
-def save_weights(path: str | Path, config: Mapping, weights: Mapping, **items: Mapping) -> Path:
+def save_weights(
+    path: str | Path,
+    config: Mapping | ml_collections.ConfigDict,
+    weights: Mapping,
+    **items: Mapping,
+) -> Path:
     """Writes one checkpoint to reconstruct with, whole or not at all; ``load_weights`` reads it.
 
     Args:
         path: the folder to be made.
-        config: configuration, with the network under ``model``.
+        config: configuration, with the network under ``model``, and how it is used (``circular``,
+            ``input_fill``, ``sens``) under ``data``.
         weights: variables of the network.
         **items: further trees of arrays, for ``load_item``.
 
@@ -188,7 +194,8 @@ def save_weights(path: str | Path, config: Mapping, weights: Mapping, **items: M
         raise CheckpointError(f"{path}: expected a folder yet to be made, got one that is there")
     trees = {"weights": weights, **items}
     trees = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-    arguments = ocp.args.Composite(config=ocp.args.JsonSave(dict(config)), **trees)
+    plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    arguments = ocp.args.Composite(config=ocp.args.JsonSave(plain), **trees)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
             writer.save(path, args=arguments)

@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,6 +88,12 @@ def test_other_dtypes_are_refused(name, dtype):
     arrays[name] = np.ones(arrays[name].shape, dtype)
     with pytest.raises(DataError, match=f"{name} as a NumPy array .* got {np.dtype(dtype)}"):
         CineCase(**arrays, meta=META)
+
+
+def test_arrays_of_another_library_are_called_by_their_name():
+    kspace, mask = _arrays()
+    with pytest.raises(DataError, match="complex64, got ArrayImpl complex64"):
+        CineCase(jnp.asarray(kspace), mask, META)
 
 
 def test_sensitivities_of_another_coil_count_are_refused():

@@ -171,3 +171,9 @@ def test_maps_of_the_file_need_no_calibration_lines(tmp_path):
     np.save(tmp_path / "P1_sens.npy", maps / np.linalg.norm(maps, axis=0))
     source = FileSlices([tmp_path / "P1_kspace.npy"], acs=2)
     np.testing.assert_array_equal(source.sens(0), np.load(tmp_path / "P1_sens.npy"))
+
+
+def test_what_is_kept_for_the_next_reader_cannot_be_written_to(files):
+    images = FileSlices(files, acs=4).images(0, range(4))
+    with pytest.raises(ValueError, match="read-only"):
+        images /= 2

@@ -67,6 +67,13 @@ def test_kspace_without_coils_is_refused():
         fill_gaps(kspace[:, 0], mask, "average")
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 3), (3, 2, 3), (3, 4, 2)])
+def test_a_mask_of_another_size_is_refused(shape):
+    kspace = np.ones((3, 1, 4, 3), np.complex64)
+    with pytest.raises(ValueError, match=r"a mask \(t, h, w\), got .* mask\.shape="):
+        fill_gaps(kspace, np.ones(shape, np.float32), "average")
+
+
 def test_the_nearest_frame_lends_its_sample():
     filled = _filled("neighbours", "X", ".", ".", "X", ".", circular=False)
     np.testing.assert_array_equal(filled[:, 0], [1, 1, 1000, 1000, 1000])

@@ -1,9 +1,12 @@
 """Random masks: what every kind contains, and what is refused before any is drawn."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MASK_KINDS, MaskSampler
+from kgmgt_jax.mri.sampling import MASKS, SamplingMask, true_acceleration
 
 KINDS = (
     "uniform",
@@ -71,3 +74,27 @@ def test_kinds_and_accelerations_are_mixed():
 def test_impossible_masks_are_refused_before_any_is_drawn(sampler, message):
     with pytest.raises(ValueError, match=message):
         sampler.check((3, 24, 16))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_do_not_depend_on_the_generator_that_jax_prefers(kind):
+    sampler = MaskSampler((kind,), (4.0,), 4)
+    expected = sampler.draw(_rng(), (3, 20, 16))
+    jax.clear_caches()
+    with jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(sampler.draw(_rng(), (3, 20, 16)), expected)
+
+
+def test_a_kind_that_is_defined_again_is_drawn_anew(monkeypatch):
+    def line(place):
+        def pattern(key, shape, acceleration, *, acs):
+            mask = jnp.zeros(shape, jnp.float32).at[:, place].set(1.0)
+            return SamplingMask(mask, acceleration, true_acceleration(mask))
+
+        return pattern
+
+    monkeypatch.setitem(MASK_KINDS, "line", ("line", {}))
+    for place in (1, 3):
+        monkeypatch.setitem(MASKS, "line", line(place))
+        mask = MaskSampler(("line",), (4.0,), 0).draw(_rng(), (2, 8, 4))
+        assert np.flatnonzero(mask[0, :, 0]) == place

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -299,6 +300,7 @@ def test_an_example_in_a_larger_bucket_is_measured_as_consistently(tmp_path):
         ({"batch_size": 0}, "batch_size=0"),
         ({"worker_count": -1}, "worker_count=-1"),
         ({"batch_size": 3, "process": (0, 2)}, "batch_size=3 n_processes=2"),
+        ({"batch_size": 4, "process": (2, 2)}, "process of 0 to 1, got 2"),
         ({"n_buckets": 0}, "n_buckets=0"),
         ({"batch_size": 17, "num_epochs": 1}, "no full batch: batch_size=17 with 16 frames"),
     ],
@@ -306,6 +308,12 @@ def test_an_example_in_a_larger_bucket_is_measured_as_consistently(tmp_path):
 def test_impossible_settings_are_refused_at_once(files, settings, message):
     with pytest.raises(ValueError, match=message):
         _loader(files, **settings)
+
+
+def test_a_source_without_slices_is_refused():
+    options = TripletOptions(MaskSampler(("uniform",), (4.0,), 4))
+    with pytest.raises(ValueError, match="got a source without any"):
+        make_training_loader(SimpleNamespace(slices=()), options, batch_size=1)
 
 
 @pytest.mark.parametrize(

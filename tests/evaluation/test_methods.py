@@ -18,6 +18,7 @@ from kgmgt_jax.evaluation.methods import (
 from kgmgt_jax.models.baselines.kigan import KIGAN
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.training.state import example_inputs
+from kgmgt_jax.training.weights import CheckpointError, save_weights
 from tests.training.small import random_batch
 
 
@@ -158,3 +159,38 @@ def test_how_a_network_is_computed_can_be_chosen_where_it_has_the_choice(tmp_pat
     monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_weights", lambda path: (config, {}))
     monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_item", lambda *args: None)
     assert Method.load("", tmp_path, computing=computing).model.dtype == "bfloat16"
+
+
+def test_a_network_is_printed_without_its_weights():
+    model = KIGAN(n_cascades=1, channels=2, n_blocks=1)
+    method = Method("kigan", "made up", model, initialise(model, 0, *example_inputs()))
+    assert "array" not in repr(method) and "made up" in repr(method)
+    assert method == method and method != Method.load("", "pretrained")
+
+
+def test_variables_without_their_collections_are_refused():
+    model, batch = KIGAN(n_cascades=1, channels=2, n_blocks=1), random_batch(1, 16)
+    params = initialise(model, 0, *example_inputs())["params"]
+    with pytest.raises(CheckpointError, match="made up: expected weights of the model"):
+        Method("kigan", "made up", model, params).reconstruct(batch["kspace"], batch["mask"], None)
+
+
+def test_a_checkpoint_that_says_nothing_of_its_inputs_has_the_usual_ones(tmp_path):
+    model = KIGAN(n_cascades=1, channels=2, n_blocks=1)
+    fields = {"network": "kigan", "n_cascades": 1, "channels": 2, "n_blocks": 1}
+    variables = initialise(model, 0, *example_inputs())
+    method = Method.load("", save_weights(tmp_path / "one", {"model": fields}, variables))
+    assert (method.circular, method.input_fill, method.sens) == (True, "zero", "espirit")
+
+
+@pytest.mark.parametrize(
+    "method", [Method("any", "made up", None, {}), ClassicalMethod("temporal_average")]
+)
+@pytest.mark.parametrize(
+    ("mask", "sens", "message"),
+    [(255, 1.0, "zeros and ones, got values from 255"), (1, 0.5, "got sums from 0.25 to 0.25;")],
+)
+def test_masks_and_maps_of_another_scale_are_refused(method, mask, sens, message):
+    kspace, maps = np.ones((2, 1, 8, 8), np.complex64), np.full((1, 8, 8), sens, np.complex64)
+    with pytest.raises(ValueError, match=message):
+        method.reconstruct(kspace, jnp.full((2, 8, 8), mask, jnp.uint8), maps)

@@ -137,3 +137,9 @@ def test_what_has_no_score_is_refused(pair, change, message):
     given = {"reference": pair[0], "prediction": pair[1], "region": EVERYWHERE} | change
     with pytest.raises(ValueError, match=message):
         region_scores(**given)
+
+
+def test_complex_images_are_refused():
+    cine = np.ones((2, 9, 9), np.complex64)
+    with pytest.raises(TypeError, match="pass their absolute values"):
+        region_scores(cine, cine, np.ones((9, 9), bool))

@@ -180,3 +180,15 @@ def test_arrays_that_do_not_fit_are_refused_and_do_no_harm(change):
         online.push(wrong)
     assert online.push(_cine(1)) is None
     assert online.finish() is not None
+
+
+def test_a_frame_of_another_size_is_refused_until_the_scan_is_ended():
+    cine, online = _cine(2), OnlineReconstructor(*_network())
+    first, second = (CineInput(*(part[t : t + 1] for part in cine[:3])) for t in range(2))
+    smaller = CineInput(*(part[..., :-8, :] for part in second[:3]))
+    online.push(first)
+    with pytest.raises(ValueError, match=r"shape \(1, 32, 32\), as the one before"):
+        online.push(smaller)
+    assert online.push(second) is not None
+    online.finish()
+    assert online.push(smaller) is None

@@ -1,5 +1,6 @@
 """Arrays that are no cine are refused."""
 
+import numpy as np
 import pytest
 
 from kgmgt_jax.mri.cine import check_cine
@@ -10,6 +11,7 @@ REFUSED = {
     "real k-space": (lambda k, m, s: (k.real, m, s), "expected complex kspace"),
     "mask of a frame": (lambda k, m, s: (k, m[0], s), "repeat a mask that frames share"),
     "complex mask": (lambda k, m, s: (k, m + 0j, s), r"expected a real mask .*complex64"),
+    "mask of bytes": (lambda k, m, s: (k, np.asarray(m) * 255, s), "zeros and ones.* 0 to 255;"),
     "coils without maps": (lambda k, m, s: (k, m, None), "expected n = 1 coils without sens"),
     "maps of fewer coils": (lambda k, m, s: (k, m, s[:1]), r"got sens\.shape=\(1, 6, 5\)"),
 }

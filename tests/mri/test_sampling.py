@@ -274,11 +274,22 @@ def test_comb_needs_a_whole_spacing():
         uniform(KEY, (2, 8, 8), 2.5, acs=2)
 
 
-def test_comb_offset_lies_within_the_spacing():
-    with pytest.raises(ValueError, match="offset=4"):
-        uniform(KEY, (2, 8, 8), 4, acs=2, offset=4)
+@pytest.mark.parametrize("options", [{"offset": 1.5}, {"offset": 4}])
+def test_comb_offset_is_a_line_within_the_spacing(options):
+    with pytest.raises(ValueError, match=f"offset={options['offset']}"):
+        uniform(KEY, (2, 8, 8), 4, acs=2, **options)
 
 
-def test_power_is_not_negative():
-    with pytest.raises(ValueError, match="power=-1"):
-        variable_density(KEY, (2, 64, 8), 4, power=-1.0)
+@pytest.mark.parametrize("power", [-1.0, float("nan")])
+def test_power_is_not_negative(power):
+    with pytest.raises(ValueError, match=f"power={power}"):
+        variable_density(KEY, (2, 64, 8), 4, power=power)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_draws_the_same_mask_in_double_precision(kind):
+    mask = make_mask(kind, KEY, SHAPE, 4, acs=4).mask
+    with jax.enable_x64(True):
+        double = make_mask(kind, KEY, SHAPE, 4, acs=4).mask
+    assert double.dtype == jnp.float32
+    np.testing.assert_array_equal(double, mask)

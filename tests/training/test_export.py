@@ -126,3 +126,10 @@ def test_a_mean_is_of_one_network(checkpoint, tmp_path):
     save_weights(tmp_path / "other", config.to_dict(), {"params": {"kernel": np.ones(3)}})
     with pytest.raises(CheckpointError, match=r"other: expected the network of"):
         export_weights(checkpoint, tmp_path / "mean", average=tmp_path / "other")
+
+
+def test_a_configuration_is_saved_as_it_is_made_and_as_it_is_loaded(checkpoint, tmp_path):
+    _, weights = load_weights(checkpoint)
+    first = save_weights(tmp_path / "first", get_config("tiny"), weights)
+    second = save_weights(tmp_path / "second", *load_weights(first))
+    assert load_weights(second)[0].to_dict() == get_config("tiny").to_dict()

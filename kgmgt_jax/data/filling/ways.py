@@ -64,7 +64,9 @@ def fill_gaps(
     Raises:
         ValueError: If ``input_fill`` is unknown, or the shapes are not those of one cine.
     """
-    if kspace.ndim != 4 or mask.ndim != 3 or len(mask) != len(kspace):
+    sizes = (kspace.shape[:1], *((1, size) for size in kspace.shape[2:]))
+    fits = kspace.ndim == 4 and mask.ndim == 3
+    if not fits or any(own not in known for own, known in zip(mask.shape, sizes, strict=True)):
         raise ValueError(
             f"expected kspace (t, n, h, w) and a mask (t, h, w), got {kspace.shape=} {mask.shape=}"
         )
