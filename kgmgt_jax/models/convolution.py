@@ -12,7 +12,7 @@ from kgmgt_jax.models.chunks import items_at_once
 __all__ = ["convolution"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_BLOCK_PIXELS = 2048
+_BLOCK_PIXELS = 1024
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -94,13 +94,15 @@ def _kernel_gradient(
         def block(total: tuple[Array, ...], row: Array) -> tuple[tuple[Array, ...], None]:
             near = jax.lax.dynamic_slice_in_dim(x, row, rows + n_i - 1)
             g = jax.lax.dynamic_slice_in_dim(grad, row, rows).reshape(rows * w, o)
-            g = jax.lax.optimization_barrier(g.T)  # turned once, where x would be once a product
-            beside = jnp.concatenate([near[:, j : j + w] for j in range(n_j)], axis=-1)
-            beside = jax.lax.optimization_barrier(beside)  # one product for a row of taps
-            parts = [g @ beside[i : i + rows].reshape(rows * w, n_j * c) for i in range(n_i)]
+            g = jax.lax.optimization_barrier(g.T)  # turned once, where x would be once a tap
+            parts = [
+                g @ near[i : i + rows, j : j + w].reshape(rows * w, c)
+                for i in range(n_i)
+                for j in range(n_j)
+            ]
             return tuple(a + b.astype(full) for a, b in zip(total, parts, strict=True)), None
 
-        zeros = tuple(jnp.zeros((o, n_j * c), full) for _ in range(n_i))
+        zeros = tuple(jnp.zeros((o, c), full) for _ in range(n_i * n_j))
         taps = jax.lax.scan(block, zeros, jnp.arange(0, h, rows))[0]
         return jnp.stack([tap.T for tap in taps])
 
