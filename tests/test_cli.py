@@ -1,13 +1,17 @@
 """Wrong flags and folders: one line, exit code 2, and nothing compiled."""
 
+import gc
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
 import pytest
 
 from kgmgt_jax import cli
+from kgmgt_jax.commands import guarded
 from tests.scripts_environment import scripts_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,3 +100,24 @@ def test_compiled_programs_go_where_the_user_said_first(monkeypatch, tmp_path, s
         assert jax.config.jax_compilation_cache_dir == wanted
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_interruption_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):
+    def callback(phase, _):
+        if phase == "start" and not sent:
+            sent.append(phase)
+            signal.raise_signal(signal.SIGINT)
+
+    sent = []
+
+    def work():
+        gc.collect()
+        time.sleep(5)
+
+    gc.callbacks.append(callback)
+    try:
+        assert guarded(work) == 130
+    finally:
+        gc.callbacks.remove(callback)
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

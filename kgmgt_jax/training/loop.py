@@ -32,7 +32,7 @@ from kgmgt_jax.training.stopping import stop_signals
 from kgmgt_jax.training.update import make_update
 from kgmgt_jax.training.validation import make_validator
 from kgmgt_jax.training.watch import Watch, split_ids
-from kgmgt_jax.training.workdir import PROFILE, open_workdir
+from kgmgt_jax.training.workdir import PROFILE, claimed, open_workdir
 from kgmgt_jax.training.writer import Writer
 
 __all__ = ["build", "open_devices", "train"]
@@ -60,7 +60,10 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
     """
     mesh = open_devices(config)
     workdir = open_workdir(workdir)
+    silent = parallel.process_share()[0] > 0
     with contextlib.ExitStack() as stack:
+        if not silent:
+            stack.enter_context(claimed(workdir))
         checkpoints = Checkpoints(workdir)
         stack.callback(checkpoints.close)
         checkpoints.check(config)
@@ -82,7 +85,6 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             feed.set_state(position)
 
         done, last, every = int(state.step), stop_after or config.train.n_steps, config.train
-        silent = parallel.process_share()[0] > 0
         if done >= last:
             if not silent:
                 told = "%s is already at step %d of %d, nothing is to do; see config.train.n_steps"

@@ -1,6 +1,9 @@
 """The working directory of a run: what lies where in it, and whether it can be used."""
 
+import contextlib
+import fcntl
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
@@ -12,6 +15,7 @@ __all__ = [
     "PARAMETERS",
     "PROFILE",
     "TENSORBOARD",
+    "claimed",
     "open_workdir",
 ]
 
@@ -26,6 +30,7 @@ TENSORBOARD = "tensorboard"  # event files
 
 _OURS = {CHECKPOINTS, COMPILED, IMAGES, METRICS, NOT_FINITE, PARAMETERS, PROFILE, TENSORBOARD}
 _LOGS = {".err", ".log", ".out", ".txt"}  # where schedulers and shells put a run's output
+_LOCK = ".lock"
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _SHOWN = 3
 
@@ -57,6 +62,33 @@ def open_workdir(workdir: str | Path) -> Path:
             "choose another --workdir"
         )
     return folder
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of a working directory, until this one ends in whatever way.
+
+    Two at once would remove each other's unfinished checkpoints, and both end. Where the file
+    system has no locks, nothing is kept out.
+
+    Raises:
+        ValueError: if a run is at work in it.
+    """
+    path = workdir / _LOCK
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{workdir}: expected a folder without a run at work in it, got one with; wait "
+                "for that, or choose another --workdir"
+            ) from error
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _foreign(folder: Path) -> list[str]:

@@ -6,11 +6,13 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import imageio.v3 as iio
 import numpy as np
+from jaxtyping import UInt8
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -103,8 +105,8 @@ class Writer:
         for name, value in numbers.items():
             if name in _ON_BAR:
                 self._shown[_ON_BAR[name]] = f"{value:.4g}"
-            if self._board is not None:
-                self._board.add_scalar(name, value, step)
+        if self._board is not None:
+            self._board.numbers(step, numbers)
         self._bar.set_postfix(self._shown, refresh=False)
 
     def validation(self, step: int, result: Validation | None) -> None:
@@ -128,7 +130,7 @@ class Writer:
             self.text(f"no picture of step {step}: {error}")
             return
         if self._board is not None:
-            self._board.add_image("validation", iio.imread(path)[..., :3], step, dataformats="HWC")
+            self._board.image(step, "validation", iio.imread(path)[..., :3])
 
     def parameters(self, state: TrainState) -> None:
         """Shows the table of parameters, and keeps the list with their shapes."""
@@ -167,10 +169,53 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def _open_board(folder: Path, first_step: int) -> Any:
+class _Board:
+    """TensorBoard's event file, written at once.
+
+    tensorboardX's ``SummaryWriter`` has a thread that ends on a full disk, and waits for it then.
+
+    Args:
+        folder: of event files; made if need be.
+        first_step: steps done already; TensorBoard forgets what was logged of later ones.
+
+    Raises:
+        ImportError: without tensorboardX.
+    """
+
+    def __init__(self, folder: Path, first_step: int):
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        proto: Any = event_pb2
+        self._summary, self._event = summary, proto.Event
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = event_file_writer.EventsWriter(str(folder / "events"))
+        start = proto.SessionLog(status=proto.SessionLog.START)
+        self._write(first_step + 1, session_log=start)
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes numbers by name."""
+        for name, value in values.items():
+            self._write(step, summary=self._summary.scalar(name, value))
+        self._file.flush()
+
+    def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Writes an image."""
+        self._write(step, summary=self._summary.image(name, image, dataformats="HWC"))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._file.write_event(self._event(step=step, wall_time=time.time(), **content))
+
+
+def _open_board(folder: Path, first_step: int) -> _Board | None:
     """A writer of TensorBoard's files, or ``None`` without tensorboardX."""
     try:
-        from tensorboardX import SummaryWriter
+        return _Board(folder, first_step)
     except ImportError:
         _log.info(
             "no TensorBoard files: install tensorboardX (pip install 'kgmgt-jax[tensorboard]'), or "
@@ -179,4 +224,3 @@ def _open_board(folder: Path, first_step: int) -> Any:
             IMAGES,
         )
         return None
-    return SummaryWriter(str(folder), purge_step=first_step + 1)

@@ -36,6 +36,11 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
+def test_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / f"{'n' * 251}.txt"
+    assert write_atomically(path, lambda file: file.write_text("new")).read_text() == "new"
+
+
 def test_hdf5_has_its_header_before_it(tmp_path):
     options = {"header": b"MATLAB", "userblock_size": 512}
     path = write_hdf5(tmp_path / "new" / "a.mat", lambda file: file.update(a=[1, 2]), **options)

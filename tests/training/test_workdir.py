@@ -2,7 +2,7 @@
 
 import pytest
 
-from kgmgt_jax.training.workdir import open_workdir
+from kgmgt_jax.training.workdir import claimed, open_workdir
 
 
 def test_new_folder_is_made(tmp_path):
@@ -46,3 +46,21 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(ValueError, match=r"expected a writable folder, got .*Permission denied"):
         open_workdir(tmp_path)
+
+
+def test_one_run_at_a_time(tmp_path):
+    refused = pytest.raises(ValueError, match="without a run at work")
+    with claimed(tmp_path), refused, claimed(tmp_path):
+        pass
+    with claimed(tmp_path):
+        open_workdir(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_file_system_without_locks_is_no_reason_to_refuse(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with claimed(tmp_path):
+        pass

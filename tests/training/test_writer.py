@@ -104,6 +104,21 @@ def test_tensorboard_gets_scalars_and_images(tmp_path):
     assert values["validation"][1].image.width > 100
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_full_disk_under_tensorboards_file_is_an_error_at_once(tmp_path, monkeypatch):
+    record_writer = pytest.importorskip("tensorboardX.record_writer")
+    writer = Writer(tmp_path, n_steps=5)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record_writer.RecordWriter, "flush", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        writer.scalars(1, loss=0.5)
+    monkeypatch.undo()
+    writer.close()
+
+
 def _state():
     params = {
         "encoder": {"conv": {"kernel": jnp.zeros((3, 3, 2, 4)), "bias": jnp.zeros(4)}},
