@@ -4,6 +4,7 @@ A `SliceSource` is a prepared set on disk (``kgmgt_jax.data.prepared.PreparedSet
 else that can hand out coil images frame by frame.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Complex64, Float32
 
-__all__ = ["SliceInfo", "SliceSource", "spread"]
+__all__ = ["SliceInfo", "SliceSource", "fingerprint", "spread"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class SliceSource(Protocol):
         none; ``None`` for all of them, or if that is not known.
         """
         ...
+
+
+def fingerprint(slices: Sequence[SliceInfo]) -> str:
+    """How many slices there are, and a number that others, or another order, would change."""
+    told = [(info.subject, info.name, info.shape) for info in slices]
+    return f"{len(slices)} slices, {zlib.crc32(repr(told).encode()):08x}"
 
 
 def spread(n_items: int, n: int) -> list[int]:

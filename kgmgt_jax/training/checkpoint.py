@@ -1,8 +1,9 @@
 """Checkpoints: the whole training state, the weights to evaluate with, and the configuration.
 
 A working directory holds ``checkpoints/<step>/`` with five items: ``weights`` (what evaluation
-needs), ``state`` (the rest that training resumes from), ``config``, ``data`` (the position of the
-data iterator) and ``metrics``. The best by validation PSNR, the last two, and step 0 are kept.
+needs), ``state`` (the rest that training resumes from), ``config``, ``data`` (which slices there
+were, and the position of the data iterator) and ``metrics``. The best by validation PSNR, the last
+two, and step 0 are kept.
 """
 
 import contextlib
@@ -35,6 +36,7 @@ __all__ = ["Checkpoints"]
 
 _log = logging.getLogger(__name__)
 
+_POSITION, _SLICES = "position", "slices"  # what the item ``data`` consists of
 _BEGINNING = ("start_from", "vgg_encoder")  # fields of config.train that a new run begins with
 _VALIDATION = (  # fields of config.data on which a validation PSNR depends
     *("validation", "validation_frames", "validation_slices", "mask_kinds", "accelerations"),
@@ -87,7 +89,13 @@ class Checkpoints:
             ) from error
 
     def save(
-        self, state: TrainState, *, config: Any, data: Mapping, psnr: float | None = None
+        self,
+        state: TrainState,
+        *,
+        config: Any,
+        data: Mapping,
+        slices: Mapping[str, str] | None = None,
+        psnr: float | None = None,
     ) -> None:
         """Writes a state in the background; atomic, and a no-op if the step is there already.
 
@@ -95,6 +103,7 @@ class Checkpoints:
             state: what to resume from.
             config: the run's configuration.
             data: position of the data iterator.
+            slices: fingerprints of the data by part, ``train`` and perhaps ``validation``.
             psnr: validation PSNR in dB, by which the best is known.
 
         Raises:
@@ -117,7 +126,9 @@ class Checkpoints:
                     weights=ocp.args.StandardSave(_to_host(state.eval_variables)),
                     state=ocp.args.StandardSave(state.replace(ema_params=None)),
                     config=ocp.args.JsonSave(_as_stored(config)),
-                    data=ocp.args.JsonSave(json.loads(json.dumps(data))),
+                    data=ocp.args.JsonSave(
+                        json.loads(json.dumps({_POSITION: data, _SLICES: slices or {}}))
+                    ),
                 ),
                 metrics={} if psnr is None else {METRIC: float(psnr)},
             )
@@ -166,13 +177,16 @@ class Checkpoints:
                 f"position in the data was kept, got {config.data.worker_count}"
             )
 
-    def restore(self, state: TrainState, *, config: Any) -> tuple[TrainState, dict]:
+    def restore(
+        self, state: TrainState, *, config: Any, slices: Mapping[str, str] | None = None
+    ) -> tuple[TrainState, dict]:
         """The last state saved and the data iterator's position; logs what else has changed.
 
         Args:
             state: a state of the same structure; the restored one lies on its devices, however
                 many wrote the checkpoint.
             config: the run's configuration; its networks must be the checkpoint's.
+            slices: as for ``save``.
 
         Raises:
             CheckpointError: if the checkpoint is of another model, has another structure, cannot
@@ -199,7 +213,17 @@ class Checkpoints:
             state=ocp.args.StandardRestore(abstract.replace(ema_params=None)),
             data=ocp.args.JsonRestore(),
         )
-        return restored.state.replace(ema_params=restored.weights["params"]), restored.data
+        data = restored.data
+        if data.keys() == {_POSITION, _SLICES}:  # in earlier versions it was the position alone
+            self._tell_other_slices(data[_SLICES], slices or {})
+            data = data[_POSITION]
+        return restored.state.replace(ema_params=restored.weights["params"]), data
+
+    def _tell_other_slices(self, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+        for part in sorted(then.keys() & now.keys()):
+            if then[part] != now[part] and not jax.process_index():
+                told = "%s: data.%s is not what it was: %s then, %s now"
+                _log.warning(told, self.folder, part, then[part], now[part])
 
     def _tell_changes(self, step: int, config: Any) -> None:
         stored = self._config(step)  # by every process, for Orbax lets them wait for each other

@@ -15,6 +15,7 @@ from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MaskSampler
 from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
 from kgmgt_jax.data.prepared import PreparedSet
 from kgmgt_jax.data.simulation import Simulation
+from kgmgt_jax.data.slices import SliceSource, fingerprint
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.validation import validation_cases
 from kgmgt_jax.models.critic import Critic
@@ -67,11 +68,14 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
         checkpoints = Checkpoints(workdir)
         stack.callback(checkpoints.close)
         checkpoints.check(config)
-        loader = _loader(config.data, config.train.seed, parallel.data_share(mesh))
+        sources = _sources(config.data)
+        slices = {part: fingerprint(source.slices) for part, source in sources.items()}
+        share = parallel.data_share(mesh)
+        loader = _loader(sources["train"], config.data, config.train.seed, share)
         feed = DeviceFeed(loader, _put_on(mesh))
         stack.callback(feed.close)
         model, state, update = build(config, mesh)
-        validate = make_validator(model, _validation(config.data))
+        validate = make_validator(model, _validation(sources.get("validation"), config.data))
 
         if checkpoints.latest_step() is None:
             if config.train.start_from:
@@ -79,9 +83,9 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
                 state = started_from(config.train.start_from, state, fixed_masks=fixed)
             if config.train.vgg_encoder:
                 state = with_vgg_encoder(config.train.vgg_encoder, state)
-            checkpoints.save(state, config=config, data=feed.get_state())
+            checkpoints.save(state, config=config, data=feed.get_state(), slices=slices)
         else:
-            state, position = checkpoints.restore(state, config=config)
+            state, position = checkpoints.restore(state, config=config, slices=slices)
             feed.set_state(position)
 
         done, last, every = int(state.step), stop_after or config.train.n_steps, config.train
@@ -124,7 +128,8 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             if step % every.checkpoint_every == 0 or score is not None or stopping or ending:
                 watch.check()
                 psnr = None if score is None else score.psnr
-                checkpoints.save(state, config=config, data=feed.get_state(), psnr=psnr)
+                position = feed.get_state()
+                checkpoints.save(state, config=config, data=position, slices=slices, psnr=psnr)
             if stopping or ending:
                 checkpoints.wait()
             if stopping and not ending:
@@ -174,12 +179,28 @@ def _put_on(mesh: Mesh) -> Callable[[dict], tuple[np.ndarray | None, dict[str, j
     return put
 
 
-def _loader(data: Any, seed: int, process: tuple[int, int] = (0, 1)):
+def _sources(data: Any) -> dict[str, SliceSource]:
+    """Slices to train on and, if there are any, to validate on."""
     if not data.train:
         raise ValueError("config.data.train: expected a file or folder to train on, got none")
-    source = open_slices(data.train, split="train", crop_rows=data.crop[0], **_reading(data))
-    if isinstance(source, PreparedSet):
-        _check_maps(source, data.sens)
+    reading = {
+        "acs": data.calibration_lines or data.acs,
+        "sens": data.sens,
+        "sens_cache": data.sens_cache or None,
+        "simulation": Simulation(**freeze(data.simulation)),
+    }
+    train = open_slices(data.train, split="train", crop_rows=data.crop[0], **reading)
+    if isinstance(train, PreparedSet):
+        _check_maps(train, data.sens)
+    if not data.validation:
+        return {"train": train}
+    return {
+        "train": train,
+        "validation": open_slices(data.validation, split="validation", **reading),
+    }
+
+
+def _loader(source: SliceSource, data: Any, seed: int, process: tuple[int, int] = (0, 1)):
     return make_training_loader(
         source,
         TripletOptions(
@@ -207,21 +228,10 @@ def _check_maps(source: PreparedSet, sens: str) -> None:
         )
 
 
-def _reading(data: Any) -> dict[str, Any]:
-    """How coil maps are made for files without, and k-space for files of images."""
-    return {
-        "acs": data.calibration_lines or data.acs,
-        "sens": data.sens,
-        "sens_cache": data.sens_cache or None,
-        "simulation": Simulation(**freeze(data.simulation)),
-    }
-
-
-def _validation(data: Any) -> list[dict[str, np.ndarray]]:
+def _validation(source: SliceSource | None, data: Any) -> list[dict[str, np.ndarray]]:
     """The first frames of slices spread over the validation set, a mask fixed by their names."""
-    if not data.validation:
+    if source is None:
         return []
-    source = open_slices(data.validation, split="validation", **_reading(data))
     cases = validation_cases(
         source,
         mask_kind=data.mask_kinds[0],

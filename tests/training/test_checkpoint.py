@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import json
 import resource
 
 import jax
@@ -287,6 +288,14 @@ def test_a_run_does_not_begin_anew_from_other_weights(tmp_path, field):
     refused = pytest.raises(CheckpointError, match="elsewhere', got one with ''")
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints, refused:
         checkpoints.check(config)
+
+
+def test_checkpoints_of_earlier_versions_had_the_position_alone(tmp_path):
+    _save(tmp_path, 1)
+    path = tmp_path / "checkpoints" / "1" / "data" / "metadata"
+    assert json.loads(path.read_text()) == {"position": {"position": 1}, "slices": {}}
+    path.write_text('{"next_index": 7}')
+    assert _restore(tmp_path)[1] == {"next_index": 7}
 
 
 def test_reader_leaves_a_save_in_progress_alone(tmp_path):

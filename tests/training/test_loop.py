@@ -69,6 +69,14 @@ def whole_and_pieces(data, root):
     return SimpleNamespace(root=root, folder=root / "whole", whole=whole, pieces=pieces)
 
 
+def _loader(data, seed=0):
+    return loop._loader(loop._sources(data)["train"], data, seed)
+
+
+def _validation(data):
+    return loop._validation(loop._sources(data)["validation"], data)
+
+
 def _stop_at(step, advance):
     """``advance`` that at the given step also sends this process the signal of a Ctrl-C."""
     calls = itertools.count(1)
@@ -134,7 +142,7 @@ def test_coil_maps_for_training_come_from_the_lines_asked_for(tmp_path, lines, u
     config = make_config(tmp_path)
     config.data.update(acs=8, calibration_lines=lines, batch_size=1)
     config.data.augmentation.update(flips=False)
-    batch = next(loop._loader(config.data, seed=0))
+    batch = next(_loader(config.data))
     (file,) = open_files(path)
     expected = central_sens(file[0].kspace.mean(axis=0), acs=used)
     np.testing.assert_array_equal(batch["sens"][0], expected)
@@ -146,10 +154,11 @@ def test_a_prepared_set_has_the_maps_that_the_run_says_it_has(tmp_path):
     options = PrepareOptions(sens="adaptive", split=(1.0,))
     prepare(tmp_path / "files", tmp_path / "set", options)
     config = make_config(tmp_path / "set")
+    config.data.validation = ""
     with pytest.raises(ValueError, match=r"data.sens: expected 'adaptive'.* got 'espirit'"):
-        loop._loader(config.data, seed=0)
+        loop._sources(config.data)
     config.data.sens = "adaptive"
-    loop._loader(config.data, seed=0)
+    assert list(loop._sources(config.data)) == ["train"]
 
 
 def test_a_run_without_training_data_is_refused(tmp_path):
@@ -169,10 +178,23 @@ def test_whole_network_resumes_as_if_not_stopped(data, tmp_path):
     assert equal(runs.whole, runs.pieces)
 
 
+def test_data_that_changed_between_two_runs_are_told(stub, tmp_path, caplog):
+    sizes = {"shape": (32, 32), "n_frames": 4, "n_slices": 1, "accelerations": (), "acs": 8}
+    config, told = make_config(tmp_path / "data"), []
+    for step, subjects in enumerate(([0], [0], [0, 1]), start=1):
+        write_cmrxrecon2023(tmp_path / "data", subjects, **sizes)
+        caplog.clear()
+        train(config, tmp_path / "run", stop_after=step)
+        told.append([r.getMessage() for r in caplog.records if "not what it was" in r.msg])
+    assert told[:2] == [[], []]
+    for part, line in zip(("train", "validation"), told[2], strict=True):
+        assert f"data.{part} is not" in line and "1 slices, " in line and "2 slices, " in line
+
+
 def test_validation_sees_several_slices(data):
     settings = make_config(data).data
     settings.update(validation_slices=2, validation_frames=3)
-    one, other = loop._validation(settings)
+    one, other = _validation(settings)
     assert len(one["target"]) == len(other["target"]) == 3
     assert not np.allclose(one["reference"], other["reference"], atol=0.1)
 
@@ -181,7 +203,7 @@ def test_validation_is_sampled_by_the_first_kind_and_acceleration(data):
     settings = make_config(data).data
     settings.update(mask_kinds=("uniform_aligned", "kt_gaussian"), accelerations=(2, 8), acs=4)
     settings.update(validation_frames=2, circular=False)
-    batch = loop._validation(settings)[0]
+    batch = _validation(settings)[0]
     lines = np.flatnonzero(batch["mask"][0, :, 0])
     assert lines.tolist() == sorted({*range(0, 32, 2), *range(14, 18)})
     np.testing.assert_array_equal(batch["preceding"][0], batch["target"][0])  # of real time
@@ -192,14 +214,14 @@ def test_training_examples_are_made_as_configured(data, monkeypatch):
         return {"options": options} | more
 
     opened = {}
-    source = lambda *args, **more: opened.update(more)  # noqa: E731
+    source = lambda *args, **more: opened.update({more["split"]: more})  # noqa: E731
     monkeypatch.setattr(loop, "make_training_loader", make)
     monkeypatch.setattr(loop, "open_slices", source)
     settings = make_config(data).data
     settings.update(mask_kinds=("kt_uniform",), accelerations=(3, 5), acs=6, crop=(24, 16))
     settings.update(circular=False, input_fill="average", batch_size=2, n_buckets=3)
     settings.calibration_lines = 10
-    made = loop._loader(settings, 7)
+    made = _loader(settings, 7)
     assert made["options"] == TripletOptions(
         MaskSampler(("kt_uniform",), (3, 5), 6),
         Augmentation(crop=(24, 16), **settings.augmentation),
@@ -208,10 +230,11 @@ def test_training_examples_are_made_as_configured(data, monkeypatch):
     )
     expected = {"batch_size": 2, "n_buckets": 3, "seed": 7, "process": (0, 1)}
     assert {name: made[name] for name in expected} == expected
-    assert (opened["crop_rows"], opened["acs"], opened["split"]) == (24, 10, "train")
+    assert (opened["train"]["crop_rows"], opened["train"]["acs"]) == (24, 10)
+    assert "crop_rows" not in opened["validation"]
     settings.calibration_lines = 0
-    loop._loader(settings, 7)
-    assert opened["acs"] == 6
+    _loader(settings, 7)
+    assert opened["train"]["acs"] == opened["validation"]["acs"] == 6
 
 
 def test_log_has_every_step_and_the_validation(runs):
@@ -264,10 +287,10 @@ def test_position_saved_is_that_of_the_batch_consumed(runs, data):
     state = loop.build(config, loop.parallel.make_mesh())[1]
     _, position = checkpoint.restore(state, config=config)
     checkpoint.close()
-    fresh = loop._loader(config.data, config.train.seed)
+    fresh = _loader(config.data, config.train.seed)
     for _ in range(4):
         next(fresh)
-    resumed = loop._loader(config.data, config.train.seed)
+    resumed = _loader(config.data, config.train.seed)
     resumed.set_state(position)
     assert equal(next(fresh), next(resumed))
     fresh.close()
