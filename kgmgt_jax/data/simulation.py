@@ -54,7 +54,7 @@ class Simulation:
     single_coil_share: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.n_coils, tuple) and len(self.n_coils) not in (1, 2):
+        if np.size(self.n_coils) not in (1, 2):
             raise ValueError(f"expected n_coils, or the least and the most, got {self.n_coils}")
         least, most = self._range
         if not 1 <= least <= most or not 0 <= self.noise < np.inf or self.seed < 0:
@@ -64,8 +64,8 @@ class Simulation:
 
     @property
     def _range(self) -> tuple[int, int]:
-        n_coils = self.n_coils
-        return (n_coils, n_coils) if isinstance(n_coils, int) else (n_coils[0], n_coils[-1])
+        n_coils = np.ravel(self.n_coils).tolist()
+        return n_coils[0], n_coils[-1]
 
     def draw_coils(self, name: str) -> int:
         """A number of coils, by seed and name if there is a choice.

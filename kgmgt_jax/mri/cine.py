@@ -18,9 +18,10 @@ def check_cine(
             complex (n, h, w) or (t, n, h, w), or ``None`` with n = 1; or if a mask in NumPy, whose
             values are at hand, has others than 0 and 1.
     """
-    if kspace.ndim != 4 or not jnp.iscomplexobj(kspace):
+    if kspace.ndim != 4 or 0 in kspace.shape or not jnp.iscomplexobj(kspace):
         raise ValueError(
-            f"expected complex kspace of shape (t, n, h, w), got {kspace.shape=} {kspace.dtype=}"
+            "expected complex kspace without empty axes of shape (t, n, h, w), got "
+            f"{kspace.shape=} {kspace.dtype=}"
         )
     n_frames, n_coils, *size = kspace.shape
     if mask.shape != (n_frames, *size) or jnp.iscomplexobj(mask):

@@ -299,5 +299,5 @@ def _check(shape: Shape, acceleration: Number, acs: int) -> None:
         raise ValueError(f"expected shape (t, ny, nx) of positive sizes, got {shape=}")
     if not 1 <= acceleration <= shape[1]:
         raise ValueError(f"expected 1 <= acceleration <= ny, got {acceleration=} with {shape=}")
-    if not 0 <= acs <= shape[1]:
-        raise ValueError(f"expected 0 <= acs <= ny, got {acs=} with {shape=}")
+    if not 0 <= acs <= shape[1] or acs != int(acs):
+        raise ValueError(f"expected a whole number 0 <= acs <= ny, got {acs=} with {shape=}")

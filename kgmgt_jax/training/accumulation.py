@@ -20,6 +20,8 @@ def _split(batch: Batch, n_parts: int) -> dict[str, Array]:
     """
 
     def split(x: Array) -> Array:
+        if x.shape[0] % n_parts:
+            raise ValueError(f"expected a batch that divides into {n_parts=}, got {x.shape=}")
         return jnp.moveaxis(x.reshape(x.shape[0] // n_parts, n_parts, *x.shape[1:]), 1, 0)
 
     return {name: split(array) for name, array in batch.items()}

@@ -69,7 +69,8 @@ def test_complex_images_keep_their_phase():
 
 
 def test_coils_may_be_one_number_in_a_tuple():
-    assert Simulation(n_coils=(3,)).draw_coils("P001") == 3
+    for n_coils in ((3,), [3], np.int64(3)):
+        assert Simulation(n_coils=n_coils).draw_coils("P001") == 3
     with pytest.raises(ValueError, match="the least and the most"):
         Simulation(n_coils=(1, 2, 3))
 

@@ -8,6 +8,7 @@ from tests.classical.reference import problem
 
 REFUSED = {
     "three axes": (lambda k, m, s: (k[0], m, s), r"\(t, n, h, w\), got kspace\.shape="),
+    "no frames": (lambda k, m, s: (k[:0], m[:0], s), "without empty axes"),
     "real k-space": (lambda k, m, s: (k.real, m, s), "expected complex kspace"),
     "mask of a frame": (lambda k, m, s: (k, m[0], s), "repeat a mask that frames share"),
     "complex mask": (lambda k, m, s: (k, m + 0j, s), r"expected a real mask .*complex64"),

@@ -258,7 +258,7 @@ def test_bad_shape_or_acceleration(arguments, message):
         kt_gaussian(KEY, *arguments, acs=2)
 
 
-@pytest.mark.parametrize("acs", [-1, 9])
+@pytest.mark.parametrize("acs", [-1, 9, 2.5])
 def test_bad_acs(acs):
     with pytest.raises(ValueError, match=f"acs={acs}"):
         kt_gaussian(KEY, (2, 8, 8), 2, acs=acs)

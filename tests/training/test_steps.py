@@ -138,6 +138,11 @@ def test_average_of_parameters_warms_up(most, decay):
         np.testing.assert_allclose(mean, decay * start + (1 - decay) * end, rtol=1e-5, atol=1e-7)
 
 
+def test_a_batch_that_does_not_divide_into_its_parts_is_refused():
+    with pytest.raises(ValueError, match=r"n_parts=3, got x\.shape=\(4,\)"):
+        map_by_parts(lambda key, batch: batch["x"], 3)(jax.random.key(0), {"x": jnp.ones(4)})
+
+
 @pytest.mark.parametrize("network", ["generator", "critic"])
 def test_parts_of_a_batch_add_up_to_its_gradient(network):
     _, whole, metrics = _run(network)
