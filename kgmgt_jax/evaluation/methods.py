@@ -98,7 +98,7 @@ def _check_input(kspace: Kspace, mask: Mask, sens: Sens) -> None:
     if sens is None:
         return
     power = np.sum(np.abs(np.asarray(sens)) ** 2, axis=-3)
-    if np.abs(power[power > 0] - 1).max(initial=0) > _ROUNDING:
+    if not ((power == 0) | (np.abs(power - 1) <= _ROUNDING)).all():
         raise ValueError(
             "expected sens whose squares add up to 1 over the coils, got sums from "
             f"{power.min():g} to {power.max():g}; divide them by their root sum of squares"

@@ -80,8 +80,8 @@ def claimed(workdir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"{workdir}: expected a folder without a run at work in it, got one with; wait "
-                "for that, or choose another --workdir"
+                f"{workdir}: expected a folder that no run is at work in, got one where another "
+                "is; wait for its end, or choose another --workdir"
             ) from error
         except OSError:
             pass

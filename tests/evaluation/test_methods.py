@@ -188,7 +188,11 @@ def test_a_checkpoint_that_says_nothing_of_its_inputs_has_the_usual_ones(tmp_pat
 )
 @pytest.mark.parametrize(
     ("mask", "sens", "message"),
-    [(255, 1.0, "zeros and ones, got values from 255"), (1, 0.5, "got sums from 0.25 to 0.25;")],
+    [
+        (255, 1.0, "zeros and ones, got values from 255"),
+        (1, 0.5, "got sums from 0.25 to 0.25;"),
+        (1, np.nan, "got sums from nan"),
+    ],
 )
 def test_masks_and_maps_of_another_scale_are_refused(method, mask, sens, message):
     kspace, maps = np.ones((2, 1, 8, 8), np.complex64), np.full((1, 8, 8), sens, np.complex64)

@@ -49,7 +49,7 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
 
 
 def test_one_run_at_a_time(tmp_path):
-    refused = pytest.raises(ValueError, match="without a run at work")
+    refused = pytest.raises(ValueError, match="no run is at work in")
     with claimed(tmp_path), refused, claimed(tmp_path):
         pass
     with claimed(tmp_path):
