@@ -114,10 +114,14 @@ def test_interruption_in_a_callback_of_the_garbage_collector_is_not_lost(capsys)
         gc.collect()
         time.sleep(5)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # or it might run before ``work``
     gc.callbacks.append(callback)
     try:
         assert guarded(work) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         gc.callbacks.remove(callback)
+        gc.enable()
+        signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

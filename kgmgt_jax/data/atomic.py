@@ -11,6 +11,8 @@ import h5py
 
 __all__ = ["write_atomically", "write_hdf5"]
 
+_KEPT = 50  # characters of a name, for one of its length and more would be too long
+
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
@@ -26,7 +28,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}")  # short, however long the file's own is
+    temporary = path.with_name(f".{path.name[:_KEPT]}.{uuid.uuid4().hex}")
     try:
         write(temporary)
         os.replace(temporary, path)
