@@ -84,11 +84,14 @@ def _acquired(
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Rows and columns that the scanner took, if not all, after a cut to ``width`` columns.
 
-    A cut of the image spaces the columns of its k-space more widely over the same extent.
+    A cut of the image spaces the columns of its k-space more widely over the same extent. Where
+    they went to its edge, they still do.
     """
     if taken.all() or not taken.any():
         return None
     rows, columns = (np.flatnonzero(taken.any(axis=axis)) for axis in (1, 0))
     w = taken.shape[1]
     first, last = (columns[[0, -1]] - w // 2) * width / w + width // 2
-    return (int(rows[0]), int(rows[-1]) + 1), (math.ceil(first), math.floor(last) + 1)
+    start = 0 if taken[:, 0].any() else math.ceil(first)
+    stop = width if taken[:, -1].any() else math.floor(last) + 1
+    return (int(rows[0]), int(rows[-1]) + 1), (start, stop)

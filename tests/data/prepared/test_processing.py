@@ -45,6 +45,16 @@ def test_what_the_scanner_left_out_is_kept_at_the_frequencies_of_the_cut_image(w
     assert rows == (2, 10) and np.flatnonzero(inside).tolist() == list(range(*columns))
 
 
+@pytest.mark.parametrize("width, readout", [(16, 9), (15, 8), (8, 8)])
+def test_whole_readouts_stay_whole(width, readout):
+    case = _case((2, 1, 10, width))
+    taken = np.ones_like(case.mask)
+    taken[:, :3] = 0
+    case = CineCase(case.kspace * taken[:, None], taken, case.meta)
+    acquired = process(case, PrepareOptions(readout=readout)).meta["acquired"]
+    assert acquired == ((3, 10), (0, readout))
+
+
 def test_a_scan_of_all_samples_has_no_bounds():
     assert process(_case((2, 1, 5, 8)), PrepareOptions(readout=4)).meta["acquired"] is None
 
