@@ -41,8 +41,8 @@ def test_what_the_scanner_left_out_is_kept_at_the_frequencies_of_the_cut_image(w
     kept = readout or width
     frequency = (np.arange(width) - width // 2) / width  # cycles a pixel
     after = (np.arange(kept) - kept // 2) / kept
-    inside = (after >= frequency[5]) & (after <= frequency[-1])
-    assert rows == (2, 10) and np.flatnonzero(inside).tolist() == list(range(*columns))
+    inside = np.flatnonzero(after >= frequency[5])
+    assert rows == (2, 10) and inside.tolist() == list(range(*columns))
 
 
 @pytest.mark.parametrize("width, readout", [(16, 9), (15, 8), (8, 8)])
