@@ -1,13 +1,12 @@
 """How every command prints a table, and ends: a number for the shell, a line on what is wrong."""
 
 import contextlib
-import gc
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from typing import Any
 
 __all__ = ["DEBUG", "aligned", "fail", "guarded"]
 
@@ -29,7 +28,7 @@ def guarded(work: Callable[[], int | None]) -> int:
         ValueError, FloatingPointError, OSError: with ``KGMGT_DEBUG=1``, for the traceback.
     """
     try:
-        with _sure_to_be_interrupted():
+        with _no_interruption_lost():
             return work() or 0
     except (ValueError, FloatingPointError, OSError) as error:
         if os.environ.get(DEBUG):
@@ -41,30 +40,28 @@ def guarded(work: Callable[[], int | None]) -> int:
 
 
 @contextlib.contextmanager
-def _sure_to_be_interrupted() -> Iterator[None]:
-    """Ctrl-C raises ``KeyboardInterrupt`` where somebody gets it.
+def _no_interruption_lost() -> Iterator[None]:
+    """Sends Ctrl-C again where its ``KeyboardInterrupt`` was raised in vain.
 
-    What is raised in a callback of the garbage collector is lost. JAX has one, which is most often
+    That is in finalisers and callbacks of the garbage collector. JAX has one, which is most often
     the first Python code that runs after its own in C++.
     """
+    before = sys.unraisablehook
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-        if frame is None or frame.f_code not in callbacks:
-            raise KeyboardInterrupt
-        again = threading.Timer(_AGAIN, signal.raise_signal, (number,))
+    def hook(lost: Any) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            before(lost)
+            return
+        main = threading.main_thread().ident  # which the signal wakes, if it waits
+        again = threading.Timer(_AGAIN, signal.pthread_kill, (main, signal.SIGINT))
         again.daemon = True
         again.start()
 
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = hook
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = before
 
 
 def fail(message: str) -> int:

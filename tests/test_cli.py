@@ -102,26 +102,42 @@ def test_compiled_programs_go_where_the_user_said_first(monkeypatch, tmp_path, s
         jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_interruption_in_a_callback_of_the_garbage_collector_is_not_lost(capsys):
+class _Interrupted:
+    """Gets Ctrl-C while it is destroyed."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def _interrupted_in_a_callback():
     def callback(phase, _):
-        if phase == "start" and not sent:
-            sent.append(phase)
-            signal.raise_signal(signal.SIGINT)
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGINT)
 
-    sent = []
-
-    def work():
-        gc.collect()
-        time.sleep(5)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.disable()  # or it might run before ``work``
     gc.callbacks.append(callback)
+    gc.collect()
+
+
+@pytest.mark.parametrize("cause", [_Interrupted, _interrupted_in_a_callback])
+def test_interruption_that_python_cannot_raise_comes_again(cause, capsys):
+    def work():
+        cause()
+        time.sleep(30)
+
+    hook = sys.unraisablehook
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert guarded(work) == 130
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
-        gc.callbacks.remove(callback)
-        gc.enable()
         signal.signal(signal.SIGINT, before)
-    assert "interrupted" in capsys.readouterr().err
+    assert "interrupted" in capsys.readouterr().err and sys.unraisablehook is hook
+
+
+def test_other_errors_that_python_cannot_raise_are_told_as_ever(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise ValueError("in vain")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(str(lost.exc_value)))
+    assert guarded(lambda: Broken() and None) == 0 and told == ["in vain"]
