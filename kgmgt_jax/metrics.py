@@ -278,6 +278,15 @@ def _per_image(data_range: DataRange, images: Array) -> Array:
     return jnp.broadcast_to(value, images.shape[:-2])[..., None, None]
 
 
+def check_magnitudes(reference: Images, prediction: Images) -> None:
+    """Raises ``TypeError`` if any of two images is complex."""
+    if jnp.iscomplexobj(reference) or jnp.iscomplexobj(prediction):
+        raise TypeError(
+            f"expected magnitude images, got {reference.dtype=}, {prediction.dtype=}; "
+            "pass their absolute values"
+        )
+
+
 def _pair(reference: Images, prediction: Images) -> tuple[Array, Array]:
     """Both as JAX arrays of one floating type, checked."""
     reference, prediction = jnp.asarray(reference), jnp.asarray(prediction)
@@ -286,10 +295,6 @@ def _pair(reference: Images, prediction: Images) -> tuple[Array, Array]:
             "expected reference and prediction of one shape (..., h, w), got "
             f"{reference.shape=}, {prediction.shape=}"
         )
-    if jnp.iscomplexobj(reference) or jnp.iscomplexobj(prediction):
-        raise TypeError(
-            f"expected magnitude images, got {reference.dtype=}, {prediction.dtype=}; "
-            "pass their absolute values"
-        )
+    check_magnitudes(reference, prediction)
     dtype = jnp.promote_types(jnp.promote_types(reference.dtype, prediction.dtype), jnp.float32)
     return reference.astype(dtype), prediction.astype(dtype)

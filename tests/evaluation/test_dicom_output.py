@@ -8,6 +8,7 @@ import pytest
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.evaluation.dicom_output import write_dicom
 from kgmgt_jax.evaluation.geometry import read_geometry
+from tests.data.formats import writers
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -86,10 +87,8 @@ def test_what_speaks_of_the_templates_pixels_is_gone(derived):
 
 def test_overlays_of_the_template_are_gone(tmp_path):
     template = write_template(tmp_path / "template")
-    for path in template.iterdir():
-        image = pydicom.dcmread(path)
+    for image in writers.edited_dicom(template):
         image.add_new((0x6002, 0x0010), "US", 20)  # rows of an overlay
-        image.save_as(path)
     geometry = read_geometry(template, SHAPE)
     image = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, description="x"))
     assert not any((0x6002, 0x0010) in each for each in image.values())
@@ -131,10 +130,8 @@ def test_a_template_of_one_frame_has_no_times(tmp_path, seconds):
 
 def test_a_template_without_times_leaves_those_of_the_input(tmp_path):
     template = write_template(tmp_path / "template")
-    for path in template.iterdir():
-        image = pydicom.dcmread(path)
+    for image in writers.edited_dicom(template):
         del image.TriggerTime
-        image.save_as(path)
     options = {"description": "x", "frame_seconds": 0.03}
     geometry = read_geometry(template, SHAPE)
     images = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, **options))

@@ -7,6 +7,7 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.evaluation.geometry import read_geometry
+from tests.data.formats import writers
 
 pydicom = pytest.importorskip("pydicom")
 nibabel = pytest.importorskip("nibabel")
@@ -90,30 +91,24 @@ def test_slices_and_frames_are_in_order_whatever_the_names(tmp_path):
 
 def test_frames_of_one_time_are_in_the_order_of_their_numbers(tmp_path):
     folder = write_template(tmp_path / "t")  # of files named against it
-    for path in folder.iterdir():
-        image = pydicom.dcmread(path)
+    for image in writers.edited_dicom(folder):
         image.TriggerTime = 0
-        image.save_as(path)
     datasets = read_geometry(folder, (3, 2, 20, 30)).datasets
     assert [[i.InstanceNumber for i in frames] for frames in datasets] == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_frames_are_in_the_order_of_their_times_before_that_of_their_numbers(tmp_path):
     folder = write_template(tmp_path / "t")
-    for path in folder.iterdir():
-        image = pydicom.dcmread(path)
+    for image in writers.edited_dicom(folder):
         image.InstanceNumber = 7 - image.InstanceNumber
-        image.save_as(path)
     for frames in read_geometry(folder, (3, 2, 20, 30)).datasets:
         assert [image.TriggerTime for image in frames] == [0, 37, 80]
 
 
 def test_images_without_numbers_are_not_numbered_backwards(tmp_path):
     folder = write_template(tmp_path / "t")
-    for path in folder.iterdir():
-        image = pydicom.dcmread(path)
+    for image in writers.edited_dicom(folder):
         del image.InstanceNumber
-        image.save_as(path)
     assert read_geometry(folder, (3, 2, 20, 30)).notes == ()
 
 

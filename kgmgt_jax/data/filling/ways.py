@@ -1,5 +1,6 @@
 """All ways of filling, by name."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,8 +66,7 @@ def fill_gaps(
         ValueError: If ``input_fill`` is unknown, or the shapes are not those of one cine.
     """
     sizes = (kspace.shape[:1], *((1, size) for size in kspace.shape[2:]))
-    fits = kspace.ndim == 4 and mask.ndim == 3
-    if not fits or any(own not in known for own, known in zip(mask.shape, sizes, strict=True)):
+    if kspace.ndim != 4 or mask.shape not in itertools.product(*sizes):
         raise ValueError(
             f"expected kspace (t, n, h, w) and a mask (t, h, w), got {kspace.shape=} {mask.shape=}"
         )

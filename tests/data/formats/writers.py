@@ -2,6 +2,7 @@
 
 import itertools
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,16 @@ def _dicom(name: str) -> Any:
     data.PhotometricInterpretation, data.PixelRepresentation = "MONOCHROME2", 0
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
     return data
+
+
+def edited_dicom(folder: Path) -> Iterator[Any]:
+    """The images of a folder one after the other, each saved again with what was done to it."""
+    import pydicom
+
+    for path in sorted(folder.iterdir()):
+        image = pydicom.dcmread(path)
+        yield image
+        image.save_as(path)
 
 
 def write_dicom(
