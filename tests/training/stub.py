@@ -1,10 +1,11 @@
-"""A network of two convolutions in place of KGMgT, for tests of what surrounds it."""
+"""A network of two convolutions in place of KGMgT, and data, for tests of what surrounds it."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
+from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.training import loop
@@ -32,10 +33,24 @@ def stub():
         yield
 
 
-def loop_config(**model):
-    """A run of eight steps with a critic, checkpointed after each."""
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of two small phantoms."""
+    folder = tmp_path_factory.mktemp("data")
+    write_cmrxrecon2023(
+        folder, [0, 1], shape=(32, 32), n_frames=4, n_slices=1, accelerations=(), acs=8
+    )
+    return folder
+
+
+def loop_config(data="", **model):
+    """A run of eight steps with a critic, checkpointed after each.
+
+    Tests that need fewer steps stop it, and share its compiled step.
+    """
     config = small_config(**model)
     config.data.update(crop=(32, 32), batch_size=4, acs=4)
+    config.data.update(train=str(data), validation=str(data))
     config.loss.adversarial = 1e-3
     config.train.update(n_steps=8, log_every=1, eval_every=2, checkpoint_every=1)
     config.train.tensorboard = False

@@ -15,41 +15,17 @@ import jax
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.augmentation import Augmentation
-from kgmgt_jax.data.formats import open_files
-from kgmgt_jax.data.mask_sampler import MaskSampler
-from kgmgt_jax.data.phantom import write_cmrxrecon2023
-from kgmgt_jax.data.pipeline import TripletOptions
-from kgmgt_jax.data.prepared import PrepareOptions
-from kgmgt_jax.data.prepared.preparing import prepare
-from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.training import loop
 from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.loop import train
 from kgmgt_jax.training.watch import load_batch
 from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_weights, save_weights
 from kgmgt_jax.training.writer import Writer
-from tests.training.stub import TwoConvolutions, compiled_once, loop_config, stub
+from tests.training.stub import TwoConvolutions, compiled_once, data, loop_config, stub
 
-__all__ = ["compiled_once", "stub"]  # fixtures
+__all__ = ["compiled_once", "data", "stub"]  # fixtures
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Orbax and TensorStore
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_cmrxrecon2023(
-        folder, [0, 1], shape=(32, 32), n_frames=4, n_slices=1, accelerations=(), acs=8
-    )
-    return folder
-
-
-def make_config(data, **model):
-    """Tests that need fewer than its eight steps stop it, and share its compiled step."""
-    config = loop_config(**model)
-    config.data.update(train=str(data), validation=str(data))
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +35,14 @@ def runs(data, stub, tmp_path_factory):
 
 
 def whole_and_pieces(data, root):
-    whole = train(make_config(data), root / "whole", stop_after=4)
+    whole = train(loop_config(data), root / "whole", stop_after=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Writer, "advance", _stop_at(2, Writer.advance))
         with pytest.raises(KeyboardInterrupt):
-            train(make_config(data), root / "pieces")
+            train(loop_config(data), root / "pieces")
     assert Checkpoints(root / "pieces").latest_step() == 2
-    pieces = train(make_config(data), root / "pieces", stop_after=4)
+    pieces = train(loop_config(data), root / "pieces", stop_after=4)
     return SimpleNamespace(root=root, folder=root / "whole", whole=whole, pieces=pieces)
-
-
-def _loader(data, seed=0):
-    return loop._loader(loop._sources(data)["train"], data, seed)
-
-
-def _validation(data):
-    return loop._validation(loop._sources(data)["validation"], data)
 
 
 def _stop_at(step, advance):
@@ -110,7 +78,7 @@ def equal(a, b):
 def test_a_run_on_fixed_masks_starts_from_the_weights_for_those(
     data, runs, tmp_path, mask_kinds, fixed
 ):
-    config = make_config(data)
+    config = loop_config(data)
     config.data.mask_kinds = mask_kinds
     config.train.start_from = str(tmp_path / "weights")
     weights = jax.device_get(runs.whole.eval_variables)
@@ -122,7 +90,7 @@ def test_a_run_on_fixed_masks_starts_from_the_weights_for_those(
 
 
 def test_a_run_starts_from_the_weights_of_another(data, runs, tmp_path):
-    config = make_config(data)
+    config = loop_config(data)
     whole = str(tmp_path / "weights")
     save_weights(whole, {"model": {}}, jax.device_get(runs.whole.eval_variables))
     config.train.start_from = whole
@@ -135,35 +103,9 @@ def test_a_run_starts_from_the_weights_of_another(data, runs, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, started)
 
 
-@pytest.mark.parametrize(("lines", "used"), [(0, 8), (16, 16)])
-def test_coil_maps_for_training_come_from_the_lines_asked_for(tmp_path, lines, used):
-    sizes = {"shape": (32, 32), "n_frames": 3, "n_slices": 1, "n_coils": 2, "accelerations": ()}
-    (path,) = write_cmrxrecon2023(tmp_path, [0], **sizes)
-    config = make_config(tmp_path)
-    config.data.update(acs=8, calibration_lines=lines, batch_size=1)
-    config.data.augmentation.update(flips=False)
-    batch = next(_loader(config.data))
-    (file,) = open_files(path)
-    expected = central_sens(file[0].kspace.mean(axis=0), acs=used)
-    np.testing.assert_array_equal(batch["sens"][0], expected)
-
-
-def test_a_prepared_set_has_the_maps_that_the_run_says_it_has(tmp_path):
-    sizes = {"shape": (32, 32), "n_frames": 3, "n_slices": 1, "n_coils": 2, "accelerations": ()}
-    write_cmrxrecon2023(tmp_path / "files", [0], **sizes)
-    options = PrepareOptions(sens="adaptive", split=(1.0,))
-    prepare(tmp_path / "files", tmp_path / "set", options)
-    config = make_config(tmp_path / "set")
-    config.data.validation = ""
-    with pytest.raises(ValueError, match=r"data.sens: expected 'adaptive'.* got 'espirit'"):
-        loop._sources(config.data)
-    config.data.sens = "adaptive"
-    assert list(loop._sources(config.data)) == ["train"]
-
-
 def test_a_run_without_training_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"config\.data\.train: expected a file or folder"):
-        train(make_config(""), tmp_path / "run")
+        train(loop_config(""), tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())  # an empty folder of checkpoints, for one
 
 
@@ -176,65 +118,6 @@ def test_resuming_after_a_signal_equals_not_stopping(runs):
 def test_whole_network_resumes_as_if_not_stopped(data, tmp_path):
     runs = whole_and_pieces(data, tmp_path)
     assert equal(runs.whole, runs.pieces)
-
-
-def test_data_that_changed_between_two_runs_are_told(stub, tmp_path, caplog):
-    sizes = {"shape": (32, 32), "n_frames": 4, "n_slices": 1, "accelerations": (), "acs": 8}
-    config, told = make_config(tmp_path / "data"), []
-    for step, subjects in enumerate(([0], [0], [0, 1]), start=1):
-        write_cmrxrecon2023(tmp_path / "data", subjects, **sizes)
-        caplog.clear()
-        train(config, tmp_path / "run", stop_after=step)
-        told.append([r.getMessage() for r in caplog.records if "not what it was" in r.msg])
-    assert told[:2] == [[], []]
-    for part, line in zip(("train", "validation"), told[2], strict=True):
-        assert f"data.{part} is not" in line and "1 slices, " in line and "2 slices, " in line
-
-
-def test_validation_sees_several_slices(data):
-    settings = make_config(data).data
-    settings.update(validation_slices=2, validation_frames=3)
-    one, other = _validation(settings)
-    assert len(one["target"]) == len(other["target"]) == 3
-    assert not np.allclose(one["reference"], other["reference"], atol=0.1)
-
-
-def test_validation_is_sampled_by_the_first_kind_and_acceleration(data):
-    settings = make_config(data).data
-    settings.update(mask_kinds=("uniform_aligned", "kt_gaussian"), accelerations=(2, 8), acs=4)
-    settings.update(validation_frames=2, circular=False)
-    batch = _validation(settings)[0]
-    lines = np.flatnonzero(batch["mask"][0, :, 0])
-    assert lines.tolist() == sorted({*range(0, 32, 2), *range(14, 18)})
-    np.testing.assert_array_equal(batch["preceding"][0], batch["target"][0])  # of real time
-
-
-def test_training_examples_are_made_as_configured(data, monkeypatch):
-    def make(source, options, **more):
-        return {"options": options} | more
-
-    opened = {}
-    source = lambda *args, **more: opened.update({more["split"]: more})  # noqa: E731
-    monkeypatch.setattr(loop, "make_training_loader", make)
-    monkeypatch.setattr(loop, "open_slices", source)
-    settings = make_config(data).data
-    settings.update(mask_kinds=("kt_uniform",), accelerations=(3, 5), acs=6, crop=(24, 16))
-    settings.update(circular=False, input_fill="average", batch_size=2, n_buckets=3)
-    settings.calibration_lines = 10
-    made = _loader(settings, 7)
-    assert made["options"] == TripletOptions(
-        MaskSampler(("kt_uniform",), (3, 5), 6),
-        Augmentation(crop=(24, 16), **settings.augmentation),
-        input_fill="average",
-        circular=False,
-    )
-    expected = {"batch_size": 2, "n_buckets": 3, "seed": 7, "process": (0, 1)}
-    assert {name: made[name] for name in expected} == expected
-    assert (opened["train"]["crop_rows"], opened["train"]["acs"]) == (24, 10)
-    assert "crop_rows" not in opened["validation"]
-    settings.calibration_lines = 0
-    _loader(settings, 7)
-    assert opened["train"]["acs"] == opened["validation"]["acs"] == 6
 
 
 def test_log_has_every_step_and_the_validation(runs):
@@ -269,7 +152,7 @@ def test_step_zero_stays_and_the_best_is_loaded(runs):
 
 
 def test_checkpoints_are_as_frequent_as_configured(data, stub, tmp_path):
-    config = make_config(data)
+    config = loop_config(data)
     config.train.update(eval_every=100, checkpoint_every=2)
     with pytest.MonkeyPatch.context() as patch:
         saved = []
@@ -282,15 +165,15 @@ def test_checkpoints_are_as_frequent_as_configured(data, stub, tmp_path):
 
 
 def test_position_saved_is_that_of_the_batch_consumed(runs, data):
-    config = make_config(data)
+    config = loop_config(data)
     checkpoint = Checkpoints(runs.folder, read_only=True)
     state = loop.build(config, loop.parallel.make_mesh())[1]
     _, position = checkpoint.restore(state, config=config)
     checkpoint.close()
-    fresh = _loader(config.data, config.train.seed)
+    source = loop._sources(config.data)["train"]
+    fresh, resumed = (loop._loader(source, config.data, config.train.seed) for _ in range(2))
     for _ in range(4):
         next(fresh)
-    resumed = _loader(config.data, config.train.seed)
     resumed.set_state(position)
     assert equal(next(fresh), next(resumed))
     fresh.close()
@@ -325,7 +208,7 @@ def _with_nan(batch):
 def test_loss_that_is_not_finite_ends_the_run_at_its_step(
     data, stub, tmp_path, monkeypatch, log_every
 ):
-    config = make_config(data)
+    config = loop_config(data)
     config.train.update(log_every=log_every, eval_every=100, checkpoint_every=2)
     _spoil(monkeypatch, 3, _with_nan)
     message = r"step 3: not finite: .*l1 is nan.*of ids 0, 1, 2, 3 .*that of step 2"
@@ -339,7 +222,7 @@ def test_loss_that_is_not_finite_ends_the_run_at_its_step(
 
 
 def test_steps_after_the_last_checkpoint_are_logged_once(data, stub, tmp_path, monkeypatch):
-    config = make_config(data)
+    config = loop_config(data)
     config.train.update(eval_every=100, checkpoint_every=2)
     _spoil(monkeypatch, 4, _with_nan)  # step 3 is logged, and lost
     with pytest.raises(FloatingPointError):
@@ -355,7 +238,7 @@ def test_profile_is_written(data, stub, tmp_path, monkeypatch):
     started, stopped = [], []
     monkeypatch.setattr(jax.profiler, "start_trace", started.append)
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: stopped.append(True))
-    config = make_config(data)
+    config = loop_config(data)
     config.train.update(eval_every=100, checkpoint_every=100)
     config.profile = True
     train(config, tmp_path)
@@ -364,7 +247,7 @@ def test_profile_is_written(data, stub, tmp_path, monkeypatch):
 
 def test_a_run_that_is_at_its_last_step_says_that_nothing_is_to_do(runs, data, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("kgmgt_jax"), "propagate", True)
-    config = make_config(data)
+    config = loop_config(data)
     config.train.n_steps = 3
     with caplog.at_level("INFO", "kgmgt_jax"):
         train(config, runs.folder)
@@ -374,7 +257,7 @@ def test_a_run_that_is_at_its_last_step_says_that_nothing_is_to_do(runs, data, c
 def test_run_without_tensorboardx_says_so_once(data, stub, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     monkeypatch.setattr(logging.getLogger("kgmgt_jax"), "propagate", True)
-    config = make_config(data)
+    config = loop_config(data)
     config.train.tensorboard = True
     with caplog.at_level("INFO", "kgmgt_jax"):
         train(config, tmp_path, stop_after=1)
@@ -389,17 +272,17 @@ def _refused_without_compiling(config, workdir, match):
 
 
 def test_resuming_with_another_model_is_refused(runs, data):
-    config = make_config(data, denoiser_channels=8)
+    config = loop_config(data, denoiser_channels=8)
     _refused_without_compiling(config, runs.folder, "denoiser_channels=4 not 8")
 
 
 def test_folder_of_something_else_is_refused(data, tmp_path):
     (tmp_path / "net_g.pth").write_text("")
-    _refused_without_compiling(make_config(data), tmp_path, "got one with net_g.pth")
+    _refused_without_compiling(loop_config(data), tmp_path, "got one with net_g.pth")
 
 
 def test_resuming_with_another_loss_is_refused(runs, data):
-    config = make_config(data)
+    config = loop_config(data)
     config.loss.adversarial = 0.0
     with pytest.raises(CheckpointError, match=r"critic.* of shape .* not none"):
         train(config, runs.folder)
