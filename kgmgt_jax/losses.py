@@ -58,10 +58,13 @@ def perceptual_loss(
         per_image: ``False`` takes one norm over the whole batch, as the released code does.
 
     Raises:
-        ValueError: if shapes disagree.
+        ValueError: if layers or shapes disagree, or there are no layers.
 
     Deviation: the released norm grows with the square root of the batch size.
     """
+    if not prediction or prediction.keys() != reference.keys():
+        got = f"{sorted(prediction)} and {sorted(reference)}"
+        raise ValueError(f"expected feature maps of the same layers, one at least, got {got}")
     losses = []
     for name, a in prediction.items():
         _check_shapes(a, reference[name])

@@ -42,6 +42,13 @@ def test_l1_equals_reference(fixtures_dir):
     assert relative_error(gradient, fixture["out/g_pix"]) < 1e-6
 
 
+@pytest.mark.parametrize("layers", [("one",), ("one", "two", "three"), ()])
+def test_perceptual_loss_of_other_layers_is_refused(layers):
+    maps = {"one": jnp.ones((2, 3)), "two": jnp.ones((2, 3))} if layers else {}
+    with pytest.raises(ValueError, match=r"of the same layers, one at least, got \["):
+        perceptual_loss(maps, {name: jnp.ones((2, 3)) for name in layers})
+
+
 def test_perceptual_loss_equals_reference(fixtures_dir):
     fixture = Fixture(fixtures_dir, "k_losses")
     names = VGG19_LAYERS[: VGG19_LAYERS.index("conv5_1") + 1]
