@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 from flax import errors as flax_errors
 from jaxtyping import Complex64, Float32
 
@@ -238,9 +239,10 @@ class Method:
         kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
         if not np.isfinite(kspace).all():
             raise ValueError("expected finite kspace, got NaN or infinite values")
-        images, measured, scale = scaled_inputs(
-            kspace, mask, sens, circular=self.circular, input_fill=self.input_fill
-        )
+        with scipy.fft.set_workers(-1):  # all cores
+            images, measured, scale = scaled_inputs(
+                kspace, mask, sens, circular=self.circular, input_fill=self.input_fill
+            )
         return CineInput(images, measured, mask, sens), scale
 
 

@@ -3,13 +3,16 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.fft
 
 from kgmgt_jax.classical import low_rank_plus_sparse, temporal_tv
 from kgmgt_jax.classical.measurement import average_filled, data_scale
 from kgmgt_jax.data.filling import INPUT_FILLS, fill_gaps, low_rank, variation, ways
+from kgmgt_jax.data.filling.encoding import Encoding
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.transforms import fft2c
+from tests.classical.reference import complex_array
 
 _WEIGHTS = {"low_rank_weight": 0.02, "sparse_weight": 0.02}
 
@@ -248,6 +251,22 @@ def test_maps_of_each_frame_are_those_of_its_coils():
     one = fill_gaps(measured, mask, "low_rank", sens=sens)
     each = fill_gaps(turned(measured), mask, "low_rank", sens=turned(np.stack([sens] * 12)))
     np.testing.assert_allclose(each, turned(one), rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("axes", [(-2, -1), (-2,)])
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("maps", [None, (3,), (5, 3)])
+def test_there_and_back_at_once_is_there_and_back(maps, n_threads, axes):
+    rng = np.random.default_rng(0)
+    image = np.asarray(complex_array(rng, 5, 12, 9))
+    sens = None if maps is None else np.asarray(complex_array(rng, *maps, 12, 9))
+    mask = rng.integers(0, 2, (5, 12, 9 if axes == (-2, -1) else 1)).astype(np.float32)
+    encoding = Encoding(axes, sens)
+    expected = encoding.to_image(mask[:, None] * encoding.to_kspace(image))
+    with scipy.fft.set_workers(n_threads):
+        got = encoding.normal(image, mask)
+    assert got.dtype == np.complex64
+    np.testing.assert_allclose(got, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_maps_of_other_coils_are_refused():

@@ -1,11 +1,13 @@
 """Between images and the k-space of coils, and least squares where that is no exact business."""
 
+import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Complex64
+from jaxtyping import Complex64, Float32
 from scipy.sparse.linalg import LinearOperator, cg
 
 __all__ = ["Encoding", "conjugate_gradients"]
@@ -34,6 +36,41 @@ class Encoding:
         if self.sens is None:
             return coil_images[:, 0]
         return (np.conj(self.sens) * coil_images).sum(axis=-3)
+
+    def normal(
+        self, image: Complex64[np.ndarray, "t h w"], mask: Float32[np.ndarray, "t #h #w"]
+    ) -> Complex64[np.ndarray, "t h w"]:
+        """``S^H F^H M F S x``: to the samples that were measured, and back.
+
+        One coil of one frame after the other, which fit a processor's cache, where those of a whole
+        cine do not; frames on as many threads as ``scipy.fft.set_workers`` allows.
+        """
+        one_coil = np.ones((1, 1, 1), np.complex64)
+        sens = one_coil if self.sens is None else self.sens
+        sens = np.broadcast_to(sens, (len(image), *sens.shape[-3:]))
+        n_threads = scipy.fft.get_workers()
+        each = map if n_threads == 1 else _threads(n_threads).map
+        return np.stack(list(each(self._normal_of_frame, image, mask, sens)))
+
+    def _normal_of_frame(
+        self,
+        image: Complex64[np.ndarray, "h w"],
+        mask: Float32[np.ndarray, "#h #w"],
+        sens: Complex64[np.ndarray, "n #h #w"],
+    ) -> Complex64[np.ndarray, "h w"]:
+        options = {"axes": self.axes, "norm": "ortho", "overwrite_x": True}
+        conjugate, buffer = np.zeros_like(image), np.empty_like(image)
+        for coil in sens:
+            seen = np.asarray(scipy.fft.fftn(np.multiply(coil, image, out=buffer), **options))
+            seen *= mask
+            back = np.asarray(scipy.fft.ifftn(seen, **options))
+            conjugate += np.multiply(coil, np.conj(back, out=back), out=back)
+        return np.conj(conjugate)
+
+
+@functools.cache
+def _threads(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n)
 
 
 def conjugate_gradients(

@@ -34,12 +34,11 @@ def low_rank_plus_sparse(
 
     Source: L+S, Otazo et al., Magn Reson Med 73 (2015), 1125.
     """
-    sampled = mask[:, None]
     low_rank_threshold = _LOW_RANK_WEIGHT / _PENALTY * singular_values(start)[0][-1]
     measured = encoding.to_image(kspace)
     sparse_threshold = np.float32(_SPARSE_WEIGHT / _PENALTY * np.abs(measured).max())
     half = np.float32(_PENALTY / 2)
-    weight = 1 / (sampled + half)
+    weight = 1 / (mask[:, None] + half)
 
     def closest(wanted: np.ndarray, image: np.ndarray) -> np.ndarray:
         """The image x of least ``||E x - y||^2 + half ||x - wanted||^2``.
@@ -50,7 +49,7 @@ def low_rank_plus_sparse(
             return encoding.to_image(weight * (kspace + half * encoding.to_kspace(wanted)))
 
         def normal(x: np.ndarray) -> np.ndarray:
-            return encoding.to_image(sampled * encoding.to_kspace(x)) + half * x
+            return encoding.normal(x, mask) + half * x
 
         return conjugate_gradients(normal, measured + half * wanted, image, _N_CG_STEPS)
 

@@ -94,7 +94,6 @@ def _gradient_solver(
     """Some steps towards that of several coils, from the last image."""
 
     def normal(image: np.ndarray) -> np.ndarray:
-        seen = encoding.to_image(mask[:, None] * encoding.to_kspace(image))
-        return seen + _in_time(curvature, image)
+        return encoding.normal(image, mask) + _in_time(curvature, image)
 
     return lambda rhs, image: conjugate_gradients(normal, rhs, image, _N_CG_STEPS)
