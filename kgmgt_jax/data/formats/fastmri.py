@@ -6,10 +6,11 @@ dataset                     axes                                     content
 ``kspace``                  (slices, coils, H, W), (slices, H, W)    H readout, W phase encoding
 ``mask``                    (W,)                                     in undersampled files only
 ``reconstruction_rss``      (slices, H', W')                         centre of the RSS image
-``reconstruction_esc``      (slices, H', W')                         the same, one coil
+``reconstruction_esc``      (slices, H', W')                         that of the image of one coil
 ==========================  =======================================  ===========================
 
-This package has ky in rows, so images and k-space are transposed: rows are W, columns H.
+This package has ky in rows, so images and k-space are transposed: rows are W, columns H. Files of
+one coil, emulated from many, hold both images; theirs is the second, the first is of all coils.
 
 Source: the format text of facebookresearch/fastMRI.
 """
@@ -63,7 +64,8 @@ class FastmriFile(CineFile):
         self._axes = AxisOrder.parse("z,coil,kx,ky" if len(shape) == 4 else "z,kx,ky", path)
         self._axes.check(shape, path, "kspace")
         n_slices, n, h, w = (self._axes.size(letter, shape) for letter in "znhw")
-        self._reference = next((key for key in _REFERENCES if key in arrays), None)
+        references = _REFERENCES if len(shape) == 4 else _REFERENCES[::-1]
+        self._reference = next((key for key in references if key in arrays), None)
         self._check_reference(path, arrays, n_slices)
         with open_hdf5(path) as file:
             acquisition = _text(file, "acquisition")
