@@ -29,6 +29,7 @@ DROPPED = (
     "DoubleFloatPixelData",
     "IconImageSequence",
     "LargestImagePixelValue",
+    "LargestPixelValueInSeries",
     "ModalityLUTSequence",
     "NumberOfFrames",
     "PaletteColorLookupTableUID",
@@ -38,6 +39,7 @@ DROPPED = (
     "PlanarConfiguration",
     "RealWorldValueMappingSequence",
     "SmallestImagePixelValue",
+    "SmallestPixelValueInSeries",
     "VOILUTSequence",
     "WindowCenterWidthExplanation",
 )
