@@ -174,6 +174,8 @@ def _without_template(common: dict[str, Any], z: int, pixel_mm: tuple[float, flo
     image.StudyInstanceUID, image.FrameOfReferenceUID = common["study"], common["frame"]
     image.Modality, image.SeriesNumber = "MR", 1
     image.ScanningSequence, image.SequenceVariant, image.ScanOptions = "RM", "NONE", ""
+    image.MRAcquisitionType, image.PatientPosition = "2D", ""
+    image.SliceThickness = image.EchoTime = image.RepetitionTime = image.EchoTrainLength = None
     image.PixelSpacing = [f"{value:.8g}" for value in pixel_mm]
     image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     image.ImagePositionPatient = [0, 0, z]

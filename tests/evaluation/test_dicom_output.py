@@ -195,6 +195,17 @@ def test_without_a_template_it_is_a_series_of_nobody(tmp_path):
     assert len({i.StudyInstanceUID for i in images.values()}) == 1
 
 
+def test_without_a_template_all_that_an_mr_image_must_have_is_there(tmp_path):
+    """Type 2 of PS3.3, C.8.3 and C.7: present, if only empty."""
+    wanted = (
+        "ScanOptions MRAcquisitionType EchoTime EchoTrainLength RepetitionTime SliceThickness "
+        "PatientPosition PositionReferenceIndicator Manufacturer ReferringPhysicianName StudyID"
+    )
+    out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description="x")
+    (image,) = _read(out).values()
+    assert [name for name in wanted.split() if name not in image] == []
+
+
 def test_our_own_reader_finds_slices_and_frames(tmp_path):
     magnitude = _magnitude()
     out = write_dicom(tmp_path / "out", magnitude, description="x", frame_seconds=0.03)
