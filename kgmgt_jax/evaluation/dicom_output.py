@@ -118,6 +118,7 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
     common = {"series": generate_uid(), "study": generate_uid(), "frame": generate_uid()}
     n_frames, n_slices = magnitude.shape[:2]
     seconds = (geometry and geometry.frame_seconds) or frame_seconds
+    numbers = _numbers(geometry, n_frames, n_slices)
     for z in range(n_slices):
         for t in range(n_frames):
             if geometry is None:
@@ -127,11 +128,25 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
                 _place(image, geometry, z, magnitude.shape[2:])
             stored = np.round(magnitude[t, z].astype(np.float64) / slope)
             _set_pixels(image, stored.clip(0, LEVELS).astype(np.uint16), slope, white)
-            _identify(image, common["series"], 1 + z * n_frames + t, description)
+            _identify(image, common["series"], numbers[z][t], description)
             same_frames = geometry is not None and len(geometry.datasets[z]) == n_frames
             if not same_frames or "TriggerTime" not in image:
                 _set_time(image, t, n_frames, seconds)
             yield (t, z), image
+
+
+def _numbers(geometry: Geometry | None, n_frames: int, n_slices: int) -> list[list[int]]:
+    """Instance numbers by slice and frame: the template's for as many frames, else in order.
+
+    Programs that stack images by number then make of ours what they make of it.
+    """
+    slices = () if geometry is None else geometry.datasets
+    found = [[int(image.get("InstanceNumber") or 0) for image in frames] for frames in slices]
+    same_frames = all(len(frames) == n_frames for frames in found)
+    distinct = {number for frames in found for number in frames}
+    if same_frames and len(distinct) == n_slices * n_frames:
+        return found
+    return [[1 + z * n_frames + t for t in range(n_frames)] for z in range(n_slices)]
 
 
 def _set_time(image: Any, t: int, n_frames: int, seconds: float | None) -> None:

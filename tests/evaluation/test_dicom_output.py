@@ -165,6 +165,27 @@ def test_numbers_of_the_templates_frames_are_kept_for_as_many_alone(tmp_path, n_
         assert ("TemporalPositionIdentifier" in image) == (n_frames == 3)
 
 
+@pytest.mark.parametrize(("n_frames", "expected"), [(3, [1, 3, 5, 2, 4, 6]), (2, [1, 2, 3, 4])])
+def test_images_are_numbered_as_the_templates_are(tmp_path, n_frames, expected):
+    """Frame by frame here, by which programs that go by numbers stack them."""
+    template, shape = write_template(tmp_path / "template"), (n_frames, *SHAPE[1:])
+    for image in writers.edited_dicom(template):
+        z, t = divmod(image.InstanceNumber - 1, 3)
+        image.InstanceNumber = 1 + 2 * t + z
+    geometry = read_geometry(template, shape)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(shape), geometry, description="x"))
+    assert [image.InstanceNumber for image in images.values()] == expected
+
+
+def test_images_are_counted_where_the_templates_numbers_are_not_distinct(tmp_path):
+    template = write_template(tmp_path / "template")
+    for image in writers.edited_dicom(template):
+        image.InstanceNumber = 1 + (image.InstanceNumber - 1) % 3  # each slice by itself
+    geometry = read_geometry(template, SHAPE)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, description="x"))
+    assert [image.InstanceNumber for image in images.values()] == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_new_series_is_there_before_the_old_one_goes(tmp_path, monkeypatch):
     out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description="x")
     rmtree, there = shutil.rmtree, []
