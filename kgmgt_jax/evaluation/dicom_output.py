@@ -169,12 +169,14 @@ def _from_template(geometry: Geometry, z: int, t: int, n_frames: int) -> Any:
     for element in list(image):
         if element.keyword in dropped or element.tag.group & 0xFF00 == 0x6000:  # overlays
             del image[element.tag]
-    from pydicom.dataset import Dataset
+    image.pop("SourceImageSequence", None)
+    if source.get("SOPInstanceUID"):
+        from pydicom.dataset import Dataset
 
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = source.get("SOPClassUID", MR_IMAGE)
-    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    image.SourceImageSequence = [reference]
+        reference = Dataset()
+        reference.ReferencedSOPClassUID = source.get("SOPClassUID", MR_IMAGE)
+        reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+        image.SourceImageSequence = [reference]
     image.SeriesNumber = 1000 + int(source.get("SeriesNumber") or 0)
     return image
 

@@ -74,6 +74,17 @@ def test_series_says_that_it_is_derived(derived):
     assert [i.InstanceNumber for i in images.values()] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_template_without_identifiers_is_no_source_by_name(tmp_path):
+    """Some programs that anonymise leave them out; the images have their own all the same."""
+    template = write_template(tmp_path / "template")
+    for image in writers.edited_dicom(template):
+        del image.SOPInstanceUID
+    geometry = read_geometry(template, SHAPE)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, description="x"))
+    assert len({image.SOPInstanceUID for image in images.values()}) == 6
+    assert not any("SourceImageSequence" in image for image in images.values())
+
+
 def test_a_long_description_is_cut_where_dicom_wants_it_short(tmp_path):
     out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description=70 * "x")
     (image,) = _read(out).values()
