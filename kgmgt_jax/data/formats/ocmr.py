@@ -40,6 +40,8 @@ _SKIPPED = (
     "ACQ_IS_DUMMYSCAN_DATA",
     "ACQ_IS_RTFEEDBACK_DATA",
     "ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA",
+    "ACQ_IS_PHASE_STABILIZATION_REFERENCE",
+    "ACQ_IS_PHASE_STABILIZATION",
 )
 _COUNTERS = ("slice", "set", "repetition", "phase", "kspace_encode_step_1")
 

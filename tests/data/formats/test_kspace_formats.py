@@ -203,6 +203,7 @@ def test_ismrmrd_readouts_that_are_no_images_are_skipped(tmp_path):
     path = writers.write_ismrmrd(tmp_path)
     kinds = ("NOISE_MEASUREMENT", "PARALLEL_CALIBRATION", "NAVIGATION_DATA", "PHASECORR_DATA")
     kinds += ("HPFEEDBACK_DATA", "DUMMYSCAN_DATA", "RTFEEDBACK_DATA")
+    kinds += ("PHASE_STABILIZATION_REFERENCE", "PHASE_STABILIZATION")
     with ismrmrd.Dataset(str(path), "dataset") as file:
         for kind in (*kinds, "SURFACECOILCORRECTIONSCAN_DATA"):
             acquisition = file.read_acquisition(1)
