@@ -134,7 +134,7 @@ def reconstruct_file(
         np.stack([each.magnitude for each in done.slices], axis=1),
         f"{method.name}{done.simulated}, true acceleration {done.accelerations}",
         pixel_mm=pixel_mm,
-        frame_seconds=done.meta.frame_seconds,
+        frame_seconds=(geometry and geometry.frame_seconds) or done.meta.frame_seconds,
         attributes={
             "true_acceleration": done.acceleration,
             "nominal_acceleration": done.meta.nominal_acceleration,

@@ -111,11 +111,12 @@ def test_a_damaged_reference_is_refused_before_the_work(tmp_path, monkeypatch):
         reconstruct_file(path, method, tmp_path / "out", reference=paths[0])
 
 
-def test_pictures_have_the_pixels_of_the_template(tmp_path):
+def test_pixels_and_times_are_the_templates(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     kspace = make_cine(0, shape=(24, 20), n_frames=3).kspace
     np.save(tmp_path / "cine.npy", kspace)
     template = nibabel.Nifti1Image(np.zeros((20, 24, 1, 3), np.float32), np.diag([1, 2, 8, 1]))
+    template.header.set_zooms((1, 2, 8, 0.05))
     nibabel.save(template, tmp_path / "template.nii")
     out, method = tmp_path / "out", _Nothing("nothing", "", None, {})
     options = {"template": tmp_path / "template.nii", "formats": ["gif", "h5", "nii"]}
@@ -124,6 +125,7 @@ def test_pictures_have_the_pixels_of_the_template(tmp_path):
         assert film.height / film.width == pytest.approx(2 * 24 / 20, rel=0.02)
     with h5py.File(out / "cine_recon.h5") as file:
         np.testing.assert_allclose(file.attrs["pixel_mm"], (2, 1))
+        assert file.attrs["frame_seconds"] == pytest.approx(0.05)
     np.testing.assert_allclose(nibabel.load(out / "cine_recon.nii.gz").affine, template.affine)
 
 
