@@ -210,8 +210,13 @@ def _about_geometry(geometry: Geometry | None, meta: CaseMeta) -> list[str]:
     }
     unknown = " and ".join(what for what, value in known.items() if not value)
     fix = "" if geometry else "; --template has them"
-    made_up = [f"{unknown} unknown and made up or left out{fix}"] if unknown else []
-    return made_up + list(geometry.notes if geometry else ())
+    notes = [f"{unknown} unknown and made up or left out{fix}"] if unknown else []
+    if geometry is None:
+        return notes
+    if meta.orientation.startswith("rows to") and meta.orientation != geometry.orientation:
+        both = f"the template has {geometry.orientation}, the input {meta.orientation}"
+        notes.append(f"{both}: images lie turned or mirrored in the patient")
+    return notes + list(geometry.notes)
 
 
 def _reconstruct_slices(file: CineFile, method: Method, columns: slice) -> _Done:

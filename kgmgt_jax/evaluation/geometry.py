@@ -18,7 +18,7 @@ from jaxtyping import Float64
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
-from kgmgt_jax.data.formats.base import import_optional
+from kgmgt_jax.data.formats.base import import_optional, orientation
 from kgmgt_jax.data.formats.dicom import (
     PARALLEL,
     frame_seconds,
@@ -59,6 +59,12 @@ class Geometry:
         width, height = np.linalg.norm(self.affine[:3, :2], axis=0)
         known = 0 < height < np.inf and 0 < width < np.inf
         return (float(height), float(width)) if known else None
+
+    @property
+    def orientation(self) -> str:
+        """How rows and columns lie in the patient, in the words of `CaseMeta`."""
+        columns, rows = (_LPS_TO_RAS[:3, :3] @ self.affine[:3, :2]).T
+        return orientation(rows, columns)
 
 
 def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> Geometry:

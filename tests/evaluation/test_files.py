@@ -13,6 +13,7 @@ from kgmgt_jax.data.phantom import make_cine, write_cmrxrecon2023
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.files import _name_of, reconstruct_case, reconstruct_file
 from kgmgt_jax.evaluation.methods import Method
+from tests.data.formats import writers
 
 
 class _Nothing(Method):
@@ -152,6 +153,22 @@ def test_geometry_that_is_made_up_is_told(tmp_path, kind):
     method = _Nothing("nothing", "", None, {})
     report = reconstruct_file(tmp_path / "kspace.npy", method, tmp_path / "out", formats=[kind])
     assert "note: position and pixel size and time between frames unknown" in report
+
+
+@pytest.mark.parametrize(("rows", "turned"), [(-1, False), (1, True)])
+def test_a_template_that_lies_otherwise_than_the_file_says_is_told(tmp_path, rows, turned):
+    pytest.importorskip("ismrmrd")
+    from tests.evaluation.test_geometry import write_template  # which needs packages, too
+
+    plane = {"ImageOrientationPatient": [1, 0, 0, 0, rows, 0]}
+    template = write_template(tmp_path / "template", size=(9, 8), **plane)
+    for image in writers.edited_dicom(template):
+        image.ImagePositionPatient = [0, 0, 8 * (image.InstanceNumber > 3)]
+    path = writers.write_ismrmrd(tmp_path / "data")  # rows to A, columns to L
+    options = {"template": template, "formats": ["dicom"]}
+    report = reconstruct_file(path, _Nothing("nothing", "", None, {}), tmp_path / "out", **options)
+    note = "the template has rows to P, columns to L, the input rows to A, columns to L: images lie"
+    assert (note in report) == turned
 
 
 def test_an_oversampled_readout_is_cropped_about_its_middle(tmp_path):
