@@ -81,13 +81,16 @@ def write_dicom(
     Raises:
         ValueError: if the folder holds anything but DICOM files.
     """
+    from pydicom import dcmwrite
+
     folder = Path(folder)
     _check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for (t, z), image in _series(magnitude, geometry, description, pixel_mm, frame_seconds):
-            image.save_as(temporary / f"slice{z:02d}_frame{t:03d}.dcm", enforce_file_format=True)
+            path = temporary / f"slice{z:02d}_frame{t:03d}.dcm"
+            dcmwrite(path, image, enforce_file_format=True)  # of a big-endian template, too
         temporary.chmod(0o755)
         old = temporary.with_name(temporary.name + ".old")
         if folder.exists():

@@ -85,6 +85,22 @@ def test_a_template_without_identifiers_is_no_source_by_name(tmp_path):
     assert not any("SourceImageSequence" in image for image in images.values())
 
 
+def test_a_big_endian_template_is_as_good_as_any(tmp_path):
+    template = write_template(tmp_path / "template")
+    for path in template.iterdir():
+        image = pydicom.dcmread(path)
+        image.RequestAttributesSequence = [pydicom.Dataset()]
+        image.RequestAttributesSequence[0].ScheduledProcedureStepID = "7"
+        image.RequestAttributesSequence[0].SelectorUSValue = 258
+        image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+        pydicom.dcmwrite(path, image, enforce_file_format=True)
+    geometry = read_geometry(template, SHAPE)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, description="x"))
+    image = images["slice01_frame002"]
+    assert image.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+    assert (image.Rows, image.RequestAttributesSequence[0].SelectorUSValue) == (20, 258)
+
+
 def test_a_long_description_is_cut_where_dicom_wants_it_short(tmp_path):
     out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description=70 * "x")
     (image,) = _read(out).values()
