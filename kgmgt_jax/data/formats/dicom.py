@@ -41,9 +41,11 @@ _SAME_DEPTH = 0.05  # mm
 _NO_MAGNITUDE = re.compile(
     r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
 )  # of the values of ImageType after the second
-# Where an image says when it was taken; the first is for one image a file.
+# Where an image says when it was taken; the first is for one image a file, the second for such
+# images put into one.
 _TIMES = (
     ("", "TriggerTime"),
+    ("UnassignedPerFrameConvertedAttributesSequence", "TriggerTime"),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
     ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime"),
     ("FrameContentSequence", "TemporalPositionIndex"),

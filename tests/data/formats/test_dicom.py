@@ -63,6 +63,7 @@ def test_pixels_of_several_sizes_in_a_series_have_none_in_common(tmp_path):
     [
         ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime", 0.03),
         ("FrameContentSequence", "TemporalPositionIndex", None),
+        ("UnassignedPerFrameConvertedAttributesSequence", "TriggerTime", 0.03),
     ],
 )
 def test_dicom_files_of_many_images_tell_their_times_in_several_ways(
