@@ -33,6 +33,7 @@ __all__ = ["Geometry", "read_geometry"]
 Shape = tuple[int, int, int, int]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _STRETCH = 1.2  # of pixels against the template's, by more than which a note is due
+_OFF_MM = 0.5  # of a slice from where equal steps put it, likewise
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
     seconds = frame_seconds([None if time is None else float(time) for time in times])
     if seconds is not None:
         seconds *= len(times) / shape[0]  # the same cycle
-    notes = (*_stretched(size, shape), *_against_numbers(ordered, reverse))
+    notes = _stretched(size, shape) + _uneven(ordered, step) + _against_numbers(ordered, reverse)
     return Geometry(affine, seconds, path, tuple(ordered), notes)
 
 
@@ -178,6 +179,19 @@ def _stretched(size: tuple[int, int], shape: Shape) -> tuple[str, ...]:
     return (
         f"the matrices {matrices} are taken to cover the same field of view, so that pixels are "
         "stretched; if the readout is oversampled, --readout crops it",
+    )
+
+
+def _uneven(ordered: Sequence[Sequence[Any]], step: Float64[np.ndarray, " 3"]) -> tuple[str, ...]:
+    """A note where slices are not equally far apart, or not in line, which NIfTI cannot say."""
+    positions = np.array([_vector(frames[0], "ImagePositionPatient") for frames in ordered])
+    expected = positions[0] + np.arange(len(ordered))[:, None] * step
+    off = float(np.linalg.norm(positions - expected, axis=1).max())
+    if off <= _OFF_MM:
+        return ()
+    return (
+        "the template's slices are not equally far apart, or not in line: NIfTI, which has one "
+        f"step for all, puts them up to {off:.1f} mm off, DICOM in their places",
     )
 
 

@@ -78,6 +78,19 @@ def test_a_single_slice_is_as_far_from_the_next_as_its_header_says(tmp_path, mor
     np.testing.assert_allclose(_patient(affine, 0, 0, 1), ORIGIN + gap * NORMAL, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("aside", "off"), [((0, 0, 0.4), None), ((3, 0, 4), "5.0"), ((0, 0, 9), "9.0")]
+)
+def test_a_slice_out_of_line_is_told(tmp_path, aside, off):
+    folder = write_template(tmp_path / "t", n_slices=3)
+    for image in writers.edited_dicom(folder):
+        image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        z = (image.InstanceNumber - 1) // 3
+        image.ImagePositionPatient = list(np.array([0, 0, 20.0 * z]) + (z == 1) * np.array(aside))
+    notes = read_geometry(folder, (3, 3, 20, 30)).notes
+    assert [f"up to {off} mm off" in note for note in notes] == [True] * (off is not None)
+
+
 def test_a_single_slice_is_not_numbered_backwards(tmp_path):
     folder = write_template(tmp_path / "t", n_slices=1)
     assert read_geometry(folder, (3, 1, 20, 30)).notes == ()
