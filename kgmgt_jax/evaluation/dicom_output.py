@@ -180,7 +180,8 @@ def _from_template(geometry: Geometry, z: int, t: int, n_frames: int) -> Any:
         reference.ReferencedSOPClassUID = source.get("SOPClassUID", MR_IMAGE)
         reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
         image.SourceImageSequence = [reference]
-    image.SeriesNumber = 1000 + int(source.get("SeriesNumber") or 0)
+    first = geometry.datasets[0][0]  # the template may have a series a slice, this is one of all
+    image.SeriesNumber = 1000 + int(first.get("SeriesNumber") or 0)
     return image
 
 

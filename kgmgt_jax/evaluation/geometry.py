@@ -72,15 +72,16 @@ def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> G
     """Geometry that a template gives to images of a shape.
 
     Args:
-        path: a DICOM file (one slice), a folder that holds one DICOM series, or a NIfTI file.
+        path: a DICOM file (one slice), a folder of one DICOM series, or of one a slice, or a NIfTI
+            file.
         shape: ``(t, z, h, w)`` of the reconstruction.
         reverse: whether slice 0 of the reconstruction is the last of the template along the normal
             (DICOM) or the third axis (NIfTI).
 
     Raises:
         DataError: if the template is neither, lacks its package, is damaged or multi-frame, holds
-            several series or slices that are not parallel, does not say where it lies, or has
-            another number of slices.
+            several series of a slice or slices that are not parallel, does not say where it lies,
+            or has another number of slices.
     """
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
@@ -121,10 +122,6 @@ def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
 
 def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) -> Geometry:
     headers = _headers(path, files)
-    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
-    if len(series) > 1:
-        fix = "give the folder of one series"
-        raise DataError(path, "one DICOM series as template", f"{len(series)} series", fix)
     along = np.array([_vector(header, "ImageOrientationPatient") for header in headers])
     if np.abs(along - along[0]).max() > PARALLEL:
         expected, fix = "a template of parallel slices", "give the series of one of them"
@@ -134,6 +131,11 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
     slices = slices_by_depth(depths)[:: -1 if reverse else 1]
     _check_slices(path, len(slices), shape)
     ordered = [tuple(sorted((headers[i] for i in each), key=_order)) for each in slices]
+    for images in ordered:
+        series = {str(image.get("SeriesInstanceUID", "")) for image in images}
+        if len(series) > 1:
+            expected, got = "a template of one DICOM series, or of one a slice", len(series)
+            raise DataError(path, expected, f"{got} series of a slice", "give the folder of one")
     first, last = ordered[0][0], ordered[-1][0]
     columns, rows, normal = _directions(first)
     height, width = (float(value) for value in first.PixelSpacing)

@@ -12,7 +12,12 @@ from tests.data.formats import writers
 
 pydicom = pytest.importorskip("pydicom")
 
-from tests.evaluation.test_geometry import ORIGIN, SPACING, write_template  # noqa: E402
+from tests.evaluation.test_geometry import (  # noqa: E402
+    ORIGIN,
+    SPACING,
+    write_series_a_slice,
+    write_template,
+)
 
 SHAPE = (3, 2, 20, 30)
 
@@ -202,6 +207,15 @@ def test_images_are_numbered_as_the_templates_are(tmp_path, n_frames, expected):
     geometry = read_geometry(template, shape)
     images = _read(write_dicom(tmp_path / "out", _magnitude(shape), geometry, description="x"))
     assert [image.InstanceNumber for image in images.values()] == expected
+
+
+def test_of_a_series_a_slice_one_is_derived(tmp_path):
+    geometry = read_geometry(write_series_a_slice(tmp_path / "template"), SHAPE)
+    out = write_dicom(tmp_path / "out", _magnitude(), geometry, description="KGMgT")
+    images = list(_read(out).values())
+    assert len({image.SeriesInstanceUID for image in images}) == 1
+    assert {image.SeriesNumber for image in images} == {1004}
+    assert [image.InstanceNumber for image in images] == [1, 2, 3, 4, 5, 6]
 
 
 def test_images_are_counted_where_the_templates_numbers_are_not_distinct(tmp_path):

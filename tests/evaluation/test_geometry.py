@@ -71,6 +71,20 @@ def test_pixels_lie_where_dicom_says(tmp_path):
     np.testing.assert_allclose(_patient(geometry.affine, 4, 7, 1), expected, atol=1e-9)
 
 
+def write_series_a_slice(folder: Path) -> Path:
+    """As `write_template` of two slices, but each slice is a series of its own."""
+    above = {"ImagePositionPatient": list(ORIGIN + GAP * NORMAL), "SeriesNumber": 3}
+    write_template(folder / "below", n_slices=1)
+    return write_template(folder / "above", n_slices=1, **above).parent
+
+
+def test_a_series_a_slice_says_what_one_of_all_says(tmp_path):
+    one = read_geometry(write_template(tmp_path / "one"), (3, 2, 20, 30))
+    several = read_geometry(write_series_a_slice(tmp_path / "several"), (3, 2, 20, 30))
+    np.testing.assert_array_equal(several.affine, one.affine)
+    assert several.frame_seconds == one.frame_seconds
+
+
 @pytest.mark.parametrize(("more", "gap"), [({}, GAP), ({"SpacingBetweenSlices": 10.0}, 10.0)])
 def test_a_single_slice_is_as_far_from_the_next_as_its_header_says(tmp_path, more, gap):
     folder = write_template(tmp_path / "t", n_slices=1, **more)
@@ -243,7 +257,7 @@ def test_nifti_template_keeps_its_affine(tmp_path, units, in_mm, in_seconds):
     ("make", "message"),
     [
         (lambda f: write_template(f, n_slices=3), "2 slices.*got 3"),
-        (lambda f: write_template(f / "a") and write_template(f / "b").parent, "2 series"),
+        (lambda f: write_template(f / "a") and write_template(f / "b").parent, "2 series of a"),
         (lambda f: write_template(f, NumberOfFrames=5), "multi-frame"),
         (lambda f: _turned(write_template(f)), "parallel slices.*several orientations"),
         (lambda f: write_template(f, ImagePositionPatient=None), "where it lies"),
