@@ -9,24 +9,24 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import splits
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from kgmgt_jax.data.prepared.features import FRAME, SLICE, serialise
 from kgmgt_jax.data.prepared.layout import VERSION
-from kgmgt_jax.data.prepared.records import array_bytes, open_records, write_records
+from kgmgt_jax.data.prepared.records import array_bytes, write_records
 from kgmgt_jax.data.prepared.staging import StagedSlice
 
 __all__ = ["CineFrames", "CineSlices", "build"]
 
-Examples = Iterator[tuple[int, Any]]
 
-
-class _Builder(tfds.core.GeneratorBasedBuilder):
+class _Builder(FileReaderBuilder):
     """What both datasets share.
 
     Args:
@@ -41,12 +41,12 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
     def __init__(
         self,
         *,
-        staged: Mapping[str, Sequence[StagedSlice]] | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        staged: Mapping[str, Sequence[StagedSlice]],
+        metadata: Mapping[str, Any],
         **options: Any,
     ) -> None:
-        self._staged, self._said = dict(staged or {}), dict(metadata or {})
-        super().__init__(**{"file_format": "array_record", **options})
+        self._staged, self._said = dict(staged), dict(metadata)
+        super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -57,19 +57,16 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Examples]:
-        return {split: self._generate_examples(slices) for split, slices in self._staged.items()}
-
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         infos = []
-        for split, examples in self._split_generators(dl_manager).items():
+        for split, slices in self._staged.items():
             template = tfds.core.ShardedFileTemplate(
                 dataset_name=self.name,
                 data_dir=self.data_path,
                 split=split,
                 filetype_suffix="array_record",
             )
-            lengths, n_bytes = self._write(split, examples, template)
+            lengths, n_bytes = self._write(slices, template)
             infos.append(
                 tfds.core.SplitInfo(
                     name=split,
@@ -80,13 +77,11 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
             )
         self.info.set_splits(splits.SplitDict(infos))
 
+    @abstractmethod
     def _write(
-        self, split: str, examples: Examples, template: tfds.core.ShardedFileTemplate
+        self, slices: Sequence[StagedSlice], template: tfds.core.ShardedFileTemplate
     ) -> tuple[list[int], int]:
         """Writes a split; records in each of its files, and their bytes altogether."""
-        path = Path(template.sharded_filepath(shard_index=0, num_shards=1))
-        records = (serialise(self.features, example) for _, example in examples)
-        return [len(self._staged[split])], write_records(path, records)
 
 
 class CineFrames(_Builder):
@@ -94,26 +89,13 @@ class CineFrames(_Builder):
 
     features = FRAME
 
-    def _generate_examples(self, slices: Sequence[StagedSlice]) -> Examples:
-        records = (
-            record
-            for staged in slices
-            for t in range(staged.info["shape"][0])
-            for record in open_records(staged.frames).read([t])
-        )
-        for number, record in enumerate(records):
-            yield number, self.features.deserialize_example_np(record)
-
     def _write(
-        self, split: str, examples: Examples, template: tfds.core.ShardedFileTemplate
+        self, slices: Sequence[StagedSlice], template: tfds.core.ShardedFileTemplate
     ) -> tuple[list[int], int]:
         """The staged files are the files of the split: gives each a second name."""
-        slices = self._staged[split]
         for i, staged in enumerate(slices):
-            _link(
-                staged.frames,
-                Path(template.sharded_filepath(shard_index=i, num_shards=len(slices))),
-            )
+            path = template.sharded_filepath(shard_index=i, num_shards=len(slices))
+            _link(staged.frames, Path(path))
         lengths = [staged.info["shape"][0] for staged in slices]
         return lengths, sum(staged.info["n_bytes"] for staged in slices)
 
@@ -123,20 +105,11 @@ class CineSlices(_Builder):
 
     features = SLICE
 
-    def _generate_examples(self, slices: Sequence[StagedSlice]) -> Examples:
-        for number, staged in enumerate(slices):
-            sens, info = staged.sens(), staged.info
-            shape = (0, 0, 0, 0) if sens is None else (1, *sens.shape)[-4:]
-            kept = ("id", "name", "subject", "view", "shape", "scale")
-            yield (
-                number,
-                {name: info[name] for name in kept}
-                | {
-                    "sens": b"" if sens is None else array_bytes(sens),
-                    "sens_shape": shape,
-                    "meta": json.dumps(info["meta"], sort_keys=True, ensure_ascii=False),
-                },
-            )
+    def _write(
+        self, slices: Sequence[StagedSlice], template: tfds.core.ShardedFileTemplate
+    ) -> tuple[list[int], int]:
+        path = Path(template.sharded_filepath(shard_index=0, num_shards=1))
+        return [len(slices)], write_records(path, map(_slice_record, slices))
 
 
 def build(
@@ -154,6 +127,17 @@ def build(
         made = builder(staged=staged, metadata=metadata, data_dir=os.fspath(folder))
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS says that it downloads
             made.download_and_prepare(download_config=config)
+
+
+def _slice_record(staged: StagedSlice) -> bytes:
+    sens, info = staged.sens(), staged.info
+    kept = ("id", "name", "subject", "view", "shape", "scale")
+    example = {name: info[name] for name in kept} | {
+        "sens": b"" if sens is None else array_bytes(sens),
+        "sens_shape": (0, 0, 0, 0) if sens is None else (1, *sens.shape)[-4:],
+        "meta": json.dumps(info["meta"], sort_keys=True, ensure_ascii=False),
+    }
+    return serialise(SLICE, example)
 
 
 def _link(source: Path, target: Path) -> None:

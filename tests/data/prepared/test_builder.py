@@ -7,12 +7,6 @@ import pytest
 import tensorflow_datasets as tfds
 
 from kgmgt_jax.data.prepared import PreparedSet
-from kgmgt_jax.data.prepared.builder import CineFrames, CineSlices
-from kgmgt_jax.data.prepared.features import serialise
-from kgmgt_jax.data.prepared.processing import process
-from kgmgt_jax.data.prepared.scan import SliceReader, scan
-from kgmgt_jax.data.prepared.staging import Staging
-from tests.data.prepared.conftest import OPTIONS
 
 
 def _open(prepared, dataset):
@@ -67,27 +61,3 @@ def test_info_tells_what_was_done_and_that_nothing_is_shuffled(prepared, dataset
     sizes = {name: split.num_examples for name, split in info.splits.items()}
     per_slice = [each["shape"][0] for each in info.metadata["slices"]]
     assert sum(sizes.values()) == (sum(per_slice) if dataset == "cine_frames" else 9)
-
-
-@pytest.mark.parametrize("kind", [CineFrames, CineSlices])
-def test_generated_examples_are_those_in_the_set(source, prepared, tmp_path, kind):
-    """They are what TFDS's own machinery would ask a builder for."""
-    slices, _ = scan(source, OPTIONS)
-    names = {
-        each["id"]
-        for each in _open(prepared, "cine_slices").info.metadata["slices"]
-        if each["split"] == "validation"
-    }
-    chosen = [each for each in slices if each.id in names]
-    with Staging.claim(tmp_path / "set", {}) as staging:
-        reader = SliceReader(OPTIONS)
-        for each in chosen:
-            staging.add(each, process(reader.read(each), OPTIONS))
-        staged = {"validation": [staging.get(each) for each in chosen]}
-        builder = kind(staged=staged, data_dir=str(tmp_path / "tfds"))
-        generated = list(builder._split_generators(None)["validation"])
-    wanted = _open(prepared, builder.name).as_data_source("validation")
-    assert [number for number, _ in generated] == list(range(len(wanted)))
-    for (_, example), expected in zip(generated, wanted, strict=True):
-        got, kept = (serialise(builder.features, each) for each in (example, expected))
-        assert got == kept
