@@ -73,8 +73,7 @@ def open_case(finding: Finding, options: ReadOptions | None = None) -> CineCase:
         DataError: If the finding has no case, or its file has changed since.
     """
     name = finding.cases[len(finding.cases) // 2] if finding.cases else ""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         files = open_files(finding.path, options)
     for file in files:
         for z in range(len(file)):
@@ -99,8 +98,7 @@ def format_findings(findings: Sequence[Finding], root: str | Path) -> str:
 
 def _inspect_unit(unit: Unit, options: ReadOptions | None) -> Iterator[Finding]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are in the notes too
+        with warnings.catch_warnings(action="ignore"):  # they are in the notes too
             files = open_unit(unit, options)
     except DataError as error:
         yield Finding(unit.path, unit.format, problems=(str(error),))

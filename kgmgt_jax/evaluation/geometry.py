@@ -7,7 +7,6 @@ asked for. Notes tell where this may be otherwise: an oversampled readout covers
 may have acquired the slices against the normal.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from jaxtyping import Float64
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
-from kgmgt_jax.data.formats.base import import_optional, orientation
+from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
 from kgmgt_jax.data.formats.dicom import (
     PARALLEL,
     frame_seconds,
@@ -100,13 +99,11 @@ def _head(path: Path) -> bytes:
 
 def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
     nibabel = import_optional("nibabel", path)
-    try:
+    with refusing(path, "a complete NIfTI file"):
         image = nibabel.load(path)
         size, zooms = image.shape, image.header.get_zooms()
         length, time = nifti_units(image.header)
         affine = np.diag([*3 * [length], 1.0]) @ np.asarray(image.affine, np.float64)
-    except Exception as error:  # nibabel raises many kinds on damaged files
-        raise DataError(path, "a complete NIfTI file", str(error)) from error
     _check_slices(path, size[2] if len(size) > 2 else 1, shape)
     known = len(zooms) > 3 and zooms[3] > 0
     step = float(zooms[3]) * time if known else None
@@ -225,21 +222,17 @@ def _resampling(size: tuple[int, int], shape: Shape) -> Float64[np.ndarray, "4 4
 
 def _header(path: Path) -> Any:
     pydicom = import_optional("pydicom", path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            if int(header.get("NumberOfFrames", 1) or 1) > 1:
-                raise ValueError("a multi-frame file")
-            plane = ("ImageOrientationPatient", "ImagePositionPatient")
-            if [_vector(header, keyword).size for keyword in plane] != [6, 3]:
-                raise ValueError("an image without a plane")
-            if int(header.Rows) < 1 or int(header.Columns) < 1 or len(header.PixelSpacing) != 2:
-                raise ValueError("an image without size")
-            return header
-    except Exception as error:  # pydicom parses values when asked for them
-        expected = "a DICOM image, one a file, that says where it lies in the patient"
-        raise DataError(path, expected, str(error)) from error
+    expected = "a DICOM image, one a file, that says where it lies in the patient"
+    with refusing(path, expected):  # pydicom parses values when asked for
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        if int(header.get("NumberOfFrames", 1) or 1) > 1:
+            raise ValueError("a multi-frame file")
+        plane = ("ImageOrientationPatient", "ImagePositionPatient")
+        if [_vector(header, keyword).size for keyword in plane] != [6, 3]:
+            raise ValueError("an image without a plane")
+        if int(header.Rows) < 1 or int(header.Columns) < 1 or len(header.PixelSpacing) != 2:
+            raise ValueError("an image without size")
+        return header
 
 
 def _vector(header: Any, keyword: str) -> Float64[np.ndarray, " n"]:

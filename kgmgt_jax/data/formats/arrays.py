@@ -8,7 +8,6 @@ as complex64 however they are stored: complex, or compounds of ``real`` and ``im
 import functools
 import math
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import scipy.io
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats.base import refusing
 
 __all__ = [
     "ArrayInfo",
@@ -267,17 +267,10 @@ def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
     SciPy reads whole variables only, so the last file is kept for its other slices; ``state``
     tells when it has changed.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            claims = scipy.io.whosmat(path)
-            check_size(path, sum(math.prod(shape) for _, shape, _ in claims), state[1])
-            loaded = scipy.io.loadmat(path, variable_names=[name for name, *_ in claims])
-    except DataError:
-        raise
-    except Exception as error:  # SciPy raises nearly every kind there is on damaged files
-        got = str(error) or type(error).__name__
-        raise DataError(path, "a complete MATLAB 5 file", got, _AGAIN) from error
+    with refusing(path, "a complete MATLAB 5 file", _AGAIN):
+        claims = scipy.io.whosmat(path)
+        check_size(path, sum(math.prod(shape) for _, shape, _ in claims), state[1])
+        loaded = scipy.io.loadmat(path, variable_names=[name for name, *_ in claims])
     return {
         name: array.T
         for name, array in sorted(loaded.items())

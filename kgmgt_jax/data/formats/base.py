@@ -1,8 +1,10 @@
 """What all readers share: a file as a sequence of slices, and what they say about files."""
 
 import importlib
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import overload
@@ -20,6 +22,7 @@ __all__ = [
     "import_optional",
     "measured_pattern",
     "orientation",
+    "refusing",
 ]
 
 ALL_SAMPLES, FROM_SAMPLES = "all samples", "the samples that are not zero"
@@ -133,6 +136,22 @@ def import_optional(package: str, path: str | Path) -> ModuleType:
     except ImportError as error:
         fix = "pip install 'kgmgt-jax[formats]'"
         raise DataError(path, f"the package {package!r} to read it", str(error), fix) from error
+
+
+@contextmanager
+def refusing(path: str | Path, expected: str, fix: str = "") -> Iterator[None]:
+    """Makes a `DataError` of whatever a package raises on a damaged file; drops its warnings.
+
+    Args:
+        path, expected, fix: See `DataError`.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(path, expected, str(error) or type(error).__name__, fix) from error
 
 
 def orientation(rows: Vector, columns: Vector) -> str:

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Num
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import check_size, file_state
-from kgmgt_jax.data.formats.base import DataWarning, import_optional, orientation
+from kgmgt_jax.data.formats.base import DataWarning, import_optional, orientation, refusing
 from kgmgt_jax.data.formats.images import ImageFile
 from kgmgt_jax.data.simulation import Simulation
 
@@ -246,16 +246,12 @@ def _check_times(source: Path, slices: Sequence[Sequence[_Image]]) -> None:
 def _describe(path: Path) -> list[_Image]:
     """The images of a file."""
     data = _load(path, pixels=False)
-    try:
+    with refusing(path, "the header of a DICOM image"):  # pydicom parses values when asked for
         size = (int(data.Rows), int(data.Columns))
         n_images = int(data.get("NumberOfFrames", 1) or 1)
         if not all(0 < side < _LARGEST_SIDE for side in size) or not 0 < n_images < _LARGEST_SIDE:
             raise ValueError(f"sizes {n_images} x {size}")
         return [_describe_image(path, data, index, size) for index in range(n_images)]
-    except DataError:
-        raise
-    except Exception as error:  # pydicom parses values when asked for them
-        raise DataError(path, "the header of a DICOM image", str(error)) from error
 
 
 def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) -> _Image:
@@ -316,15 +312,11 @@ def _value(data: Any, index: int, sequence: str, keyword: str) -> Any:
 def _pixels(path: Path, state: tuple[int, int]) -> Float32[np.ndarray, "n h w"]:
     """Images of a file after their rescaling; of the last file they are kept for other slices."""
     data = _load(path, pixels=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pixels = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
-            if int(data.get("SamplesPerPixel", 1)) != 1:
-                raise ValueError("colour images")
-            return np.stack([_rescaled(image, data, i) for i, image in enumerate(pixels)])
-    except Exception as error:  # of any kind on damaged or compressed pixels
-        raise DataError(path, "grey images in DICOM", str(error)) from error
+    with refusing(path, "grey images in DICOM"):
+        pixels = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
+        if int(data.get("SamplesPerPixel", 1)) != 1:
+            raise ValueError("colour images")
+        return np.stack([_rescaled(image, data, i) for i, image in enumerate(pixels)])
 
 
 def _rescaled(image: np.ndarray, data: Any, index: int) -> Float32[np.ndarray, "h w"]:
@@ -339,16 +331,9 @@ def _rescaled(image: np.ndarray, data: Any, index: int) -> Float32[np.ndarray, "
 
 def _load(path: Path, *, pixels: bool) -> Any:
     package = import_optional("pydicom", path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data = package.dcmread(path, stop_before_pixels=not pixels)
-            if pixels:
-                claimed = int(data.Rows) * int(data.Columns) * int(data.get("NumberOfFrames", 1))
-                check_size(path, claimed * 4, path.stat().st_size)
-            return data
-    except DataError:
-        raise
-    except Exception as error:  # pydicom raises many kinds on damaged files
-        got = str(error) or type(error).__name__
-        raise DataError(path, "a complete DICOM file", got, "copy it again") from error
+    with refusing(path, "a complete DICOM file", "copy it again"):
+        data = package.dcmread(path, stop_before_pixels=not pixels)
+        if pixels:
+            claimed = int(data.Rows) * int(data.Columns) * int(data.get("NumberOfFrames", 1))
+            check_size(path, claimed * 4, path.stat().st_size)
+        return data

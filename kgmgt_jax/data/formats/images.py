@@ -15,7 +15,6 @@ reference is the image without noise.
 
 import dataclasses
 import math
-import warnings
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,13 @@ from jaxtyping import Num
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, read_array
 from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
-from kgmgt_jax.data.formats.base import ALL_SAMPLES, CineFile, import_optional, orientation
+from kgmgt_jax.data.formats.base import (
+    ALL_SAMPLES,
+    CineFile,
+    import_optional,
+    orientation,
+    refusing,
+)
 from kgmgt_jax.data.formats.masks import MASK_KEY
 from kgmgt_jax.data.formats.roles import role_of
 from kgmgt_jax.data.simulation import Simulation
@@ -178,12 +183,8 @@ class NiftiImages(ImageFile):
 
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
         image = _load_nifti(self.path)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                raw = np.asarray(image.dataobj[self._axes.index(z)], np.float32)
-        except Exception as error:  # nibabel raises what gzip, NumPy and the system do
-            raise DataError(self.path, "a complete NIfTI file", str(error)) from error
+        with refusing(self.path, "a complete NIfTI file"):
+            raw = np.asarray(image.dataobj[self._axes.index(z)], np.float32)
         return self._axes.arrange(raw, "thw")
 
 
@@ -207,13 +208,8 @@ def nifti_units(header: Any) -> tuple[float, float]:
 
 def _load_nifti(path: Path):
     package = import_optional("nibabel", path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return package.load(path)
-    except Exception as error:  # nibabel raises many kinds on damaged files
-        got = str(error) or type(error).__name__
-        raise DataError(path, "a complete NIfTI file", got, "copy it again") from error
+    with refusing(path, "a complete NIfTI file", "copy it again"):
+        return package.load(path)
 
 
 def _check_images(path: Path, name: str, images: np.ndarray) -> None:

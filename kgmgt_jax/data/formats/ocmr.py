@@ -26,7 +26,7 @@ import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import check_size, get_dataset, open_hdf5
-from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation
+from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation, refusing
 
 __all__ = ["IsmrmrdFile", "is_ismrmrd"]
 
@@ -264,7 +264,7 @@ def _probe(path: Path) -> None:
 
 def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
     xml = get_dataset(file, f"{_GROUP}/xml")[0]
-    try:
+    with refusing(path, "a complete ISMRMRD header"):
         encodings = package.xsd.CreateFromDocument(xml).encoding
         limits = encodings[0].encodingLimits.kspace_encoding_step_1
         matrix = encodings[0].encodedSpace.matrixSize
@@ -273,8 +273,6 @@ def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
         size = encodings[0].encodedSpace.fieldOfView_mm
         field = (float(size.y), float(size.x))
         trajectory = str(getattr(encodings[0].trajectory, "value", encodings[0].trajectory))
-    except Exception as error:  # the XML library raises many kinds
-        raise DataError(path, "a complete ISMRMRD header", str(error)) from error
     if trajectory != "cartesian" or nz > 1:
         got = f"a {trajectory} trajectory with nz = {nz}"
         raise DataError(path, "a Cartesian cine of single slices", got)

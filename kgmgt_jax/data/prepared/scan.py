@@ -155,8 +155,7 @@ def _left_out(
 
 
 def _open(unit: Unit, options: PrepareOptions) -> list[CineFile]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are in the notes of each slice too
+    with warnings.catch_warnings(action="ignore"):  # they are in the notes of each slice too
         return open_unit(unit, options.read)
 
 
