@@ -2,14 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import h5py
-import numpy as np
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import CineFile
-from kgmgt_jax.data.formats.arrays import open_hdf5
+from kgmgt_jax.data.formats.arrays import attribute_text, open_hdf5
 from kgmgt_jax.data.formats.base import import_optional
 from kgmgt_jax.data.formats.cmrxrecon import subject_of
 
@@ -78,18 +76,11 @@ def _attributes(file: CineFile) -> dict[str, str]:
         inside = opened.get(file.key) if file.key else None
         items = [opened] if inside is None else [opened, inside]
         return {
-            name: _text(item.attrs[name])
+            name: attribute_text(item, name)
             for item in items
             for name in (*_NAMES, "view")
             if name in item.attrs
         }
-
-
-def _text(value: Any) -> str:
-    value = (
-        value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
-    )
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _dicom_patient(file: CineFile) -> str:

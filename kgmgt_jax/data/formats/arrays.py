@@ -22,6 +22,7 @@ from kgmgt_jax.data.formats.base import refusing
 
 __all__ = [
     "ArrayInfo",
+    "attribute_text",
     "check_size",
     "describe",
     "file_state",
@@ -89,8 +90,16 @@ def read_array(path: str | Path, key: str, index: Any = ()) -> np.ndarray:
         return _plain(np.asarray(dataset[index]))
 
 
+def attribute_text(item: h5py.File | h5py.Dataset, name: str) -> str:
+    """An attribute of an open HDF5 file or of an array in it, as text; empty if there is none."""
+    value = item.attrs.get(name, "")
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        value = value.item()
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 def read_attribute(path: str | Path, key: str, name: str) -> str:
-    """Text that an array of an HDF5 file has as an attribute; empty where there is none.
+    """`attribute_text` of an array in a file; empty where the file is no HDF5.
 
     Raises:
         DataError: If the file is missing or damaged, or has no such array.
@@ -99,10 +108,7 @@ def read_attribute(path: str | Path, key: str, name: str) -> str:
     if _is_npy(path) or _is_mat5(path):
         return ""
     with open_hdf5(path) as file:
-        value = get_dataset(file, key).attrs.get(name, "")
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else ""
+        return attribute_text(get_dataset(file, key), name)
 
 
 @contextmanager

@@ -22,7 +22,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays, open_hdf5, read_array
+from kgmgt_jax.data.formats.arrays import (
+    ArrayInfo,
+    attribute_text,
+    list_arrays,
+    open_hdf5,
+    read_array,
+)
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import ALL_SAMPLES, CineFile
 from kgmgt_jax.data.formats.masks import read_mask
@@ -68,7 +74,8 @@ class FastmriFile(CineFile):
         self._reference = next((key for key in references if key in arrays), None)
         self._check_reference(path, arrays, n_slices)
         with open_hdf5(path) as file:
-            acquisition = _text(file, "acquisition")
+            acquisition = attribute_text(file, "acquisition")[:60]
+        acquisition = "".join(filter(str.isprintable, acquisition))
         super().__init__(
             path,
             format="fastmri",
@@ -117,10 +124,3 @@ class FastmriFile(CineFile):
             got = f"{lines.dtype} {lines.shape}"
             raise DataError(self.path, f"'mask' of real numbers, one for each of W = {h}", got)
         return np.broadcast_to(lines[:, None], (t, h, w)).astype(np.float32)
-
-
-def _text(file: h5py.File, name: str) -> str:
-    """An attribute as text; empty if there is none."""
-    value = file.attrs.get(name, "")
-    value = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return "".join(c for c in value[:60] if c.isprintable())

@@ -30,6 +30,15 @@ def test_a_group_that_holds_itself_ends(tmp_path):
         list_arrays(path)
 
 
+@pytest.mark.parametrize("stored", ["phantom", np.bytes_("phantom"), np.array([b"phantom"])])
+def test_text_of_an_attribute_is_read_however_it_is_stored(tmp_path, stored):
+    path = tmp_path / "cine_sax.mat"
+    with h5py.File(path, "w") as file:
+        file["kspace_full"] = writers.kspace()
+        file["kspace_full"].attrs["simulation"] = stored
+    assert read_file(path)[0].meta.simulation == "phantom"
+
+
 @pytest.mark.parametrize("error", [OSError, RuntimeError, KeyError, ValueError])
 def test_what_the_hdf5_library_raises_is_told_as_damage(tmp_path, error):
     path = writers.write_cmrxrecon(tmp_path)
