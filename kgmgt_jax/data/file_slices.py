@@ -195,7 +195,7 @@ def _infos(places: Sequence[tuple[CineFile, int]], root: Path | None) -> Iterato
                 subject=subject,
                 view=view,
                 shape=file.slice_shape,
-                simulation=str(file.simulation),
+                simulation=file.simulation,
                 source=str(file.path),
                 slice_index=file.slice_index(z),
                 pixel_mm=file.pixel_mm,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats.arrays import read_array
 
 __all__ = ["AXES", "PARTS", "AxisOrder"]
 
@@ -58,14 +59,13 @@ class AxisOrder:
 
     def check(self, shape: Sequence[int], source: str | Path, key: str) -> None:
         """Refuses an array with another number of axes, or an empty one."""
-        if len(shape) == len(self.letters) and 0 in shape:
-            wanted = f"{key!r} with non-empty axes ({self})"
-            got = f"shape {tuple(shape)}, of which an axis has length 0"
-            raise DataError(source, wanted, got, "save it again, with all its samples")
+        wanted, got = f"{key!r} with non-empty axes ({self})", f"shape {tuple(shape)}"
         if len(shape) != len(self.letters):
             fix = "name its axes with --axes (axes= in Python), e.g. --axes kx,ky,coil"
-            wanted = f"{key!r} with non-empty axes ({self})"
-            raise DataError(source, wanted, f"shape {tuple(shape)}", fix)
+            raise DataError(source, wanted, got, fix)
+        if 0 in shape:
+            got += ", of which an axis has length 0"
+            raise DataError(source, wanted, got, "save it again, with all its samples")
 
     def size(self, letter: str, shape: Sequence[int]) -> int:
         """Length of an axis, 1 if the array has none of that name."""
@@ -81,6 +81,10 @@ class AxisOrder:
         ordered = array.transpose([present.index(letter) for letter in wanted if letter in present])
         added = tuple(i for i, letter in enumerate(wanted) if letter not in present)
         return np.ascontiguousarray(np.expand_dims(ordered, added))
+
+    def read(self, path: Path, key: str, z: int, wanted: str) -> np.ndarray:
+        """Slice ``z`` of an array in a file, arranged."""
+        return self.arrange(read_array(path, key, self.index(z)), wanted)
 
     def of_companion(
         self,

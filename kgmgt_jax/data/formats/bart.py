@@ -57,10 +57,8 @@ class BartFile(MaskedFile):
         super().__init__(
             Path(f"{base}.cfl"),
             format="bart",
-            key="",
             slice_shape=(t, n, h, w),
             n_slices=self._sizes[_SLICE],
-            fully_sampled=False,
             name=base.name,
         )
         self._maps = self._maps_beside()

@@ -46,10 +46,10 @@ class CineFile(Sequence[CineCase], ABC):
     Attributes:
         path: The file.
         format: Name of the layout.
-        key: Dataset that holds the data; empty where a file holds one only.
-        name: Prefix of the names of the cases.
-        n_slices: Slices in the file; equal to ``len()`` unless some are left out.
         slice_shape: Shape of every slice, ``(t, n, h, w)``.
+        n_slices: Slices in the file; equal to ``len()`` unless some are left out.
+        key: Dataset that holds the data; empty where a file holds one only.
+        name: Prefix of the names of the cases; that of the file if left out.
         fully_sampled: Whether every line was acquired; see `CaseMeta`.
         simulation: How the k-space is simulated; empty for measured k-space.
         pixel_mm: Height and width of a pixel, where the file says so; see `CaseMeta`.
@@ -57,18 +57,17 @@ class CineFile(Sequence[CineCase], ABC):
         notes: What else a user should know, one sentence each.
     """
 
-    simulation: object = ""
-
     def __init__(
         self,
         path: Path,
         *,
         format: str,
-        key: str,
         slice_shape: Shape,
         n_slices: int,
-        fully_sampled: bool,
+        key: str = "",
         name: str = "",
+        fully_sampled: bool = False,
+        simulation: str = "",
         pixel_mm: tuple[float, float] | None = None,
         frame_seconds: float | None = None,
         notes: Sequence[str] = (),
@@ -76,6 +75,7 @@ class CineFile(Sequence[CineCase], ABC):
         self.path, self.format, self.key = path, format, key
         self.slice_shape, self.n_slices = slice_shape, n_slices
         self.fully_sampled, self.name = fully_sampled, name or path.stem
+        self.simulation = simulation
         self.pixel_mm, self.frame_seconds = pixel_mm, frame_seconds
         self.notes = tuple(notes)
 
@@ -113,6 +113,7 @@ class CineFile(Sequence[CineCase], ABC):
             n_slices=self.n_slices,
             format=self.format,
             fully_sampled=self.fully_sampled,
+            simulation=self.simulation,
             pixel_mm=self.pixel_mm,
             frame_seconds=self.frame_seconds,
             **{"notes": self.notes, **more},

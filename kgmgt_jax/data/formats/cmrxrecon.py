@@ -31,15 +31,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import (
-    ArrayInfo,
-    list_arrays,
-    read_array,
-    read_attribute,
-)
+from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays, read_attribute
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import (
     ALL_SAMPLES,
@@ -155,9 +150,9 @@ class CmrxreconFile(CineFile):
             slice_shape=(t - bad.n_frames, n, h, w),
             n_slices=n_slices,
             fully_sampled=is_full_key(key),
+            simulation=read_attribute(path, key, "simulation"),
             notes=_warn(path, known, year),
         )
-        self.simulation = read_attribute(path, key, "simulation")
         self._view = path.stem.split("_kus_")[0].removeprefix("cine_")
         self._mask_is_foreign = False
         if is_told_by_samples(path, key):
@@ -173,15 +168,13 @@ class CmrxreconFile(CineFile):
         return self._kept[z]
 
     def _read(self, z: int) -> CineCase:
-        raw = read_array(self.path, self.key, self._axes.index(self.slice_index(z)))
-        kspace = self._axes.arrange(raw, "tnhw")[: self.slice_shape[0]]
+        kspace = self._stored(self.slice_index(z))[: self.slice_shape[0]]
         meta = self._meta(
             z,
             nominal_acceleration=self._nominal(),
             view=self._view,
             is_stack=not self._view.startswith("lax"),
             mask_source=self._mask_source,
-            simulation=self.simulation,
         )
         mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
         case = CineCase(kspace, mask, meta)
@@ -190,6 +183,10 @@ class CmrxreconFile(CineFile):
             got = f"samples elsewhere than in {self._mask_source}, of another set"
             raise DataError(self.path, "k-space sampled as its mask says", got, fix)
         return case
+
+    def _stored(self, z: int) -> Complex64[np.ndarray, "t n h w"]:
+        """All frames of a slice, by its position in the file."""
+        return self._axes.read(self.path, self.key, z, "tnhw")
 
     def _told_by_samples(
         self, mask: str | Path | None
@@ -204,8 +201,7 @@ class CmrxreconFile(CineFile):
             read = read_mask(mask, (t, h, w), self.path.name, order=self._mask_order)
             self.fully_sampled = bool(read.all())
             return read, str(mask)
-        raw = (read_array(self.path, self.key, self._axes.index(z)) for z in self._kept)
-        patterns = (measured_pattern(self._axes.arrange(each, "tnhw")) for each in raw)
+        patterns = (measured_pattern(self._stored(z)) for z in self._kept)
         self.fully_sampled = not any(map(_has_gaps, patterns))
         everything = np.ones((t, h, w), np.float32), ALL_SAMPLES
         return everything if self.fully_sampled else (None, FROM_SAMPLES)

@@ -179,7 +179,6 @@ class DicomSeries(ImageFile):
             simulation=simulation,
             shape=(counts[0], *sizes[0]),
             format="dicom",
-            key="",
             n_slices=len(slices),
             name=name,
             pixel_mm=pixels.pop() if len(pixels) == 1 else None,

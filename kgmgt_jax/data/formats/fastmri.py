@@ -89,7 +89,7 @@ class FastmriFile(CineFile):
         self._mask = self._find_mask(mask, arrays)
 
     def _read(self, z: int) -> CineCase:
-        kspace = self._axes.arrange(read_array(self.path, "kspace", self._axes.index(z)), "tnhw")
+        kspace = self._axes.read(self.path, "kspace", z, "tnhw")
         reference = None
         if self._reference:
             image = read_array(self.path, self._reference, z).astype(np.float32)

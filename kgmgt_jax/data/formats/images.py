@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Num
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, read_array
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size
 from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
 from kgmgt_jax.data.formats.base import (
     ALL_SAMPLES,
@@ -50,8 +50,14 @@ class ImageFile(CineFile):
     def __init__(self, path: Path, *, simulation: Simulation, shape, **common) -> None:
         t, h, w = shape
         n_coils = simulation.draw_coils(common.get("name") or path.stem)
-        super().__init__(path, slice_shape=(t, n_coils, h, w), fully_sampled=True, **common)
-        self.simulation: Simulation = dataclasses.replace(simulation, n_coils=n_coils)
+        self._simulation = dataclasses.replace(simulation, n_coils=n_coils)
+        super().__init__(
+            path,
+            slice_shape=(t, n_coils, h, w),
+            fully_sampled=True,
+            simulation=str(self._simulation),
+            **common,
+        )
         self._orientation = "rows y, columns x"
 
     @abstractmethod
@@ -67,14 +73,9 @@ class ImageFile(CineFile):
         name = self.slice_name(z)
         _check_images(self.path, name, images)
         kind = np.complex64 if np.iscomplexobj(images) else np.float32
-        kspace, reference = self.simulation.run(images.astype(kind), name)
-        meta = self._meta(
-            z,
-            nominal_acceleration=1.0,
-            mask_source=ALL_SAMPLES,
-            simulation=str(self.simulation),
-            **self._place(z),
-        )
+        kspace, reference = self._simulation.run(images.astype(kind), name)
+        place = self._place(z)
+        meta = self._meta(z, nominal_acceleration=1.0, mask_source=ALL_SAMPLES, **place)
         t, _, h, w = kspace.shape
         return CineCase(kspace, np.ones((t, h, w), np.float32), meta, reference=reference)
 
@@ -124,7 +125,7 @@ class ArrayImages(ImageFile):
         )
 
     def _read_images(self, z: int) -> Num[np.ndarray, "t h w"]:
-        return self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "thw")
+        return self._axes.read(self.path, self.key, z, "thw")
 
 
 class NiftiImages(ImageFile):
@@ -157,7 +158,6 @@ class NiftiImages(ImageFile):
             simulation=simulation,
             shape=(t, h, w),
             format="nifti",
-            key="",
             n_slices=n_slices,
             name=path.name.split(".nii")[0],
             **self._spacing(image),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, describe, list_arrays, read_array
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, describe, list_arrays
 from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
 from kgmgt_jax.data.formats.masks import MaskedFile, has_mask
 from kgmgt_jax.data.formats.roles import role_of
@@ -51,7 +51,6 @@ class NamedFile(MaskedFile):
             key=key,
             slice_shape=(t, n, h, w),
             n_slices=n_slices,
-            fully_sampled=False,
         )
         group = key[: key.rfind("/") + 1]
         if mask or not has_mask(arrays, group):
@@ -60,7 +59,7 @@ class NamedFile(MaskedFile):
         self._use_mask(mask or beside, self._axes, shape, group)
 
     def _read(self, z: int) -> CineCase:
-        kspace = self._axes.arrange(read_array(self.path, self.key, self._axes.index(z)), "tnhw")
+        kspace = self._axes.read(self.path, self.key, z, "tnhw")
         mask = self._mask_of(kspace, z)
         return CineCase(kspace, mask, self._meta(z, mask_source=self._mask_source))
 

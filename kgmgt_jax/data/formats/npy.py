@@ -19,7 +19,7 @@ the root of that sum.
 from pathlib import Path
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import list_arrays, read_array
+from kgmgt_jax.data.formats.arrays import list_arrays
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.maps import unit_maps
 from kgmgt_jax.data.formats.masks import MaskedFile
@@ -50,26 +50,18 @@ class NpyFile(MaskedFile):
         if info.kind != "complex":
             raise DataError(path, "complex k-space", f"{info.dtype} {info.shape}")
         t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
-        super().__init__(
-            path,
-            format="npy",
-            key="",
-            slice_shape=(t, n, h, w),
-            n_slices=n_slices,
-            fully_sampled=False,
-        )
+        super().__init__(path, format="npy", slice_shape=(t, n, h, w), n_slices=n_slices)
         self._sens = self._maps_beside(path, info.shape)
         self._use_mask(mask or companion(path, "mask"), self._axes, info.shape)
 
     def _read(self, z: int) -> CineCase:
-        kspace = self._axes.arrange(read_array(self.path, "", self._axes.index(z)), "tnhw")
+        kspace = self._axes.read(self.path, "", z, "tnhw")
         mask = self._mask_of(kspace, z)
         sens, notes = None, self.notes
         if self._sens is not None:
             path, axes = self._sens
-            stored = read_array(path, "", axes.index(z))
-            sens = axes.arrange(stored, "tnhw" if "t" in axes.letters else "nhw")
-            sens, told = unit_maps(sens)
+            wanted = "tnhw" if "t" in axes.letters else "nhw"
+            sens, told = unit_maps(axes.read(path, "", z, wanted))
             notes += told
         meta = self._meta(z, mask_source=self._mask_source, notes=notes)
         return CineCase(kspace, mask, meta, sens=sens)

@@ -150,7 +150,6 @@ class IsmrmrdFile(CineFile):
             key=_GROUP,
             slice_shape=shape,
             n_slices=int(self._readouts.case.max()) + 1,
-            fully_sampled=False,
             pixel_mm=_pixel_mm(encoding.field_mm, (h, w)),
             notes=notes,
         )
