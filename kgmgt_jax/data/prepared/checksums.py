@@ -6,7 +6,7 @@ the last line, ``# <SHA-256>``, is the digest of all lines before it.
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +46,7 @@ def write_checksums(root: Path, known: Mapping[Path, str]) -> Path:
     digests = _in_threads([path for path in paths if path not in known])
     digests |= {path: known[path] for path in paths if path in known}
     lines = [f"{digests[path]}  {path.relative_to(root).as_posix()}\n" for path in paths]
-    text = _sealed("".join(lines))
+    text = _sealed("".join(lines).encode())
     return write_atomically(root / CHECKSUMS, lambda file: file.write_bytes(text))
 
 
@@ -94,15 +94,13 @@ def _read_digests(path: Path) -> dict[Path, str]:
     return {path.parent / name: digest for digest, name in pairs}
 
 
-def _sealed(lines: str | bytes) -> bytes:
+def _sealed(lines: bytes) -> bytes:
     """The lines, and their own digest in another."""
-    lines = lines.encode() if isinstance(lines, str) else lines
     return lines + b"# " + hashlib.sha256(lines).hexdigest().encode() + b"\n"
 
 
-def _in_threads(paths: Iterable[Path]) -> dict[Path, str]:
+def _in_threads(paths: Sequence[Path]) -> dict[Path, str]:
     """Digests of some files, in the order given; hashing frees the interpreter for others."""
-    paths = list(paths)
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
         return dict(zip(paths, pool.map(_readable_digest, paths), strict=True))
 

@@ -70,11 +70,6 @@ class PlannedSlice:
     id: str
     key: str
 
-    @property
-    def where(self) -> str:
-        """File and slice, for messages."""
-        return f"{self.path} [{self.name}]"
-
 
 class SliceReader:
     """Reads planned slices; those of one file, one after the other, open it once.
@@ -94,7 +89,8 @@ class SliceReader:
         """
         files = self._open(planned.unit)
         if planned.number >= len(files) or planned.index >= len(files[planned.number]):
-            raise DataError(planned.where, "the slice that was there before", "no such slice")
+            where = f"{planned.path} [{planned.name}]"
+            raise DataError(where, "the slice that was there before", "no such slice")
         return files[planned.number][planned.index]
 
 
@@ -125,9 +121,12 @@ def scan(
             if reason:
                 skipped.append(Skipped(str(unit.path), "", reason, bad=False))
             for number, file in enumerate(files):
-                planned = _plan(unit, number, file, root, options)
-                slices += planned if isinstance(planned, list) else []
-                skipped += [planned] if isinstance(planned, Skipped) else []
+                subject, view = identify(file, root, options.subject)
+                reason = _unwanted(file, view, options.views)
+                if reason:
+                    skipped.append(Skipped(str(file.path), "", reason, bad=False))
+                else:
+                    slices += _plan(unit, number, file, (subject, view), root, options)
         except (DataError, OSError) as error:
             if not skip_bad:
                 raise
@@ -159,45 +158,40 @@ def _open(unit: Unit, options: PrepareOptions) -> list[CineFile]:
         return open_unit(unit, options.read)
 
 
-def _plan(
-    unit: Unit, number: int, file: CineFile, root: Path, options: PrepareOptions
-) -> list[PlannedSlice] | Skipped:
-    """The slices of a file, or why none is wanted."""
-    subject, view = identify(file, root, options.subject)
-    views = options.views
+def _unwanted(file: CineFile, view: str, views: Sequence[str]) -> str | None:
+    """Why no slice of an open file is wanted, if so."""
     if not file.fully_sampled:
-        what = repr(file.key) if file.key else "k-space"
-        return Skipped(str(file.path), "", f"undersampled {what}", bad=False)
+        return f"undersampled {repr(file.key) if file.key else 'k-space'}"
     if views and not any(view == kept or view.startswith(f"{kept}_") for kept in views):
-        reason = f"view {view!r}, not one of {','.join(views)}"
-        return Skipped(str(file.path), "", reason, bad=False)
-    state = list(_state(file.path))
+        return f"view {view!r}, not one of {','.join(views)}"
+    return None
+
+
+def _plan(
+    unit: Unit,
+    number: int,
+    file: CineFile,
+    who: tuple[str, str],
+    root: Path,
+    options: PrepareOptions,
+) -> Iterator[PlannedSlice]:
+    """The slices of a file."""
+    state = _state(file.path)
     settings = {k: v for k, v in options.settings().items() if k not in _WITHOUT_EFFECT}
-    slices = []
     for index in range(len(file)):
         place = [os.path.relpath(file.path, root), file.key, file.name, index]
         made_of = [kgmgt_jax.__version__, VERSION, str(root), place, state, settings]
-        slices.append(
-            PlannedSlice(
-                unit,
-                number,
-                index,
-                file.path,
-                file.slice_name(index),
-                subject,
-                view,
-                id=_hashed(place),
-                key=_hashed(made_of),
-            )
+        name = file.slice_name(index)
+        yield PlannedSlice(
+            unit, number, index, file.path, name, *who, id=_hashed(place), key=_hashed(made_of)
         )
-    return slices
 
 
 def _hashed(values: Sequence) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
-def _state(path: Path) -> Iterator[tuple[str, int, int]]:
+def _state(path: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of change of every file that a reader may look at.
 
     That is all of a folder for DICOM; for BART and npy, the file and its companions.
@@ -209,6 +203,5 @@ def _state(path: Path) -> Iterator[tuple[str, int, int]]:
         files += filter(None, (companion(path, role) for role in ("mask", "sens")))
         if path.suffix == ".cfl":
             files += [file.with_suffix(".hdr") for file in files]
-    for file in files:
-        status = file.stat()
-        yield file.name, status.st_size, status.st_mtime_ns
+    states = [(file.name, file.stat()) for file in files]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
