@@ -43,8 +43,6 @@ _SKIPPED = (
     "ACQ_IS_PHASE_STABILIZATION_REFERENCE",
     "ACQ_IS_PHASE_STABILIZATION",
 )
-_COUNTERS = ("slice", "set", "repetition", "phase", "kspace_encode_step_1")
-
 
 _PROBE = """
 import sys, h5py
@@ -116,17 +114,16 @@ class IsmrmrdFile(CineFile):
         _probe(path)
         with open_hdf5(path) as file:
             encoding = _encoding(path, file, package)
-            heads, notes = _imaging_heads(path, file, package)
+            numbers, heads, notes = _imaging_heads(path, file, package)
         lines, nx, centre = encoding.lines, encoding.samples, encoding.centre
-        reverse = _flagged(heads["head"], package, "ACQ_IS_REVERSE")
-        self._first = heads[int(np.argmin(reverse))]  # that was not, if there is any
-        counters = {name: heads["head"]["idx"][name].astype(int) for name in _COUNTERS}
-        _check_counters(path, heads["head"], counters["kspace_encode_step_1"], lines)
-        n_frames, self._readouts = _sort(heads["number"], reverse, counters)
-        head = self._first["head"]
+        reverse = _flagged(heads, package, "ACQ_IS_REVERSE")
+        self._first = head = heads[int(np.argmin(reverse))]  # that was not, if there is any
+        _check_counters(path, heads, lines)
+        self._readouts = _sort(numbers, reverse, heads["idx"])
+        n_frames = int(self._readouts.frame.max()) + 1
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
         self.path, self._acquired = path, (n_coils, lines, n_samples)
-        self._kept = _kept_samples(path, heads["head"], reverse)
+        self._kept = _kept_samples(path, heads, reverse)
         n_bytes = 8 * n_frames * n_coils * lines * max(nx, n_samples)
         check_size(path, n_bytes, path.stat().st_size * 64)
         self._padding = (0, 0), _readout_padding(int(head["center_sample"]), n_samples, nx)
@@ -143,14 +140,14 @@ class IsmrmrdFile(CineFile):
         discarded = n_samples - len(range(n_samples)[self._kept])
         notes += [f"{discarded} samples of each readout discarded"] if discarded else []
         h, w = (n + sum(added) for n, added in zip((lines, n_samples), self._padding, strict=True))
-        shape = (n_frames, n_coils, h, w)
+        field = encoding.field_mm  # any extent of k-space has the lines 1 / field of view apart
         super().__init__(
             path,
             format="ismrmrd",
             key=_GROUP,
-            slice_shape=shape,
+            slice_shape=(n_frames, n_coils, h, w),
             n_slices=int(self._readouts.case.max()) + 1,
-            pixel_mm=_pixel_mm(encoding.field_mm, (h, w)),
+            pixel_mm=None if field is None else (field[0] / h, field[1] / w),
             notes=notes,
         )
         wanted = self.n_slices * n_frames * (lines - first)
@@ -173,10 +170,9 @@ class IsmrmrdFile(CineFile):
         mask = np.zeros((n_frames, n_lines, n_samples), np.float32)
         mask[..., self._kept] = (count > 0)[..., None]
         mask = np.pad(mask, [(0, 0), *self._padding])
-        head = self._first["head"]
         meta = self._meta(
             z,
-            orientation=orientation(head["phase_dir"], head["read_dir"]),
+            orientation=orientation(self._first["phase_dir"], self._first["read_dir"]),
             mask_source="the readouts in the file",
             nominal_acceleration=1.0 if self.fully_sampled else None,
         )
@@ -236,13 +232,6 @@ def _line_padding(centre: int, lines: int) -> tuple[int, int]:
     return max(lines - 2 * centre, 0), max(2 * centre - lines, 0)
 
 
-def _pixel_mm(
-    field_mm: tuple[float, float] | None, size: tuple[int, int]
-) -> tuple[float, float] | None:
-    """Height and width of a pixel: k-space of any extent has the lines 1 / field of view apart."""
-    return None if field_mm is None else (field_mm[0] / size[0], field_mm[1] / size[1])
-
-
 def _probe(path: Path) -> None:
     """Reads a file in a process of its own first.
 
@@ -280,8 +269,8 @@ def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
 
 def _imaging_heads(
     path: Path, file: h5py.File, package: ModuleType
-) -> tuple[np.ndarray, list[str]]:
-    """Headers of the imaging readouts and their positions, fields ``number`` and ``head``.
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Positions of the imaging readouts in the file, and their headers.
 
     Only readouts of the first encoding count; a note says whether there were others.
     """
@@ -296,9 +285,7 @@ def _imaging_heads(
         raise DataError(path, "imaging readouts", f"{len(heads)} readouts, none of that kind")
     others = int(imaging.sum()) - len(numbers)
     notes = [f"{others} readouts of other encodings left out"] if others else []
-    chosen = np.empty(len(numbers), [("number", int), ("head", heads.dtype)])
-    chosen["number"], chosen["head"] = numbers, heads[numbers]
-    return chosen, notes
+    return numbers, heads[numbers], notes
 
 
 def _flagged(heads: np.ndarray, package: ModuleType, *flags: str) -> np.ndarray:
@@ -307,10 +294,11 @@ def _flagged(heads: np.ndarray, package: ModuleType, *flags: str) -> np.ndarray:
     return (heads["flags"] & np.uint64(bits)) != 0
 
 
-def _check_counters(path: Path, heads: np.ndarray, line: np.ndarray, lines: int) -> None:
+def _check_counters(path: Path, heads: np.ndarray, lines: int) -> None:
     """Refuses readouts beyond the header's limits, in 3-D, or of several lengths."""
-    if line.max() >= lines:
-        got = f"a readout of line {line.max()}"
+    last = heads["idx"]["kspace_encode_step_1"].max()
+    if last >= lines:
+        got = f"a readout of line {last}"
         raise DataError(path, f"lines 0 to {lines - 1} as its header says", got)
     if heads["idx"]["kspace_encode_step_2"].any() or heads["idx"]["contrast"].any():
         raise DataError(path, "one partition and one contrast", "several")
@@ -320,13 +308,12 @@ def _check_counters(path: Path, heads: np.ndarray, line: np.ndarray, lines: int)
             raise DataError(path, f"one {name} for all readouts", f"{values.tolist()[:6]}")
 
 
-def _sort(
-    numbers: np.ndarray, reverse: np.ndarray, counters: dict[str, np.ndarray]
-) -> tuple[int, _Readouts]:
-    """Number of frames, and the readouts with the frame, line and case they belong to."""
+def _sort(numbers: np.ndarray, reverse: np.ndarray, counters: np.ndarray) -> _Readouts:
+    """The readouts with the frame, line and case they belong to."""
     gated = bool(counters["phase"].max() > 0)
-    frame = counters["phase"] if gated else counters["repetition"]
-    others = [counters["slice"], counters["set"]] + [counters["repetition"]] * gated
-    _, case = np.unique(np.stack(others), axis=1, return_inverse=True)
-    line = counters["kspace_encode_step_1"]
-    return int(frame.max()) + 1, _Readouts(numbers, frame, line, reverse, case.ravel())
+    frame = counters["phase" if gated else "repetition"].astype(int)
+    others = ["slice", "set"] + ["repetition"] * gated
+    grouped = np.stack([counters[name] for name in others])
+    _, case = np.unique(grouped, axis=1, return_inverse=True)
+    line = counters["kspace_encode_step_1"].astype(int)
+    return _Readouts(numbers, frame, line, reverse, case.ravel())
