@@ -100,14 +100,14 @@ def fill_measured(
         options = {"sens": sens, "centred": False, "circular": circular}
         filled = fill_measured(lines, mask[..., :1], input_fill, **options, axes=(-2,))
         estimate = np.asarray(scipy.fft.fft(filled, axis=-1, norm="ortho"))
-    elif sens is not None:
-        estimate = _estimate(kspace, mask, input_fill, Encoding(axes, sens), circular)
     else:
-        alone = [
-            _estimate(kspace[:, n : n + 1], mask, input_fill, Encoding(axes), circular)
-            for n in range(kspace.shape[1])
+        way, encoding = _OF_ALL_COILS[input_fill], Encoding(axes, sens)
+        parts = [kspace] if sens is not None else np.split(kspace, kspace.shape[1], axis=1)
+        estimates = [
+            way(part, mask, encoding.to_image(average(part, mask)), encoding, circular)
+            for part in parts
         ]
-        estimate = np.concatenate(alone, axis=1)
+        estimate = np.concatenate(estimates, axis=1)
     return np.where(mask[:, None] > 0, kspace, estimate)
 
 
@@ -118,18 +118,6 @@ def _sparse(
 ) -> Complex64[np.ndarray, "t n h w"]:
     """Not where all frames measured the same: without time, sparsity in it says nothing."""
     return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
-
-
-def _estimate(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
-    input_fill: str,
-    encoding: Encoding,
-    circular: bool,
-) -> Complex64[np.ndarray, "t n h w"]:
-    """All of k-space, as one of the ways through all coils guesses it."""
-    start = encoding.to_image(average(kspace, mask))
-    return _OF_ALL_COILS[input_fill](kspace, mask, start, encoding, circular)
 
 
 def _low_rank(
