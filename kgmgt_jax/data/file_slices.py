@@ -166,7 +166,7 @@ def reference_slices(
         ValueError: If ``acs`` is too small to calibrate several coils of a file without maps.
     """
     slices = []
-    options = ReadOptions() if simulation is None else ReadOptions(simulation=simulation)
+    options = ReadOptions(simulation=simulation or Simulation())
     opened = ([f] if isinstance(f, CineFile) else open_files(f, options) for f in files)
     for file in itertools.chain.from_iterable(opened):
         path = file.path

@@ -141,8 +141,8 @@ def _row(finding: Finding, root: Path) -> tuple[str, ...]:
     if finding.shape is None:
         return (shown, finding.format, "0", "-", "-", "-", "-", "-")
     t, n, h, w = finding.shape
-    numbers = (finding.true_acceleration, finding.nominal_acceleration, finding.acs)
-    true, nominal, acs = ("-" if v is None else f"{v:.4g}" for v in numbers)
     name = f"{finding.format}, simulated" if finding.simulated else finding.format
-    true = true if finding.true_acceleration is None else f"{finding.true_acceleration:.2f}"
+    true = "-" if finding.true_acceleration is None else f"{finding.true_acceleration:.2f}"
+    numbers = (finding.nominal_acceleration, finding.acs)
+    nominal, acs = ("-" if v is None else f"{v:.4g}" for v in numbers)
     return (shown, name, str(len(finding.cases)), f"{t} x {h} x {w}", str(n), true, nominal, acs)

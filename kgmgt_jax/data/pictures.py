@@ -43,7 +43,8 @@ def case_figure(path: str | Path, case: CineCase) -> Path:
     aspect = pixel_aspect(case.meta.pixel_mm)
     h, w = case.mask.shape[1:]
     figure, panels = _layout(len(maps), aspect * h / w)
-    _draw_masks(panels, case)
+    _show(panels[0], case.mask.max(axis=2), "mask: frames down, ky across", 1.0, "auto")
+    _show(panels[1], case.mask[0], "mask of frame 0", 1.0, "auto")
     _draw_images(panels, combined, _reference(case, combined), aspect)
     for i, (axes, one) in enumerate(zip(panels[4:], maps, strict=True)):
         _show(axes, one, f"coil {i}, {origin}" if i == 0 else f"coil {i}", None, aspect)
@@ -91,11 +92,6 @@ def _reference(case: CineCase, combined: Num[np.ndarray, "h w"]) -> Num[np.ndarr
     if case.reference is not None:
         return np.abs(case.reference[0])
     return combined if case.mask.all() else None
-
-
-def _draw_masks(row: Sequence[Any], case: CineCase) -> None:
-    _show(row[0], case.mask.max(axis=2), "mask: frames down, ky across", 1.0, "auto")
-    _show(row[1], case.mask[0], "mask of frame 0", 1.0, "auto")
 
 
 def _draw_images(

@@ -52,10 +52,10 @@ def identify(file: CineFile, root: Path, pattern: str | None = None) -> tuple[st
         return subject_of(file.path), view
     folders = [*inside.parent.parts[::-1], root.name if below else ""]
     named = [name for name in folders if _SUBJECT.fullmatch(name)]
+    if named:
+        return named[0], view
     begins = _SUBJECT.match(file.path.stem)
-    if named or begins:
-        return (named[0] if named else begins[0] if begins else ""), view
-    return f"{file.path.parent.name}/{file.path.stem}", view
+    return begins[0] if begins else f"{file.path.parent.name}/{file.path.stem}", view
 
 
 def _found(pattern: str, inside: Path, file: CineFile) -> str:

@@ -227,7 +227,7 @@ def _open_named(unit: Unit, options: ReadOptions) -> CineFile:
     arrays = list_arrays(path)
     only = next(iter(arrays)) if len(arrays) == 1 else None
     official = cmrxrecon.kspace_key(arrays) if unit.format == "cmrxrecon" else None
-    name = only if key is None and official is None else key or official
+    name = key or official or only
     if name in arrays and (arrays[name].kind == "real" or name in image_keys(arrays)):
         return ArrayImages(path, name, arrays[name], axes=axes or "t,y,x", simulation=simulation)
     if axes is None or (name is not None and name == official):

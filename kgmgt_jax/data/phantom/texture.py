@@ -1,6 +1,6 @@
 """Random irregularity: fields of position, grain of tissues, ripples of contours."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
@@ -38,16 +38,16 @@ def tissue_grain(rng: np.random.Generator, strength: float, scale: float = 3.0) 
     return lambda x, y: 1 + strength * (fine(x, y) + coarse(x, y))
 
 
-def ripple(
-    rng: np.random.Generator, amplitude: float, orders: Sequence[int] = (2, 3, 4, 5)
-) -> Float[np.ndarray, "k 3"]:
+def ripple(rng: np.random.Generator, amplitude: float) -> Float[np.ndarray, "k 3"]:
     """Random harmonics of a contour, rows ``(order, amplitude, phase)`` for ``superellipse``.
+
+    Their orders, the periods around the contour, are 2 to 5.
 
     Args:
         rng: random generator.
         amplitude: standard deviation at the first order, relative to the radius; it falls as
             ``1 / order``.
-        orders: periods around the contour.
     """
-    sizes = rng.normal(0, 1, len(orders)) * amplitude * orders[0] / np.asarray(orders)
+    orders = np.arange(2, 6)
+    sizes = rng.normal(0, 1, len(orders)) * amplitude * orders[0] / orders
     return np.stack([orders, sizes, rng.uniform(0, 2 * np.pi, len(orders))], -1).astype(np.float32)
