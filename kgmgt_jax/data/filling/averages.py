@@ -1,23 +1,21 @@
 """Samples of other frames in the place of those that a frame did not measure."""
 
 import numpy as np
-from jaxtyping import Complex64, Float32
+from jaxtyping import Float32
+
+from kgmgt_jax.data.filling.encoding import Kspace, Mask
 
 __all__ = ["average", "nearest_in_time"]
 
 
-def average(
-    kspace: Complex64[np.ndarray, "t n h w"], mask: Float32[np.ndarray, "t #h #w"]
-) -> Complex64[np.ndarray, "t n h w"]:
+def average(kspace: Kspace, mask: Mask) -> Kspace:
     """The mean of all frames that measured a sample, 0 where none did. Arguments as `fill_gaps`."""
     count = np.maximum(mask.sum(axis=0), 1)
     mean = kspace.sum(axis=0) / count[None]
     return np.where(mask[:, None] > 0, kspace, mean[None])
 
 
-def nearest_in_time(
-    kspace: Complex64[np.ndarray, "t n h w"], mask: Float32[np.ndarray, "t #h #w"], circular: bool
-) -> Complex64[np.ndarray, "t n h w"]:
+def nearest_in_time(kspace: Kspace, mask: Mask, circular: bool) -> Kspace:
     """The sample of the frame nearest in time that measured it, or the mean of two equally near.
 
     Arguments as `fill_gaps`.

@@ -10,7 +10,11 @@ import scipy.fft
 from jaxtyping import Complex64, Float32
 from scipy.sparse.linalg import LinearOperator, cg
 
-__all__ = ["Encoding", "conjugate_gradients"]
+__all__ = ["Encoding", "Images", "Kspace", "Mask", "conjugate_gradients"]
+
+Kspace = Complex64[np.ndarray, "t n h w"]
+Images = Complex64[np.ndarray, "t h w"]
+Mask = Float32[np.ndarray, "t #h #w"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +29,12 @@ class Encoding:
     axes: Sequence[int]
     sens: Complex64[np.ndarray, "*t n h w"] | None = None
 
-    def to_kspace(self, image: Complex64[np.ndarray, "t h w"]) -> Complex64[np.ndarray, "t n h w"]:
+    def to_kspace(self, image: Images) -> Kspace:
         """All samples of all coils."""
         coil_images = image[:, None] if self.sens is None else self.sens * image[:, None]
         return np.asarray(scipy.fft.fftn(coil_images, axes=self.axes, norm="ortho"))
 
-    def to_image(self, kspace: Complex64[np.ndarray, "t n h w"]) -> Complex64[np.ndarray, "t h w"]:
+    def to_image(self, kspace: Kspace) -> Images:
         """The coil-combined image."""
         coil_images = np.asarray(scipy.fft.ifftn(kspace, axes=self.axes, norm="ortho"))
         if self.sens is None:

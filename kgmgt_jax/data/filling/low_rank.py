@@ -2,11 +2,10 @@
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.classical.low_rank import PENALTY
 from kgmgt_jax.classical.solvers import OVER_RELAXATION
-from kgmgt_jax.data.filling.encoding import Encoding, conjugate_gradients
+from kgmgt_jax.data.filling.encoding import Encoding, Images, Kspace, Mask, conjugate_gradients
 from kgmgt_jax.data.filling.shrinkage import shrink, shrink_singular_values, singular_values
 
 __all__ = ["low_rank_plus_sparse"]
@@ -17,12 +16,7 @@ _LOW_RANK_WEIGHT = _SPARSE_WEIGHT = 0.02
 _PENALTY = PENALTY * _LOW_RANK_WEIGHT
 
 
-def low_rank_plus_sparse(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
-    start: Complex64[np.ndarray, "t h w"],
-    encoding: Encoding,
-) -> Complex64[np.ndarray, "t h w"]:
+def low_rank_plus_sparse(kspace: Kspace, mask: Mask, start: Images, encoding: Encoding) -> Images:
     """The sum of a cine of low rank and one with few temporal frequencies.
 
     The minimisation of `kgmgt_jax.classical.low_rank_plus_sparse`, a fixed number of steps of it.

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.filling.averages import average
+from kgmgt_jax.data.filling.encoding import Kspace, Mask
 from kgmgt_jax.data.filling.shrinkage import shrink
 
 __all__ = ["sparse_in_time"]
@@ -15,11 +15,7 @@ _N_ITERATIONS = 10
 _FIRST_THRESHOLD, _LAST_THRESHOLD = 0.2, 0.005  # of the 99th percentile of the mean image
 
 
-def sparse_in_time(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
-    axes: Sequence[int] = (-2, -1),
-) -> Complex64[np.ndarray, "t n h w"]:
+def sparse_in_time(kspace: Kspace, mask: Mask, axes: Sequence[int] = (-2, -1)) -> Kspace:
     """Fills gaps so that few temporal frequencies make up each pixel's course.
 
     From the mean of the frames that measured a sample, accelerated iterations of::

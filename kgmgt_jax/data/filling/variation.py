@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Complex64, Float32
+from jaxtyping import Complex64
 
 from kgmgt_jax.classical.solvers import OVER_RELAXATION
 from kgmgt_jax.classical.total_variation import TEMPORAL_ANCHOR, TEMPORAL_PENALTY
-from kgmgt_jax.data.filling.encoding import Encoding, conjugate_gradients
+from kgmgt_jax.data.filling.encoding import Encoding, Images, Kspace, Mask, conjugate_gradients
 from kgmgt_jax.data.filling.shrinkage import shrink
 
 __all__ = ["little_variation"]
@@ -22,12 +22,8 @@ _THRESHOLD = 1 / TEMPORAL_PENALTY  # of the 99th percentile of the mean image
 
 
 def little_variation(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
-    start: Complex64[np.ndarray, "t h w"],
-    encoding: Encoding,
-    circular: bool,
-) -> Complex64[np.ndarray, "t h w"]:
+    kspace: Kspace, mask: Mask, start: Images, encoding: Encoding, circular: bool
+) -> Images:
     """The cine whose pixels change in few, sharp steps.
 
     The minimisation of `kgmgt_jax.classical.temporal_tv`, a fixed number of steps of it. Without
@@ -61,18 +57,13 @@ def little_variation(
     return image
 
 
-def _in_time(
-    matrix: Complex64[np.ndarray, "t t"], image: Complex64[np.ndarray, "t h w"]
-) -> Complex64[np.ndarray, "t h w"]:
+def _in_time(matrix: Complex64[np.ndarray, "t t"], image: Images) -> Images:
     """The product of a matrix with the course of each pixel."""
     return np.tensordot(matrix, image, axes=1)
 
 
 def _exact_solver(
-    mask: Float32[np.ndarray, "t #h #w"],
-    curvature: Complex64[np.ndarray, "t t"],
-    shape: tuple[int, ...],
-    encoding: Encoding,
+    mask: Mask, curvature: Complex64[np.ndarray, "t t"], shape: tuple[int, ...], encoding: Encoding
 ) -> Solver:
     """Solves ``(E^H E + R) x = b`` for one coil: each sample's frames by themselves."""
     n_frames, _, height, _ = shape
@@ -87,9 +78,7 @@ def _exact_solver(
 
 
 def _gradient_solver(
-    mask: Float32[np.ndarray, "t #h #w"],
-    curvature: Complex64[np.ndarray, "t t"],
-    encoding: Encoding,
+    mask: Mask, curvature: Complex64[np.ndarray, "t t"], encoding: Encoding
 ) -> Solver:
     """Some steps towards that of several coils, from the last image."""
 

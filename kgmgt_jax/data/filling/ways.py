@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Complex64, Float32, Shaped
+from jaxtyping import Complex64, Shaped
 
 from kgmgt_jax.data.filling.averages import average, nearest_in_time
-from kgmgt_jax.data.filling.encoding import Encoding
+from kgmgt_jax.data.filling.encoding import Encoding, Images, Kspace, Mask
 from kgmgt_jax.data.filling.low_rank import low_rank_plus_sparse
 from kgmgt_jax.data.filling.sparse import sparse_in_time
 from kgmgt_jax.data.filling.variation import little_variation
@@ -40,15 +40,15 @@ def are_lines(mask: Shaped[np.ndarray, "t h w"]) -> bool:
 
 
 def fill_gaps(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
+    kspace: Kspace,
+    mask: Mask,
     input_fill: str,
     *,
     sens: Complex64[np.ndarray, "*t n h w"] | None = None,
     centred: bool = True,
     circular: bool = True,
     axes: Sequence[int] = (-2, -1),
-) -> Complex64[np.ndarray, "t n h w"]:
+) -> Kspace:
     """Fills what a frame did not measure from the other frames of the cine.
 
     Args:
@@ -77,15 +77,15 @@ def fill_gaps(
 
 
 def fill_measured(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
+    kspace: Kspace,
+    mask: Mask,
     input_fill: str,
     *,
     sens: Complex64[np.ndarray, "*t n h w"] | None = None,
     centred: bool = True,
     circular: bool = True,
     axes: Sequence[int] = (-2, -1),
-) -> Complex64[np.ndarray, "t n h w"]:
+) -> Kspace:
     """As `fill_gaps`, of k-space that is zero already where nothing was measured."""
     check_fill(input_fill)
     if sens is not None and sens.shape[-3:] != kspace.shape[1:]:
@@ -111,32 +111,20 @@ def fill_measured(
     return np.where(mask[:, None] > 0, kspace, estimate)
 
 
-def _sparse(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
-    axes: Sequence[int],
-) -> Complex64[np.ndarray, "t n h w"]:
+def _sparse(kspace: Kspace, mask: Mask, axes: Sequence[int]) -> Kspace:
     """Not where all frames measured the same: without time, sparsity in it says nothing."""
     return kspace if same_in_all_frames(mask) else sparse_in_time(kspace, mask, axes)
 
 
 def _low_rank(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
-    start: Complex64[np.ndarray, "t h w"],
-    encoding: Encoding,
-    circular: bool,
-) -> Complex64[np.ndarray, "t n h w"]:
+    kspace: Kspace, mask: Mask, start: Images, encoding: Encoding, circular: bool
+) -> Kspace:
     return encoding.to_kspace(low_rank_plus_sparse(kspace, mask, start, encoding))
 
 
 def _blended(
-    kspace: Complex64[np.ndarray, "t n h w"],
-    mask: Float32[np.ndarray, "t #h #w"],
-    start: Complex64[np.ndarray, "t h w"],
-    encoding: Encoding,
-    circular: bool,
-) -> Complex64[np.ndarray, "t n h w"]:
+    kspace: Kspace, mask: Mask, start: Images, encoding: Encoding, circular: bool
+) -> Kspace:
     """A sample that c frames measured is ``(a + c b) / (1 + c)``, a of L+S, b of little variation.
 
     That leaves about the least error (benchmarks/pretraining.md).
