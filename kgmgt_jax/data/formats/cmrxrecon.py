@@ -26,7 +26,7 @@ Source: the organisers' format descriptions, CmrxRecon/CMRxRecon, CMRxRecon2024,
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,8 +137,7 @@ class CmrxreconFile(CineFile):
         self._axes.check(info.shape, path, key)
         t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
         year = _year(path, key)
-        known = _known_bad(path, t, n_slices)
-        bad = known if year == "2024" else _NONE_BAD
+        bad, notes = _left_out(path, year, t, n_slices)
         self._mask_order = "".join(letter for letter in self._axes.letters if letter in "thw")
         self._stored_frames = t
         self._kept = [z for z in range(n_slices) if z != bad.slice_index]
@@ -151,7 +150,7 @@ class CmrxreconFile(CineFile):
             n_slices=n_slices,
             fully_sampled=is_full_key(key),
             simulation=read_attribute(path, key, "simulation"),
-            notes=_warn(path, known, year),
+            notes=notes,
         )
         self._view = path.stem.split("_kus_")[0].removeprefix("cine_")
         self._mask_is_foreign = False
@@ -305,25 +304,19 @@ def _year(path: Path, key: str) -> str:
     return next((match[1] for match in named if match and match[1] in _YEARS), "")
 
 
-def _known_bad(path: Path, n_frames: int, n_slices: int) -> _Bad:
-    """What is damaged in a file if it is of 2024."""
+def _left_out(path: Path, year: str, n_frames: int, n_slices: int) -> tuple[_Bad, tuple[str, ...]]:
+    """What is left out of a file of 2024, and a warning; of one that may be, the warning alone."""
     other_set = {"ValidationSet", "TestSet"} & set(path.absolute().parts)
-    if path.stem != "cine_sax" or other_set:
-        return _NONE_BAD
-    bad = _KNOWN_BAD.get(subject_of(path), _NONE_BAD)
-    fits = n_frames > bad.n_frames and (bad.slice_index is None or n_slices > 1)
-    return bad if fits else _NONE_BAD
-
-
-def _warn(path: Path, bad: _Bad, year: str) -> Sequence[str]:
-    """Says what is left out of a file of 2024, or would be of one that may be."""
-    damaged = [f"the last {bad.n_frames} frames"] if bad.n_frames else []
-    damaged += [] if bad.slice_index is None else [f"slice {bad.slice_index}"]
-    if not damaged or year not in ("2024", ""):
-        return ()
-    note = f"left out {' and '.join(damaged)}, which are damaged in this file as published"
+    bad = _KNOWN_BAD.get(subject_of(path))
+    if bad is None or path.stem != "cine_sax" or other_set or year not in ("2024", ""):
+        return _NONE_BAD, ()
+    if n_frames <= bad.n_frames or (bad.slice_index is not None and n_slices == 1):
+        return _NONE_BAD, ()
+    damaged = f"the last {bad.n_frames} frames"
+    damaged += "" if bad.slice_index is None else f" and slice {bad.slice_index}"
+    note = f"left out {damaged}, which are damaged in this file as published"
     if not year:
-        note = f"{' and '.join(damaged)} are damaged as published if this file is of 2024"
+        note = f"{damaged} are damaged as published if this file is of 2024"
         note += "; below a folder named 2024 they are left out"
     warnings.warn(f"{path}: {note}", DataWarning, stacklevel=4)
-    return (note,)
+    return bad if year else _NONE_BAD, (note,)
