@@ -1,6 +1,5 @@
 """Sampling masks in files of their own."""
 
-import functools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -116,10 +115,10 @@ class MaskedFile(CineFile):
             shape: Their lengths.
             group: Of that file, in which the mask is.
         """
-        owner = self.path.name
-        read = functools.partial(_read_masks, order=order, shape=shape, owner=owner, group=group)
-        self._masks = None if mask is None else read(mask)
-        self._mask_source = FROM_SAMPLES if mask is None else str(mask)
+        self._masks, self._mask_source = None, FROM_SAMPLES
+        if mask is not None:
+            self._masks = _read_masks(mask, order, shape, self.path.name, group=group)
+            self._mask_source = str(mask)
         masks = (case.mask for case in self) if self._masks is None else self._masks
         self.fully_sampled = all(bool(each.all()) for each in masks)
 
