@@ -35,7 +35,7 @@ PRESET = "frame"
 WINDOW_PERCENTILE = 99.5
 FONT = "DejaVu Sans"  # comes with matplotlib
 BACKGROUND, TEXT, MUTED, ACCENT = "#0b0d10", "#e8eaed", "#9aa0a6", "#4fc3f7"
-ERROR_MAP = "inferno"
+ERROR_MAP, ERROR_GAIN = "inferno", 5.0
 
 PANEL_WIDTH, PROFILE_HEIGHT, GAP, MARGIN = 1.75, 0.8, 0.06, 0.08  # inches, as the next line
 TITLE, HEADING, CAPTION, BAR_WIDTH, BAR_SPACE = 0.17, 0.20, 0.22, 0.07, 0.45
@@ -60,7 +60,6 @@ class _View(NamedTuple):
     window: float
     frame: int
     aspect: float
-    error_gain: float
     title: str
     note: str
 
@@ -72,18 +71,17 @@ def comparison_figure(
     zero_filled: Cine,
     reference: Cine | None = None,
     title: str = "",
-    error_gain: float = 5.0,
-    frame: int | None = None,
     aspect: float = 1.0,
 ) -> Path:
     """Draw reference, zero-filled, reconstruction and error maps, each above its y-t profile.
 
     Magnitudes are shown in one grey window, black at 0 and white at the 99.5th percentile of the
-    reference. Error maps show ``error_gain · ||reference| - |image||`` up to the same white level.
+    reference. Error maps show ``5 · ||reference| - |image||`` up to the same white level.
     The profiles follow :func:`kgmgt_jax.heart.heart_line` (drawn in the first panel) over all
-    frames; a tick marks the frame shown. PSNR, SSIM and NMSE are means over all frames under the
-    preset ``frame``. Without a reference there are two panels, no scores, and the reconstruction
-    sets the window.
+    frames; a tick marks the frame shown, a third of the cine, which is near end-systole where it
+    starts at end-diastole. PSNR, SSIM and NMSE are means over all frames under the preset
+    ``frame``. Without a reference there are two panels, no scores, and the reconstruction sets the
+    window.
 
     Args:
         path: PNG file to write, whole or not at all; its folder is made if need be.
@@ -91,35 +89,27 @@ def comparison_figure(
         zero_filled: frames of the same shape, on the same scale.
         reference: fully sampled frames of the same shape, on the same scale, if there are any.
         title: stands top left.
-        error_gain: > 0, amplification of the error maps.
-        frame: frame shown, ``0 .. t - 1``; a third of the cine when left out, which is near
-            end-systole where it starts at end-diastole.
         aspect: > 0, height / width of a pixel.
 
     Returns:
         ``path`` as a Path.
 
     Raises:
-        ValueError: if shapes differ or are not ``(t, h, w)``, a value is not finite, the frame
-            does not exist, gain or aspect is not positive, the file is no PNG, or the reference
-            has an empty frame or fewer than 7x7 pixels.
+        ValueError: if shapes differ or are not ``(t, h, w)``, a value is not finite, the aspect is
+            not positive, the file is no PNG, or the reference has an empty frame or fewer than 7x7
+            pixels.
     """
     cines = {"reconstruction": reconstruction, "zero_filled": zero_filled}
     cines = cine_magnitudes(cines if reference is None else {"reference": reference, **cines})
     check_suffix(path, ".png")
+    if not aspect > 0:
+        raise ValueError(f"expected a positive aspect, got {aspect=}")
     n_frames = len(cines["reconstruction"])
-    frame = n_frames // 3 if frame is None else frame
-    if not 0 <= frame < n_frames:
-        raise ValueError(f"expected frame in 0 .. {n_frames - 1}, got {frame=}")
-    if not (error_gain > 0 and aspect > 0):
-        raise ValueError(f"expected positive error_gain and aspect, got {error_gain=}, {aspect=}")
     frames = "1 frame" if n_frames == 1 else f"mean of {n_frames} frames"
     note = "" if reference is None else f"scores: {frames}, preset {PRESET}"
     truth = cines.get("reference", cines["reconstruction"])
-    figure = _draw(
-        _panels(cines, error_gain),
-        _View(heart_line(truth), grey_window(truth), frame, aspect, error_gain, title, note),
-    )
+    view = _View(heart_line(truth), grey_window(truth), n_frames // 3, aspect, title, note)
+    figure = _draw(_panels(cines), view)
     return write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
 
 
@@ -149,7 +139,7 @@ def check_suffix(path: str | Path, suffix: str) -> None:
         raise ValueError(f"expected a file name that ends in {suffix}, got {str(path)!r}")
 
 
-def _panels(cines: dict[str, Float[np.ndarray, "t h w"]], error_gain: float) -> list[_Panel]:
+def _panels(cines: dict[str, Float[np.ndarray, "t h w"]]) -> list[_Panel]:
     """The columns of the figure, from left to right."""
     images = {"zero-filled": cines["zero_filled"], "reconstruction": cines["reconstruction"]}
     if "reference" not in cines:
@@ -159,9 +149,9 @@ def _panels(cines: dict[str, Float[np.ndarray, "t h w"]], error_gain: float) -> 
         scores = {key: float(np.mean(x)) for key, x in evaluate(reference, cine, PRESET).items()}
         quality = f"{scores['psnr']:.2f} dB   SSIM {scores['ssim']:.4f}".replace("inf", "∞")
         shown.append(_Panel(name, cine, quality))
-        heading = f"{error_gain:g} × |error|, {name}"  # noqa: RUF001
+        heading = f"{ERROR_GAIN:g} × |error|, {name}"  # noqa: RUF001
         caption = f"NMSE {scores['nmse']:.5f}"
-        errors.append(_Panel(heading, error_gain * np.abs(reference - cine), caption, ERROR_MAP))
+        errors.append(_Panel(heading, ERROR_GAIN * np.abs(reference - cine), caption, ERROR_MAP))
     return [_Panel("reference", reference, "PSNR   SSIM"), *shown, *errors]
 
 
@@ -182,7 +172,7 @@ def _draw(panels: list[_Panel], view: _View) -> Figure:
     column, start, stop = view.line
     figure.axes[0].vlines(column, start - 0.5, stop - 0.5, colors=ACCENT, linewidth=0.8)
     if with_errors:
-        _draw_bar(_axes(figure, right + GAP, high, BAR_WIDTH, tall), 100 / view.error_gain)
+        _draw_bar(_axes(figure, right + GAP, high, BAR_WIDTH, tall))
     room = right - MARGIN - LETTER * len(view.note)
     size = min(7.5, 7.5 * room / (LETTER * max(len(view.title), 1)))
     top = {"y": 1 - 0.06 / height, "va": "top"}
@@ -215,8 +205,9 @@ def _draw_panel(image: Axes, profile: Axes, panel: _Panel, view: _View) -> None:
     profile.plot(view.frame, 1.02, "v", transform=profile.get_xaxis_transform(), **marker)
 
 
-def _draw_bar(axes: Axes, largest: float) -> None:
-    """The colours of the error maps, from 0 to ``largest`` percent of the white level."""
+def _draw_bar(axes: Axes) -> None:
+    """The colours of the error maps, in percent of the white level."""
+    largest = 100 / ERROR_GAIN
     colours = ScalarMappable(Normalize(0, largest), ERROR_MAP)
     bar = axes.figure.colorbar(colours, axes, ticks=np.linspace(0, largest, 5), format="%.3g %%")
     bar.outline.set_visible(False)

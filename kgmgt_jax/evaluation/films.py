@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.evaluation.gif import check_rate, write_gif
+from kgmgt_jax.evaluation.gif import FPS, write_gif
 from kgmgt_jax.figures import grey_window
 
 __all__ = ["slice_mosaic", "write_film"]
@@ -60,11 +60,7 @@ def slice_mosaic(
 
 
 def write_film(
-    path: str | Path,
-    magnitude: Float32[np.ndarray, "t z h w"],
-    *,
-    fps: float = 12,
-    aspect: float = 1.0,
+    path: str | Path, magnitude: Float32[np.ndarray, "t z h w"], *, aspect: float = 1.0
 ) -> Path:
     """Write :func:`slice_mosaic` as a GIF that loops, or as MP4 (H.264), whole or not at all.
 
@@ -73,27 +69,23 @@ def write_film(
     Args:
         path: file to write, ``.gif`` or ``.mp4``; its folder is made if need be.
         magnitude: images, not negative.
-        fps: frames a second, above 0 and at most 50.
         aspect: height / width of a pixel.
 
     Returns:
         ``path`` as a Path.
 
     Raises:
-        ValueError: if the name ends otherwise, the rate is out of range, or MP4 is asked for
-            without the package imageio-ffmpeg.
+        ValueError: if the name ends otherwise, or MP4 is asked for without the package
+            imageio-ffmpeg.
     """
     path = Path(path)
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"expected a file name that ends in .gif or .mp4, got {str(path)!r}")
-    check_rate(fps)
     frames = slice_mosaic(magnitude, aspect=aspect)
-    if path.suffix == ".mp4":
-        return _write_mp4(path, frames, fps)
-    return write_gif(path, frames, fps)
+    return _write_mp4(path, frames) if path.suffix == ".mp4" else write_gif(path, frames)
 
 
-def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t y x"], fps: float) -> Path:
+def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t y x"]) -> Path:
     try:
         ffmpeg = importlib.import_module("imageio_ffmpeg")
     except ImportError as error:
@@ -103,9 +95,9 @@ def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t y x"], fps: float) -> Pa
         ) from error
     odd = [(0, size % 2) for size in frames.shape[1:]]  # H.264 halves the colour planes
     frames = np.pad(frames, [(0, 0), *odd])
-    beats = np.tile(frames, (max(1, math.ceil(MIN_SECONDS * fps / len(frames))), 1, 1))
+    beats = np.tile(frames, (max(1, math.ceil(MIN_SECONDS * FPS / len(frames))), 1, 1))
     size = f"{frames.shape[2]}x{frames.shape[1]}"
-    raw = ["-f", "rawvideo", "-pix_fmt", "gray", "-s", size, "-r", f"{fps:g}", "-i", "-"]
+    raw = ["-f", "rawvideo", "-pix_fmt", "gray", "-s", size, "-r", str(FPS), "-i", "-"]
     coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", QUALITY, "-movflags", "+faststart"]
 
     def write(file: Path) -> None:

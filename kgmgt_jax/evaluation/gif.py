@@ -20,31 +20,22 @@ from kgmgt_jax.figures import (
 )
 from kgmgt_jax.types import Float
 
-__all__ = ["check_rate", "cine_gif", "write_gif"]
+__all__ = ["FPS", "cine_gif", "write_gif"]
 
 MIN_HEIGHT, GAP, LABEL = 192, 4, 22  # pixels
-MAX_FPS = 50  # viewers slow a GIF down that asks for more
+FPS = 12  # frames a second, of films too
 
 
-def cine_gif(
-    path: str | Path,
-    panels: Mapping[str, Cine],
-    *,
-    fps: float = 12,
-    scale: float | None = None,
-    aspect: float = 1.0,
-) -> Path:
+def cine_gif(path: str | Path, panels: Mapping[str, Cine], *, aspect: float = 1.0) -> Path:
     """Write cines side by side as a GIF that loops, each with its label above.
 
     All share one grey window, black at 0 and white at the 99.5th percentile of the first cine's
-    magnitude. GIF counts time in 1/100 s, so the rate is the nearest to ``fps`` it can express.
+    magnitude. Columns are magnified, bicubic, by the least whole factor that gives 192 or more
+    rows.
 
     Args:
         path: GIF file to write, whole or not at all; its folder is made if need be.
         panels: ``{label: frames}``, complex or real, of one shape and scale.
-        fps: frames a second, above 0 and at most 50.
-        scale: bicubic magnification of columns, > 0; if left out, the least whole one that gives
-            192 or more rows.
         aspect: > 0, height / width of a pixel; rows are magnified that much more.
 
     Returns:
@@ -52,40 +43,30 @@ def cine_gif(
 
     Raises:
         ValueError: if there are no panels, shapes differ or are not ``(t, h, w)``, a value is not
-            finite, the file is no GIF, or the rate, scale or aspect is out of range.
+            finite, the file is no GIF, or the aspect is not positive.
     """
     cines = cine_magnitudes(panels)
     check_suffix(path, ".gif")
-    check_rate(fps)
     first = next(iter(cines.values()))
     if not aspect > 0:
         raise ValueError(f"expected a positive aspect, got {aspect=}")
-    if scale is None:
-        scale = math.ceil(MIN_HEIGHT / (aspect * first.shape[1]))
-    if not scale > 0:
-        raise ValueError(f"expected a positive scale, got {scale=}")
+    scale = math.ceil(MIN_HEIGHT / (aspect * first.shape[1]))
     window = grey_window(first)
     columns = [
         _gif_column(label, cine / window, (aspect * scale, scale)) for label, cine in cines.items()
     ]
     gap = np.zeros((*columns[0].shape[:2], GAP), np.uint8)
     movie = np.concatenate([part for column in columns for part in (column, gap)][:-1], axis=-1)
-    return write_gif(path, movie, fps)
+    return write_gif(path, movie)
 
 
-def write_gif(path: str | Path, frames: UInt8[np.ndarray, "t h w"], fps: float) -> Path:
-    """Writes grey levels as a GIF that loops, whole or not at all; see `check_rate`."""
+def write_gif(path: str | Path, frames: UInt8[np.ndarray, "t h w"]) -> Path:
+    """Writes grey levels as a GIF that loops, whole or not at all."""
     form = {"plugin": "pillow", "extension": ".gif", "is_batch": True, "mode": "L", "loop": 0}
-    milliseconds = 10 * round(100 / fps)
+    milliseconds = 10 * round(100 / FPS)  # GIF counts time in 1/100 s
     return write_atomically(
         path, lambda file: iio.imwrite(file, frames, duration=milliseconds, **form)
     )
-
-
-def check_rate(fps: float) -> None:
-    """Raises ``ValueError`` for frames a second that no viewer shows."""
-    if not 0 < fps <= MAX_FPS:
-        raise ValueError(f"expected fps above 0 and at most {MAX_FPS}, got {fps=}")
 
 
 def _gif_column(

@@ -1,4 +1,4 @@
-"""Panels side by side in one grey window, at the rate and size asked for."""
+"""Panels side by side in one grey window, labelled, and large enough to be seen."""
 
 import os
 
@@ -20,7 +20,7 @@ def _frames(path) -> np.ndarray:
 def test_gif_shows_the_panels_side_by_side_in_one_window(tmp_path):
     cine = beating_disc(h=200, w=100, centre=(100, 50))
     panels = {"one": cine * 1j, "dim": 0.4 * cine, "bright": 3 * cine}
-    frames = _frames(cine_gif(tmp_path / "c.gif", panels, scale=1))
+    frames = _frames(cine_gif(tmp_path / "c.gif", panels))
     assert frames.shape == (6, 200 + 22, 100 + 4 + 100 + 4 + 100)
     white = grey_window(cine)
     levels = [np.round(255 * np.minimum(cine / white * factor, 1)) for factor in (1, 3)]
@@ -29,11 +29,9 @@ def test_gif_shows_the_panels_side_by_side_in_one_window(tmp_path):
     np.testing.assert_allclose(frames[:, 22:, 208:], levels[1], atol=1)
 
 
-def test_gif_loops_for_ever_at_the_rate_asked_for(tmp_path):
-    with Image.open(cine_gif(tmp_path / "c.gif", {"a": beating_disc()}, fps=20)) as movie:
-        assert (movie.n_frames, movie.info["loop"], movie.info["duration"]) == (6, 0, 50)
-    with Image.open(cine_gif(tmp_path / "c.gif", {"a": beating_disc()}, fps=15)) as movie:
-        assert movie.info["duration"] == 70  # of 66.7 ms
+def test_gif_loops_for_ever(tmp_path):
+    with Image.open(cine_gif(tmp_path / "c.gif", {"a": beating_disc()})) as movie:
+        assert (movie.n_frames, movie.info["loop"], movie.info["duration"]) == (6, 0, 80)
 
 
 def test_gif_is_magnified_to_192_rows(tmp_path):
@@ -72,9 +70,6 @@ def test_gif_of_one_frame_is_written(tmp_path):
         ({}, {}, "at least one"),
         ({"a": beating_disc(), "b": beating_disc(t=5)}, {}, "one shape"),
         ({"a": beating_disc()[0]}, {}, "one shape"),
-        ({"a": beating_disc()}, {"fps": 0}, "fps=0"),
-        ({"a": beating_disc()}, {"fps": 60}, "at most 50"),
-        ({"a": beating_disc()}, {"scale": 0}, "scale=0"),
         ({"a": beating_disc()}, {"aspect": 0}, "aspect=0"),
     ],
 )
