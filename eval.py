@@ -59,9 +59,7 @@ _EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method
 _READERS = flags.DEFINE_boolean("reader_study", False, "Write a blinded reading kit.")
 flags.DEFINE_alias("reader-study", "reader_study")
 _IMAGES = flags.DEFINE_boolean("save_images", False, "Write the images that were scored.")
-_CIRCULAR = cli.define_circular()
-_FRAMES = cli.define_frames_at_once()
-_computing = cli.define_computing()
+_loading = cli.define_loading()
 
 
 def main(argv: list[str]) -> int:
@@ -70,7 +68,7 @@ def main(argv: list[str]) -> int:
         raise ValueError("--tune: expected --classical with the methods to tune, got none")
     networks = _networks()
     sens = networks[0].sens if networks else "espirit"
-    circular = networks[0].circular if networks else _CIRCULAR.value is not False
+    circular = networks[0].circular if networks else _loading()["circular"] is not False
     conditions = _conditions()
     simulation = Simulation(n_coils=_COILS.value, noise=_NOISE.value)
     data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens, simulation=simulation)
@@ -97,12 +95,7 @@ def main(argv: list[str]) -> int:
 
 
 def _networks() -> list[Method]:
-    load = functools.partial(
-        Method.load,
-        frames_at_once=_FRAMES.value,
-        circular=_CIRCULAR.value,
-        computing=_computing(),
-    )
+    load = functools.partial(Method.load, **_loading())
     networks = [load("", _CHECKPOINT.value)] if _CHECKPOINT.value else []
     for item in _COMPARE.value:
         name, _, path = item.partition("=")

@@ -30,16 +30,14 @@ _REVERSE = flags.DEFINE_boolean(
 _READOUT = flags.DEFINE_integer(
     "readout", None, "Central columns of the images to keep, of an oversampled readout."
 )
-_CIRCULAR = cli.define_circular()
-_FRAMES = cli.define_frames_at_once()
-_computing = cli.define_computing()
+_loading = cli.define_loading()
 
 
 def main(argv: list[str]) -> None:
     """Reconstructs one file and prints what it wrote."""
     if len(argv) != 2 or not argv[1]:  # "" would be the current folder
         raise ValueError(f"expected one FILE.mat, got {argv[1:]}")
-    method = Method.load("", _CHECKPOINT.value, _FRAMES.value, _CIRCULAR.value, _computing())
+    method = Method.load("", _CHECKPOINT.value, **_loading())
     report = reconstruct_file(
         argv[1],
         method,
@@ -56,7 +54,5 @@ def main(argv: list[str]) -> None:
     print(report)
 
 
-main.takes_arguments = True
-
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, takes_arguments=True)

@@ -16,19 +16,16 @@ from ml_collections import config_flags
 
 from kgmgt_jax.commands import DEBUG, fail, guarded
 
-__all__ = [
-    "define_circular",
-    "define_computing",
-    "define_config",
-    "define_frames_at_once",
-    "run",
-]
+__all__ = ["define_config", "define_loading", "run"]
 
 flags.disclaim_key_flags()  # flags defined here are the script's own, which --help lists
 
 
 def run(
-    main: Callable[[list[str]], int | None], *, cache: Callable[[], str | Path] | None = None
+    main: Callable[[list[str]], int | None],
+    *,
+    cache: Callable[[], str | Path] | None = None,
+    takes_arguments: bool = False,
 ) -> None:
     """Runs a script's ``main(argv)`` under absl.
 
@@ -38,12 +35,13 @@ def run(
         main: the script.
         cache: names the folder of compiled programs, once flags are read; without it they are in
             the user's cache. ``JAX_COMPILATION_CACHE_DIR`` goes first.
+        takes_arguments: whether ``argv`` may hold more than flags.
     """
 
     def script(argv: list[str]) -> int:
         _quiet_libraries()
         _use_compilation_cache(cache)
-        if argv[1:] and not getattr(main, "takes_arguments", False):
+        if argv[1:] and not takes_arguments:
             return fail(f"unexpected arguments: {' '.join(argv[1:])}")
         return guarded(lambda: main(argv))
 
@@ -62,19 +60,21 @@ def define_config(default: str) -> flags.FlagHolder:
         return config_flags.DEFINE_config_file("config", default, "Configuration[:variant].")
 
 
-def define_frames_at_once() -> flags.FlagHolder[int]:
-    """Defines ``--frames_at_once``."""
-    told = "Frames that the network reconstructs together: more fill a GPU, and take more memory."
-    return flags.DEFINE_integer("frames_at_once", 1, told, lower_bound=1)
-
-
-def define_computing() -> Callable[[], dict[str, Any]]:
-    """Defines ``--dtype``, ``--pallas`` and ``--unroll``, of scripts that reconstruct.
+def define_loading() -> Callable[[], dict[str, Any]]:
+    """Defines what scripts that reconstruct let a user say of a checkpoint's network.
 
     Returns:
-        What gives those that were set, as fields of a network's configuration.
+        What gives the flags' values as arguments of ``evaluation.methods.Method.load``.
     """
     as_trained = "As in training, if not given."
+    circular = flags.DEFINE_boolean(
+        "circular",
+        None,
+        "Whether the last frame precedes the first; --nocircular for real-time cines. "
+        f"{as_trained}",
+    )
+    told = "Frames that the network reconstructs together: more fill a GPU, and take more memory."
+    frames = flags.DEFINE_integer("frames_at_once", 1, told, lower_bound=1)
     dtype = flags.DEFINE_enum(
         "dtype", None, ["float32", "bfloat16"], f"Precision of the network. {as_trained}"
     )
@@ -86,18 +86,12 @@ def define_computing() -> Callable[[], dict[str, Any]]:
     unroll = flags.DEFINE_boolean(
         "unroll", None, f"Whether KGMgT's blocks are compiled one by one, for GPUs. {as_trained}"
     )
-    each = {"dtype": dtype, "pallas": pallas, "unroll": unroll}
-    return lambda: {name: flag.value for name, flag in each.items() if flag.value is not None}
-
-
-def define_circular() -> flags.FlagHolder[bool | None]:
-    """``--circular``: of scripts that reconstruct."""
-    return flags.DEFINE_boolean(
-        "circular",
-        None,
-        "Whether the last frame precedes the first; --nocircular for real-time cines. As in "
-        "training, if not given.",
-    )
+    fields = {"dtype": dtype, "pallas": pallas, "unroll": unroll}
+    return lambda: {
+        "circular": circular.value,
+        "frames_at_once": frames.value,
+        "computing": {name: f.value for name, f in fields.items() if f.value is not None},
+    }
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
