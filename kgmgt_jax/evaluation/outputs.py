@@ -14,7 +14,9 @@ gif, mp4  NAME_slices.gif, NAME_slices.mp4   all slices side by side, see :mod:`
 ``reconstruction`` is complex, ``magnitude`` real; DICOM and films hold magnitudes only.
 """
 
+import functools
 import importlib
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +38,11 @@ from kgmgt_jax.evaluation.geometry import Geometry
 
 __all__ = ["FORMATS", "ImageVolume", "check_outputs", "consistent_images", "write_outputs"]
 
-_UNITS = {"mm": "mm", "s": "sec"}
+_PACKAGES = {  # and the extras that bring them
+    "nii": ("nibabel", "formats"),
+    "dicom": ("pydicom", "formats"),
+    "mp4": ("imageio_ffmpeg", "video"),
+}
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,8 @@ def check_outputs(
         got = f"{unknown=}" if unknown else "none"
         raise ValueError(f"expected formats among {', '.join(FORMATS)}, got {got}")
     for kind in formats:
-        for package, extra in _PACKAGES.get(kind, {}).items():
-            _import(package, extra, kind)
+        if kind in _PACKAGES:
+            _import_for(kind)
     if geometry and "dicom" in formats and not geometry.datasets:
         raise ValueError(f"{geometry.source}: expected DICOM as template of DICOM, got NIfTI")
     try:
@@ -170,35 +176,32 @@ def write_outputs(
             NIfTI for DICOM, or NAME_dicom holds other files.
     """
     check_outputs(folder, formats, geometry)
-    folder = Path(folder)
     written = []
     for kind in dict.fromkeys(formats):
-        written += FORMATS[kind](folder, name, volume, geometry)
+        written += FORMATS[kind](os.path.join(folder, name), volume, geometry)
     return written
 
 
-def _write_mat(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+def _write_mat(start: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
     simulation = volume.attributes.get("simulation", "")
     return [
-        write_mat(folder / f"{name}_recon.mat", "reconstruction", volume.images, simulation),
-        write_mat(folder / f"{name}_magnitude.mat", "magnitude", volume.magnitude, simulation),
+        write_mat(Path(f"{start}_recon.mat"), "reconstruction", volume.images, simulation),
+        write_mat(Path(f"{start}_magnitude.mat"), "magnitude", volume.magnitude, simulation),
     ]
 
 
-def _write_npy(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
-    arrays = {"recon": volume.images, "magnitude": volume.magnitude}
-
+def _write_npy(start: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
     def save(array: np.ndarray, file: Path) -> None:
         with open(file, "wb") as stream:
             np.save(stream, array, allow_pickle=False)
 
     return [
-        write_atomically(folder / f"{name}_{kind}.npy", lambda file, a=array: save(a, file))
-        for kind, array in arrays.items()
+        write_atomically(f"{start}_{kind}.npy", functools.partial(save, array))
+        for kind, array in {"recon": volume.images, "magnitude": volume.magnitude}.items()
     ]
 
 
-def _write_h5(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+def _write_h5(start: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
     arrays = {"reconstruction": volume.images, "magnitude": volume.magnitude}
     facts = {
         "axes": "t,z,ky,kx",
@@ -214,13 +217,11 @@ def _write_h5(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) 
             file.create_dataset(key, data=array, chunks=chunks, compression="gzip")
         file.attrs.update({key: value for key, value in facts.items() if value is not None})
 
-    return [write_hdf5(folder / f"{name}_recon.h5", fill)]
+    return [write_hdf5(f"{start}_recon.h5", fill)]
 
 
-def _write_nii(
-    folder: Path, name: str, volume: ImageVolume, geometry: Geometry | None
-) -> list[Path]:
-    nibabel = _import("nibabel", "formats", "nii")
+def _write_nii(start: str, volume: ImageVolume, geometry: Geometry | None) -> list[Path]:
+    nibabel = _import_for("nii")
     height, width = volume.pixel_mm or (1.0, 1.0)
     # without a template as in DICOM: to the left and back, which are negative in NIfTI
     affine = np.diag([-width, -height, 1, 1]) if geometry is None else geometry.affine
@@ -229,11 +230,10 @@ def _write_nii(
         image = nibabel.Nifti1Image(array.transpose(3, 2, 1, 0), affine)
         seconds = (geometry and geometry.frame_seconds) or volume.frame_seconds
         image.header.set_zooms((*image.header.get_zooms()[:3], seconds or 0.0))  # 0: unknown
-        image.header.set_xyzt_units(*_UNITS.values())
+        image.header.set_xyzt_units("mm", "sec")
         image.header["descrip"] = volume.description.encode("ascii", "replace")[:79]
-        path = folder / f"{name}_{kind}.nii.gz"
-        write_atomically(path, lambda file, image=image: _save_nii(image, file))
-        written.append(path)
+        save = functools.partial(_save_nii, image)
+        written.append(write_atomically(f"{start}_{kind}.nii.gz", save))
     return written
 
 
@@ -247,32 +247,21 @@ def _save_nii(image: Any, file: Path) -> None:
         named.unlink(missing_ok=True)
 
 
-def _write_dicom(
-    folder: Path, name: str, volume: ImageVolume, geometry: Geometry | None
-) -> list[Path]:
-    path = folder / f"{name}_dicom"
-    return [
-        write_dicom(
-            path,
-            volume.magnitude,
-            geometry,
-            description=volume.description,
-            pixel_mm=volume.pixel_mm,
-            frame_seconds=volume.frame_seconds,
-        )
-    ]
+def _write_dicom(start: str, volume: ImageVolume, geometry: Geometry | None) -> list[Path]:
+    path = write_dicom(
+        f"{start}_dicom",
+        volume.magnitude,
+        geometry,
+        description=volume.description,
+        pixel_mm=volume.pixel_mm,
+        frame_seconds=volume.frame_seconds,
+    )
+    return [path]
 
 
-def _write_gif(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
-    return [_write_film(folder / f"{name}_slices.gif", volume)]
-
-
-def _write_mp4(folder: Path, name: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
-    return [_write_film(folder / f"{name}_slices.mp4", volume)]
-
-
-def _write_film(path: Path, volume: ImageVolume) -> Path:
-    return write_film(path, volume.magnitude, aspect=pixel_aspect(volume.pixel_mm))
+def _write_film(kind: str, start: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
+    aspect = pixel_aspect(volume.pixel_mm)
+    return [write_film(f"{start}_slices.{kind}", volume.magnitude, aspect=aspect)]
 
 
 FORMATS = {
@@ -281,19 +270,14 @@ FORMATS = {
     "npy": _write_npy,
     "nii": _write_nii,
     "dicom": _write_dicom,
-    "gif": _write_gif,
-    "mp4": _write_mp4,
+    "gif": functools.partial(_write_film, "gif"),
+    "mp4": functools.partial(_write_film, "mp4"),
 }
 """Writers by the name of their format."""
 
-_PACKAGES = {
-    "nii": {"nibabel": "formats"},
-    "dicom": {"pydicom": "formats"},
-    "mp4": {"imageio_ffmpeg": "video"},
-}
 
-
-def _import(package: str, extra: str, kind: str) -> ModuleType:
+def _import_for(kind: str) -> ModuleType:
+    package, extra = _PACKAGES[kind]
     try:
         return importlib.import_module(package)
     except ImportError as error:
