@@ -100,6 +100,7 @@ def evaluate_set(
             check_outputs(folder, ["mat"])  # before there are hours of work to lose
     ranking = None if options.ranking is None else RankingWriter(options.ranking)
     reading = ReadingCases() if options.reader_study else None
+    guarded = functools.partial(_guarded, findings.failed)
     first: EvaluationCase | None = None
     written: list[Path] = []
     total = len(methods) * data.n_frames(len(options.conditions))
@@ -109,17 +110,14 @@ def evaluate_set(
             findings.add(case, images)
             first = first or case
             if ranking is not None:
-                _guarded(f"ranking of {case.name}", findings.failed, ranking.add, case, images)
+                guarded(f"ranking of {case.name}", ranking.add, case, images)
             if reading is not None:
                 reading.add(case, images)
-            keep = None
+            place = f"images of {case.name}"
             if case.reference is None:
-                keep = functools.partial(write_unscored, out / "unscored")
+                written += guarded(place, write_unscored, out / "unscored", case, images) or []
             elif options.save_images:
-                keep = functools.partial(write_scored, out / "images")
-            if keep is not None:
-                place = f"images of {case.name}"
-                written += _guarded(place, findings.failed, keep, case, images) or []
+                written += guarded(place, write_scored, out / "images", case, images) or []
     findings.failed.update(findings.incomplete)
     if ranking is not None:
         findings.failed.update(ranking.incomplete)
@@ -127,12 +125,10 @@ def evaluate_set(
     names = [ZERO_FILLED, *(method.name for method in methods)]
     if reading is not None:
         main = methods[0].name if methods else ZERO_FILLED
-        kit = _guarded("reading kit", findings.failed, reading.write, out, names, main)
-        written += kit or []
+        written += guarded("reading kit", reading.write, out, names, main) or []
     costs = _efficiency(methods, first, findings.failed) if options.efficiency and first else {}
     facts = {**{method.name: method.source for method in methods}, **options.facts}
-    summary = write_summary(out, findings, names, data.unscored, costs, facts, title)
-    return summary.with_files(written)
+    return write_summary(out, findings, names, data.unscored, costs, facts, title, written)
 
 
 def _reconstruct(
@@ -146,7 +142,7 @@ def _reconstruct(
     for method in methods:
         place = f"{case.name}, {case.sampling.label}, {method.name}"
         arguments = (case.kspace, case.mask, case.sens, progress)
-        image = _guarded(place, failed, method.reconstruct, *arguments)
+        image = _guarded(failed, place, method.reconstruct, *arguments)
         if image is None:
             continue
         if np.isfinite(image).all():
@@ -156,7 +152,7 @@ def _reconstruct(
     return images
 
 
-def _guarded(place: str, failed: dict[str, str], work: Callable, *arguments: Any) -> Any:
+def _guarded(failed: dict[str, str], place: str, work: Callable, *arguments: Any) -> Any:
     """What the work returns; ``None`` where it fails, which is noted."""
     try:
         return work(*arguments)
@@ -176,7 +172,7 @@ def _efficiency(
     costs = {}
     for method in [ClassicalMethod(ZERO_FILLED), *methods]:
         arguments = (method, case.kspace, case.mask, case.sens)
-        cost = _guarded(f"efficiency of {method.name}", failed, measure_efficiency, *arguments)
+        cost = _guarded(failed, f"efficiency of {method.name}", measure_efficiency, *arguments)
         if cost is not None:
             costs[method.name] = cost
     return costs

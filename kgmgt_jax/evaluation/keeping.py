@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import pixel_aspect
 from kgmgt_jax.evaluation.cases import EvaluationCase
@@ -27,13 +26,7 @@ def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[P
     written: list[Path] = []
     for method, image in images.items():
         kept, magnitude = consistent_images(image, case.kspace, case.mask, case.sens)
-        volume = ImageVolume(
-            kept[:, None],
-            magnitude[:, None],
-            f"{method}, {case.name}",
-            attributes={"simulation": case.simulation},
-        )
-        written += _write_slice(folder / method, case, volume)
+        written += _write_slice(folder / method, case, method, kept, magnitude)
     return written
 
 
@@ -46,19 +39,23 @@ def write_scored(folder: Path, case: EvaluationCase, images: Images) -> list[Pat
     written: list[Path] = []
     shown = images if case.reference is None else {REFERENCE: case.reference, **images}
     for method, image in shown.items():
-        volume = ImageVolume(
-            np.asarray(image, np.complex64)[:, None],
-            np.abs(image).astype(np.float32)[:, None],
-            f"{method}, {case.name}",
-            attributes={"simulation": case.simulation},
-        )
-        written += _write_slice(folder / method / _condition_folder(case), case, volume)
+        place = folder / method / _condition_folder(case)
+        magnitude = np.abs(image).astype(np.float32)
+        written += _write_slice(place, case, method, np.asarray(image, np.complex64), magnitude)
     return written
 
 
-def _write_slice(folder: Path, case: EvaluationCase, volume: ImageVolume) -> list[Path]:
+def _write_slice(
+    folder: Path,
+    case: EvaluationCase,
+    method: str,
+    image: Complex64[np.ndarray, "t h w"],
+    magnitude: Float32[np.ndarray, "t h w"],
+) -> list[Path]:
     """Writes a slice at its place, one a file."""
-    name = f"{case.place.name}_slice{case.slice_index}"
+    name, about = f"{case.place.name}_slice{case.slice_index}", {"simulation": case.simulation}
+    title = f"{method}, {case.name}"
+    volume = ImageVolume(image[:, None], magnitude[:, None], title, attributes=about)
     return write_outputs(folder / case.place.parent, name, volume, ["mat"])
 
 
@@ -66,14 +63,6 @@ def _condition_folder(case: EvaluationCase) -> str:
     """``MASK_RATEx`` of a case that was undersampled here, else empty."""
     condition = case.condition
     return f"{condition.mask_kind}_{condition.acceleration:g}x" if condition else ""
-
-
-class _File(NamedTuple):
-    """A file of the ranking to be written."""
-
-    method: str
-    folder: str
-    place: Path
 
 
 class RankingWriter:
@@ -91,7 +80,8 @@ class RankingWriter:
 
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
-        self._slices: dict[_File, list[Float32[np.ndarray, "t h w"]]] = {}
+        # by method, folder of the condition, and place
+        self._slices: dict[tuple[str, str, Path], list[Float32[np.ndarray, "t h w"]]] = {}
         self.written: list[Path] = []
 
     def add(self, case: EvaluationCase, images: Images) -> None:
@@ -104,11 +94,11 @@ class RankingWriter:
             raise ValueError(f"expected {N_FRAMES} frames or more to rank, got {len(case.kspace)}")
         folder = _condition_folder(case)
         for method, image in images.items():
-            place = _File(method, folder, case.place)
-            slices = self._slices.setdefault(place, [])
+            file = (method, folder, case.place)
+            slices = self._slices.setdefault(file, [])
             slices.append(np.abs(image[:N_FRAMES]))
             if len(slices) == case.n_slices:
-                del self._slices[place]
+                del self._slices[file]
                 path = self._root / method / folder / f"{case.place}.mat"
                 self.written.append(write_ranking(path, np.stack(slices, axis=1)))
 
@@ -116,10 +106,8 @@ class RankingWriter:
     def incomplete(self) -> dict[str, str]:
         """``{file and method: why}`` of those whose slices did not all come."""
         return {
-            f"ranking of {place.place}, {place.method} {place.folder}".strip(): (
-                "a slice of it failed"
-            )
-            for place in self._slices
+            f"ranking of {place}, {method} {folder}".strip(): "a slice of it failed"
+            for method, folder, place in self._slices
         }
 
 

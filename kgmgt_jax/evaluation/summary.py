@@ -1,7 +1,7 @@
 """The files that an evaluation leaves, and what it prints."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,6 @@ class Outcome:
     failed: Mapping[str, str]
     files: Sequence[Path]
 
-    def with_files(self, more: Sequence[Path]) -> "Outcome":
-        """The same with further files."""
-        text = "\n".join([self.text, *map(str, more)])
-        return replace(self, text=text, files=[*self.files, *more])
-
 
 def write_summary(
     out: Path,
@@ -68,6 +63,7 @@ def write_summary(
     efficiency: Mapping[str, Efficiency],
     facts: Mapping[str, Any],
     title: str,
+    written: Sequence[Path],
 ) -> Outcome:
     """Writes ``metrics.json``, ``report.html``, CSV tables, a figure and a GIF of the first case.
 
@@ -79,6 +75,7 @@ def write_summary(
         efficiency: what methods cost.
         facts: what else to state.
         title: heading of the report.
+        written: files of the evaluation that are there already.
 
     Raises:
         ValueError: if there is nothing to report.
@@ -115,6 +112,7 @@ def write_summary(
         *_draw(out, findings.examples[0], main),
         write_report(out / "report.html", report),
         *(write_score_files(out, sets, main) if sets else ()),
+        *written,
     ]
     text = "\n".join([*_lines(sets, records, report), *map(str, files)])
     return Outcome(text, dict(findings.failed), files)
