@@ -1,7 +1,7 @@
 """Box plots as inline SVG, coloured by the page's style sheet so that they follow its theme."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 
 import numpy as np
@@ -12,6 +12,7 @@ __all__ = ["box_plot", "nice_ticks"]
 
 WIDTH, ROW, LABEL, RIGHT, TOP, AXIS = 420, 30, 128, 14, 6, 24  # pixels
 BOX = 14  # height
+INTERVALS = 4  # of the axis, about
 LONGEST_LABEL = 20  # letters
 STEPS = (1, 2, 2.5, 5, 10)
 
@@ -40,11 +41,7 @@ def box_plot(
     Returns:
         An ``<svg>`` element that says in its title what it shows; empty without finite scores.
     """
-    finite = {
-        method: [scores[np.isfinite(scores)] for scores in map(_as_float, cases.values())]
-        for method, cases in values.items()
-    }
-    finite = {method: [s for s in cases if s.size] for method, cases in finite.items()}
+    finite = {method: _finite(cases.values()) for method, cases in values.items()}
     finite = {method: cases for method, cases in finite.items() if cases}
     if not finite:
         return ""
@@ -77,17 +74,16 @@ def box_plot(
     )
 
 
-def nice_ticks(low: float, high: float, n_intervals: int = 4) -> list[float]:
+def nice_ticks(low: float, high: float) -> list[float]:
     """Round numbers, evenly spaced, the first at or below ``low``, the last at or above ``high``.
 
     Args:
         low: smallest value.
         high: largest, at least ``low``.
-        n_intervals: about how many intervals.
     """
     span = high - low or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / n_intervals))
-    step = next(s * power for s in STEPS if s * power * n_intervals >= span * (1 - 1e-9))
+    power = 10.0 ** math.floor(math.log10(span / INTERVALS))
+    step = next(s * power for s in STEPS if s * power * INTERVALS >= span * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     return [round(k * step, 12) for k in range(first, last + 1)]
@@ -115,5 +111,7 @@ def _box(values: np.ndarray, means: list[float], x, y: float) -> str:
     )
 
 
-def _as_float(scores: Values) -> np.ndarray:
-    return np.asarray(scores, np.float64)
+def _finite(cases: Iterable[Values]) -> list[np.ndarray]:
+    """Finite scores of each case that has some."""
+    scores = (np.asarray(case, np.float64) for case in cases)
+    return [each[np.isfinite(each)] for each in scores if np.isfinite(each).any()]

@@ -17,6 +17,7 @@ __all__ = [
     "case_table",
     "efficiency_table",
     "score_table",
+    "shown",
     "simulation_note",
     "view_label",
 ]
@@ -37,6 +38,12 @@ _COSTS = {
 }
 
 _NONE = '<span class="none">\N{EN DASH}</span>'
+
+
+def shown(value: float, metric: str) -> str:
+    """A score with the decimals of its metric."""
+    decimals = _about(metric)[1]
+    return "∞" if math.isinf(value) else f"{value:.{decimals}f}"
 
 
 def view_label(view: ScoreSet) -> str:
@@ -75,10 +82,10 @@ def score_table(data: ReportData, view: ScoreSet) -> str:
         f"{escape(region)}</th>"
         for region in tables
     )
-    heads = _head("Method", "text") + "".join(
-        _head(*_heading_and_order(metric), group=bool(i and columns[i - 1][0] != region))
-        for i, (region, metric) in enumerate(columns)
-    )
+    heads = _head("Method", "text")
+    for i, (region, metric) in enumerate(columns):
+        heading, _, order = _about(metric)
+        heads += _head(heading, order, group=bool(i and columns[i - 1][0] != region))
     best = {column: _best(tables[column[0]], column[1]) for column in columns}
     rows = []
     for method in methods:
@@ -112,7 +119,7 @@ def case_table(data: ReportData, view: ScoreSet) -> str:
     ]
     heads = _head("Case", "text") + _head("Method", "text")
     for region, metric in columns:
-        heading, order = _heading_and_order(metric)
+        heading, _, order = _about(metric)
         heads += _head(heading if region == WHOLE else f"{heading}, {region}", order)
     body = "".join(
         f'<tr><td class="text" data-value="{escape(case, quote=True)}">{escape(case)}</td>'
@@ -137,13 +144,12 @@ def box_plots(data: ReportData, view: ScoreSet) -> str:
             name for methods in cases.values() for scores in methods.values() for name in scores
         )
         for metric in _in_order(names):
-            heading, _ = _heading_and_order(metric)
             values: dict[str, dict[str, np.ndarray]] = {}
             for case, methods in cases.items():
                 for method, scores in methods.items():
                     if metric in scores:
                         values.setdefault(method, {})[case] = np.asarray(scores[metric])
-            title = f"{heading}, {region}"
+            title = f"{_about(metric)[0]}, {region}"
             plot = box_plot(values, heading=title, labels=labels, main=data.main)
             if plot:
                 figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{plot}</figure>")
@@ -160,8 +166,8 @@ def efficiency_table(data: ReportData) -> str:
         cells = [_method_cell(data, method)]
         for name in _COSTS:
             value = getattr(cost, name)
-            shown = _NONE if value is None else _quantity(value)
-            cells.append(f'<td data-value="{"" if value is None else value}">{shown}</td>')
+            text = _NONE if value is None else _quantity(value)
+            cells.append(f'<td data-value="{"" if value is None else value}">{text}</td>')
         cells.append(f'<td class="text">{escape(cost.device)}</td>')
         kind = ' class="main"' if method == data.main else ""
         rows.append(f"<tr{kind}>{''.join(cells)}</tr>")
@@ -210,9 +216,8 @@ def _in_order(metrics: Iterable[str]) -> list[str]:
     return [name for name in METRICS if name in found] + [m for m in found if m not in METRICS]
 
 
-def _heading_and_order(metric: str) -> tuple[str, str]:
-    heading, _, order = METRICS.get(metric, (metric, 4, "max"))
-    return heading, order
+def _about(metric: str) -> tuple[str, int, str]:
+    return METRICS.get(metric, (metric, 4, "max"))
 
 
 def _head(heading: str, order: str, group: bool = False) -> str:
@@ -233,22 +238,17 @@ def _score_cell(entry: Comparison | None, metric: str, best: bool, group: bool) 
     kind = ("best" if best else "") + (" group" if group else "")
     if entry is None:
         return f'<td class="{kind.strip()}" data-value="">{_NONE}</td>'
-    decimals = METRICS.get(metric, ("", 4, ""))[1]
-    std = "" if math.isinf(entry.mean) else f' <span class="std">± {entry.std:.{decimals}f}</span>'
+    std = f' <span class="std">± {shown(entry.std, metric)}</span>'
+    std = "" if math.isinf(entry.mean) else std
     p = "" if entry.p is None else f'<span class="p">{_p_value(entry.p)}</span>'
-    mean = f'<span class="mean">{_plain(entry.mean, decimals)}</span>'
+    mean = f'<span class="mean">{shown(entry.mean, metric)}</span>'
     return f'<td class="{kind.strip()}" data-value="{_sort_value(entry.mean)}">{mean}{std}{p}</td>'
 
 
 def _number_cell(value: float | None, metric: str) -> str:
     if value is None:
         return f'<td data-value="">{_NONE}</td>'
-    decimals = METRICS.get(metric, ("", 4, ""))[1]
-    return f'<td data-value="{_sort_value(value)}">{_plain(value, decimals)}</td>'
-
-
-def _plain(value: float, decimals: int) -> str:
-    return "∞" if math.isinf(value) else f"{value:.{decimals}f}"
+    return f'<td data-value="{_sort_value(value)}">{shown(value, metric)}</td>'
 
 
 def _quantity(value: float) -> str:
@@ -267,7 +267,7 @@ def _p_value(p: float) -> str:
 
 def _best(table: Mapping[str, Mapping[str, Comparison]], metric: str) -> set[str]:
     means = {method: metrics[metric].mean for method, metrics in table.items() if metric in metrics}
-    top = (max if _heading_and_order(metric)[1] == "max" else min)(means.values())
+    top = (max if _about(metric)[2] == "max" else min)(means.values())
     return {method for method, mean in means.items() if mean == top}
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 
 from kgmgt_jax.evaluation.regions import WHOLE
 from kgmgt_jax.evaluation.report.data import CineExample, ReportData, ScoreSet
-from kgmgt_jax.evaluation.report.markup import METRICS, simulation_note
+from kgmgt_jax.evaluation.report.markup import shown, simulation_note
 from kgmgt_jax.evaluation.report.sprites import sprite
 from kgmgt_jax.figures import grey_window
 from kgmgt_jax.heart import heart_line, heart_region
@@ -79,7 +79,7 @@ def _scores(
         if same and case is not None:
             found[str(number)] = [
                 {
-                    metric: [_shown(value, metric) for value in np.asarray(scores)]
+                    metric: [shown(value, metric) for value in np.asarray(scores)]
                     for metric, scores in case.get(method, {}).items()
                 }
                 for method in methods
@@ -91,8 +91,3 @@ def _family(item: CineExample | ScoreSet) -> tuple[str, float | None, int | None
     """The sampling without its true acceleration, which varies a little from case to case."""
     sampling = item.sampling
     return sampling.mask_kind, sampling.nominal_acceleration, sampling.acs
-
-
-def _shown(value: float, metric: str) -> str:
-    decimals = METRICS.get(metric, ("", 4, ""))[1]
-    return f"{value:.{decimals}f}" if np.isfinite(value) else "∞"
