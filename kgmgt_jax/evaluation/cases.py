@@ -274,12 +274,11 @@ def open_evaluation(
         prepared = open_prepared(root, split="test")
         used = map(prepared.sens_method, range(len(prepared.slices)))
         return EvaluationSet(root, prepared, (), {}, next(filter(None, used), sens))
-    failed: dict[str, str] = {}
+    failed: dict[str, DataError] = {}
     options = ReadOptions(simulation=simulation or Simulation())
     full: list[CineFile] = []
     scanned: set[tuple[str, ...]] = set()
     undersampled: list[tuple[Unit, list[CineFile] | None]] = []
-    errors: list[DataError] = []
     for unit in find_cines(root):
         try:
             files = None if undersampled_key(unit) else open_unit(unit, options)
@@ -289,19 +288,18 @@ def open_evaluation(
             else:
                 undersampled.append((unit, files))
         except DataError as error:
-            failed[_shown(unit.path, root)] = str(error)
-            errors.append(error)
+            failed[_shown(unit.path, root)] = error
     alone: list[CineFile] = []
     for unit, files in undersampled:
         try:
             alone += [] if _scan(unit.path) in scanned else files or open_unit(unit, options)
         except DataError as error:
-            failed[_shown(unit.path, root)] = str(error)
-            errors.append(error)
+            failed[_shown(unit.path, root)] = error
     if not full and not alone:
-        raise errors[0] if errors else DataError(root, "cines in files of a known format", "none")
+        nothing = DataError(root, "cines in files of a known format", "none")
+        raise next(iter(failed.values()), nothing)
     source = FileSlices(full, root=root, acs=acs, sens=sens, cache_gib=0) if full else None
-    return EvaluationSet(root, source, alone, failed, sens)
+    return EvaluationSet(root, source, alone, {k: str(e) for k, e in failed.items()}, sens)
 
 
 def missing_sens(case: CineCase, method: str) -> Sens:

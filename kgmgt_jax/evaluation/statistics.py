@@ -127,18 +127,12 @@ def compare(
     cases_of: dict[str, list[str]] = {}
     for case in scores:
         cases_of.setdefault((subjects or {}).get(case, case), []).append(case)
-    by_subject = {
-        method: {
-            metric: np.array(
-                [
-                    _mean([_mean(scores[case][method][metric]) for case in own])
-                    for own in cases_of.values()
-                ]
-            )
-            for metric in metrics
-        }
-        for method, metrics in layout.items()
-    }
+
+    def by_subject(method: str, metric: str) -> Float64[np.ndarray, " n"]:
+        """One score a subject: the mean over its cases of their means over frames."""
+        means = {case: _mean(scores[case][method][metric]) for case in scores}
+        return np.array([_mean([means[case] for case in own]) for own in cases_of.values()])
+
     together = pooled(scores)
     table: dict[str, dict[str, Comparison]] = {}
     for method, metrics in summarise(together).items():
@@ -146,7 +140,7 @@ def compare(
         for metric, moments in metrics.items():
             p = None
             if method != main and metric in layout[main] and len(cases_of) > 1:
-                p = paired_wilcoxon(by_subject[main][metric], by_subject[method][metric])
+                p = paired_wilcoxon(by_subject(main, metric), by_subject(method, metric))
             counts = len(cases_of), len(scores), len(together[method][metric])
             table[method][metric] = Comparison(moments["mean"], moments["std"], p, *counts)
     return table
