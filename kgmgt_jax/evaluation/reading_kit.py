@@ -52,7 +52,6 @@ def write_reading_kit(
     cases: Mapping[str, Mapping[str, Cine]],
     *,
     main: str,
-    title: str = "Reading of cardiac cines",
     note: str = "",
     aspects: Mapping[str, float] | None = None,
     subjects: Mapping[str, str] | None = None,
@@ -69,7 +68,6 @@ def write_reading_kit(
         cases: ``{case: {method: magnitudes}}``, the same methods in each; the reference may be one
             of them.
         main: the method that others are compared with, for the key.
-        title: heading of the page.
         note: what readers should know, such as that cines are simulated from magnitude images.
         aspects: height / width of a pixel by case, where it is not 1.
         subjects: ``{case: who was scanned}``, for the key; a case left out is its own.
@@ -104,7 +102,6 @@ def write_reading_kit(
         "reading.html",
         styles=("base.css", "reading.css"),
         scripts=("cine.js", "reading.js"),
-        title=escape(title),
         note=escape(note),
         criteria="".join(_criterion(name) for name in CRITERIA),
         kit=json_block(
@@ -112,7 +109,7 @@ def write_reading_kit(
         ),
         data="\n".join(blocks),
     )
-    record = {"format": KEY_FORMAT, "kit": kit, "main": main, "title": title, "items": items}
+    record = {"format": KEY_FORMAT, "kit": kit, "main": main, "items": items}
     write_atomically(page, lambda file: file.write_text(text, encoding="utf-8"))
     write_atomically(key, lambda file: file.write_text(json.dumps(record, indent=2) + "\n"))
     return page, key

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 __all__ = ["DeviceFeed", "Loader"]
 
 T = TypeVar("T")
+_AHEAD = 2  # batches
 
 
 class Loader(Protocol):
@@ -27,21 +28,15 @@ class DeviceFeed(Iterator[T]):
     Args:
         loader: Where batches come from.
         put: Starts the transfer of a batch and returns what is handed out.
-        depth: Batches fetched ahead, at least 1.
-
-    Raises:
-        ValueError: If ``depth`` is below 1.
     """
 
-    def __init__(self, loader: Loader, put: Callable[[Any], T], *, depth: int = 2) -> None:
-        if depth < 1:
-            raise ValueError(f"expected depth >= 1, got {depth=}")
-        self._loader, self._put, self._depth = loader, put, depth
+    def __init__(self, loader: Loader, put: Callable[[Any], T]) -> None:
+        self._loader, self._put = loader, put
         self._ahead: collections.deque[tuple[T, Any]] = collections.deque()
         self._state, self._exhausted = loader.get_state(), False
 
     def __next__(self) -> T:
-        while len(self._ahead) < self._depth and not self._exhausted:
+        while len(self._ahead) < _AHEAD and not self._exhausted:
             try:
                 batch = self._put(next(self._loader))
             except StopIteration:

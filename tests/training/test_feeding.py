@@ -20,28 +20,21 @@ def _put(log):
 
 
 def test_every_batch_comes_once_and_in_order():
-    assert list(DeviceFeed(_loader(), _put([]), depth=3)) == [10 * i for i in range(10)]
+    assert list(DeviceFeed(_loader(), _put([]))) == [10 * i for i in range(10)]
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4])
-def test_batches_are_put_ahead(depth):
+def test_batches_are_put_ahead():
     log: list = []
-    feed = DeviceFeed(_loader(), _put(log), depth=depth)
-    next(feed)
-    assert log == list(range(depth))
+    next(DeviceFeed(_loader(), _put(log)))
+    assert log == [0, 1]
 
 
 @pytest.mark.parametrize("consumed", [0, 1, 4, 9])
 def test_the_position_is_that_of_the_consumed_batch(consumed):
-    feed = DeviceFeed(_loader(), _put([]), depth=3)
+    feed = DeviceFeed(_loader(), _put([]))
     for _ in range(consumed):
         next(feed)
-    other = DeviceFeed(_loader(), _put([]), depth=3)
+    other = DeviceFeed(_loader(), _put([]))
     next(other)  # what it fetched ahead is forgotten
     other.set_state(feed.get_state())
     assert list(other) == [10 * i for i in range(consumed, 10)]
-
-
-def test_no_depth_is_refused():
-    with pytest.raises(ValueError, match="depth=0"):
-        DeviceFeed(_loader(), _put([]), depth=0)
