@@ -9,18 +9,10 @@ import pytest
 from kgmgt_jax import figures
 from kgmgt_jax.figures import comparison_figure, grey_window
 from kgmgt_jax.heart import heart_line
+from tests.evaluation.cines import beating_disc
 
 IMAGES = ["zero-filled", "reconstruction"]
 TIMES = "\N{MULTIPLICATION SIGN}"
-
-
-def _cine(t: int = 6, h: int = 40, w: int = 32, centre: tuple[int, int] = (25, 10)) -> np.ndarray:
-    """A bright disc that beats on a dim, still background."""
-    y, x = np.mgrid[:h, :w]
-    distance = np.hypot(y - centre[0], x - centre[1])
-    radius = 6 + 2 * np.sin(2 * np.pi * np.arange(t) / t + 0.5)
-    still = 0.2 + 0.1 * (x > w // 2)
-    return (still + np.clip(radius[:, None, None] - distance, 0, 1)).astype(np.float32)
 
 
 @pytest.fixture
@@ -58,26 +50,26 @@ def test_white_is_the_percentile_and_never_zero():
 
 
 def test_figure_has_five_panels_with_a_reference(drawn):
-    cine = _cine()
+    cine = beating_disc()
     figure = drawn(cine * 1j, zero_filled=cine, reference=cine.astype(np.complex64))
     assert _headings(figure) == ["reference", *IMAGES, *(f"5 {TIMES} |error|, {x}" for x in IMAGES)]
 
 
 def test_figure_has_two_panels_and_no_scores_without_a_reference(drawn):
-    figure = drawn(_cine(), zero_filled=_cine())
+    figure = drawn(beating_disc(), zero_filled=beating_disc())
     assert _headings(figure) == IMAGES
     assert not any(ax.get_xlabel() for ax in figure.axes)
 
 
 def test_panels_share_one_window_set_by_the_reference(drawn):
-    cine = _cine()
+    cine = beating_disc()
     figure = drawn(3 * cine, zero_filled=0.5 * cine, reference=cine)
     limits = {image.get_clim() for ax in figure.axes[:10] for image in ax.images}
     assert limits == {(0, grey_window(cine))}
 
 
 def test_error_is_the_amplified_difference_of_magnitudes(drawn):
-    cine = _cine()
+    cine = beating_disc()
     figure = drawn(1.1j * cine, zero_filled=0.8 * cine, reference=cine)
     shown, _ = _images(figure, f"5 {TIMES} |error|, reconstruction")
     np.testing.assert_allclose(shown, 0.5 * cine[2], rtol=1e-5)  # of 6 frames
@@ -86,13 +78,13 @@ def test_error_is_the_amplified_difference_of_magnitudes(drawn):
 
 
 def test_colour_bar_ends_at_the_white_level_over_the_gain(drawn):
-    cine = _cine()
+    cine = beating_disc()
     figure = drawn(cine, zero_filled=0.8 * cine, reference=cine)
     assert [label.get_text() for label in figure.axes[-1].get_yticklabels()][-1] == "20 %"
 
 
 def test_profile_is_the_line_over_time(drawn):
-    cine = _cine()
+    cine = beating_disc()
     column, start, stop = heart_line(cine)
     figure = drawn(cine + 1, zero_filled=cine, reference=cine)
     _, profile = _images(figure, "reconstruction")
@@ -100,7 +92,7 @@ def test_profile_is_the_line_over_time(drawn):
 
 
 def test_scores_are_those_of_the_preset_it_names(drawn):
-    cine = _cine()
+    cine = beating_disc()
     figure = drawn(cine + 0.12, zero_filled=cine + 1.2, reference=cine)
     labels = [ax.get_xlabel() for ax in figure.axes]
     peak = np.mean(20 * np.log10(cine.max(axis=(1, 2)) / 0.12))
@@ -110,13 +102,18 @@ def test_scores_are_those_of_the_preset_it_names(drawn):
 
 
 def test_perfect_reconstruction_has_infinite_psnr(drawn):
-    cine = _cine()
+    cine = beating_disc()
     figure = drawn(cine, zero_filled=cine + 1, reference=cine)
     assert "∞ dB   SSIM 1.0000" in [ax.get_xlabel() for ax in figure.axes]
 
 
 def test_texts_do_not_overlap_under_a_long_title(drawn):
-    figure = drawn(_cine(), zero_filled=_cine() + 1, reference=_cine(), title="long title " * 30)
+    figure = drawn(
+        beating_disc(),
+        zero_filled=beating_disc() + 1,
+        reference=beating_disc(),
+        title="long title " * 30,
+    )
     title, note = (text.get_window_extent() for text in figure.texts)
     assert title.x1 < note.x0
 
@@ -140,7 +137,7 @@ def test_smallest_frame_is_scored(drawn):
 
 @pytest.mark.parametrize(("h", "w", "aspect"), [(40, 32, 1.0), (20, 32, 1.5), (60, 20, 0.4)])
 def test_pixels_have_the_aspect_asked_for(drawn, h, w, aspect):
-    cine = _cine(h=h, w=w, centre=(h // 2, w // 2))
+    cine = beating_disc(h=h, w=w, centre=(h // 2, w // 2))
     axes = drawn(cine, zero_filled=cine, aspect=aspect).axes[0]
     box = axes.get_window_extent()
     pixel_h = box.height / abs(np.diff(axes.get_ylim())[0])
@@ -148,7 +145,7 @@ def test_pixels_have_the_aspect_asked_for(drawn, h, w, aspect):
 
 
 def test_figure_is_dark_and_leaves_nothing_but_itself(tmp_path):
-    path = comparison_figure(tmp_path / "new" / "f.png", _cine(), zero_filled=_cine())
+    path = comparison_figure(tmp_path / "new" / "f.png", beating_disc(), zero_filled=beating_disc())
     assert os.listdir(path.parent) == ["f.png"]
     assert iio.imread(path)[0, 0, :3].max() < 32
 
@@ -156,21 +153,21 @@ def test_figure_is_dark_and_leaves_nothing_but_itself(tmp_path):
 def test_pyplot_is_not_touched(tmp_path):
     from matplotlib import pyplot
 
-    comparison_figure(tmp_path / "f.png", _cine(), zero_filled=_cine())
+    comparison_figure(tmp_path / "f.png", beating_disc(), zero_filled=beating_disc())
     assert pyplot.get_fignums() == []
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"zero_filled": _cine(t=5)}, r"one shape.*\(5, 40, 32\)"),
-        ({"zero_filled": _cine() * np.nan}, "zero_filled"),
+        ({"zero_filled": beating_disc(t=5)}, r"one shape.*\(5, 48, 40\)"),
+        ({"zero_filled": beating_disc() * np.nan}, "zero_filled"),
         ({"aspect": -1.0}, "aspect=-1.0"),
         ({"path": "figure.gif"}, r"\.png"),
     ],
 )
 def test_figure_refuses_what_it_cannot_draw(tmp_path, changed, message):
-    options = {"path": "figure.png", "zero_filled": _cine()} | changed
+    options = {"path": "figure.png", "zero_filled": beating_disc()} | changed
     with pytest.raises(ValueError, match=message):
-        comparison_figure(tmp_path / options.pop("path"), _cine(), **options)
+        comparison_figure(tmp_path / options.pop("path"), beating_disc(), **options)
     assert not list(tmp_path.iterdir())

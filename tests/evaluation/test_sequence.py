@@ -12,7 +12,7 @@ from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.sequence import OnlineReconstructor, reconstruct_cine
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.models.registry import build_model
+from kgmgt_jax.models.registry import Network, build_model
 from kgmgt_jax.types import Measurement
 from tests.training.small import random_batch, small_config
 
@@ -41,8 +41,8 @@ def _apply(model, variables, *arguments):
     return model.apply(variables, *arguments).image
 
 
-def _frame_by_frame(cine: CineInput, circular: bool, alignment: bool = False) -> np.ndarray:
-    model, variables = _network(alignment)
+def frame_by_frame(model: Network, variables: dict, cine: CineInput, circular: bool) -> np.ndarray:
+    """Each frame from itself and its neighbours, one after the other."""
     n_frames, images = len(cine.images), []
     for t in range(n_frames):
         before, after = (t - 1, t + 1) if circular else (max(t - 1, 0), min(t + 1, n_frames - 1))
@@ -57,7 +57,7 @@ def _check(n_frames: int, frames_at_once: int, circular: bool, alignment: bool =
     cine = _cine(n_frames)
     options = {"circular": circular, "frames_at_once": frames_at_once}
     found = reconstruct_cine(*_network(alignment), cine, **options)
-    expected = _frame_by_frame(cine, circular, alignment)
+    expected = frame_by_frame(*_network(alignment), cine, circular)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
 
 
@@ -81,7 +81,7 @@ def test_a_cine_of_any_length_is_its_frames(n_frames, frames_at_once, circular):
 
 def test_several_coils_share_their_maps():
     cine = _cine(3, n_coils=2)
-    expected = _frame_by_frame(cine, True)
+    expected = frame_by_frame(*_network(), cine, True)
     found = reconstruct_cine(*_network(), cine, frames_at_once=2)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
 
@@ -96,7 +96,7 @@ def test_progress_is_told_of_every_frame_and_changes_nothing():
 
 def test_online_is_one_frame_late_and_equal():
     cine, online = _cine(4), OnlineReconstructor(*_network())
-    expected = _frame_by_frame(cine, circular=False)
+    expected = frame_by_frame(*_network(), cine, circular=False)
     for _ in range(2):  # a second scan starts anew
         pushed = [online.push(CineInput(*(x[t : t + 1] for x in cine[:3]))) for t in range(4)]
         assert pushed[0] is None

@@ -13,7 +13,7 @@ from kgmgt_jax.evaluation.sequence import OnlineReconstructor, reconstruct_cine
 from kgmgt_jax.models.baselines.kigan import KIGAN
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.training.state import example_inputs
-from kgmgt_jax.types import Measurement
+from tests.evaluation.test_sequence import frame_by_frame
 from tests.training.small import random_batch
 
 MODEL, SIZE = KIGAN(n_cascades=1, channels=2, n_blocks=1), 16
@@ -29,22 +29,11 @@ def _cine(n_frames: int) -> CineInput:
     return CineInput(batch["target"], batch["kspace"], batch["mask"])
 
 
-def _frame_by_frame(cine: CineInput, circular: bool) -> np.ndarray:
-    n_frames, images = len(cine.images), []
-    apply = jax.jit(MODEL.apply)
-    for t in range(n_frames):
-        before, after = (t - 1, t + 1) if circular else (max(t - 1, 0), min(t + 1, n_frames - 1))
-        frames = (cine.images[i % n_frames][None] for i in (t, before, after))
-        measurement = Measurement(cine.kspace[t][None], cine.mask[t][None])
-        images.append(apply(_variables(), *frames, measurement).image[0])
-    return np.stack(images)
-
-
 @pytest.mark.parametrize("circular", [True, False])
 @pytest.mark.parametrize(("n_frames", "frames_at_once"), [(1, 1), (5, 2)])
 def test_a_cine_is_its_frames(n_frames, frames_at_once, circular):
     cine, done = _cine(n_frames), []
-    expected = _frame_by_frame(cine, circular)
+    expected = frame_by_frame(MODEL, _variables(), cine, circular)
     options = {"circular": circular, "frames_at_once": frames_at_once}
     whole = reconstruct_cine(MODEL, _variables(), cine, **options)
     np.testing.assert_allclose(whole, expected, atol=1e-5)
