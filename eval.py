@@ -72,12 +72,8 @@ def main(argv: list[str]) -> int:
     conditions = _conditions()
     simulation = Simulation(n_coils=_COILS.value, noise=_NOISE.value)
     data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens, simulation=simulation)
-    tuned = _tuned(conditions, data, sens, simulation, circular)
     weights = parse_weights(_WEIGHTS.value)
-    methods = [
-        *networks,
-        *classical_methods(_CLASSICAL.value, tuned, weights, circular=circular),
-    ]
+    names = [method.name for method in classical_methods(_CLASSICAL.value, given=weights)]
     told = _trained_on(networks, data) | _other_maps(networks, data)
     options = Options(
         conditions,
@@ -89,6 +85,9 @@ def main(argv: list[str]) -> int:
         efficiency=_EFFICIENCY.value,
         facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value} | told,
     )
+    tuned = _tuned(names, conditions, data, sens, simulation, circular)  # slow, hence last
+    classical = classical_methods(names, tuned, weights, circular=circular)
+    methods = [*networks, *classical]
     outcome = evaluate_set(data, methods, _OUT.value, options, title=str(_DATA.value))
     print("\n".join([outcome.text, *map(" ".join, told.items())]))
     return 1 if outcome.failed else 0
@@ -134,6 +133,7 @@ def _conditions() -> list[Condition]:
 
 
 def _tuned(
+    names: list[str],
     conditions: list[Condition],
     data: EvaluationSet,
     sens: str,
@@ -143,7 +143,6 @@ def _tuned(
     """Weights chosen on training files, if there are any."""
     if not _TUNE.value:
         return {}
-    names = [method.name for method in classical_methods(_CLASSICAL.value)]
     found = tune_methods(
         names,
         _TUNE.value,

@@ -131,6 +131,23 @@ def test_weights_to_choose_without_methods_are_refused(work, tmp_path):
     _refused(done, out, "--tune: expected --classical")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ("--preset=foo", "got ['foo']"),
+        ("--weights=wavelet.mass=1", "got ['mass']"),
+        ("--acceleration=", "expected a sampling and a preset"),
+    ],
+)
+def test_options_are_refused_before_weights_are_chosen(work, tmp_path, wrong, word):
+    options = {"shape": (33, 26), "n_frames": 3, "n_slices": 1, "acs": 8}
+    write_cmrxrecon2023(tmp_path / "train", [1], accelerations=(), **options)
+    places = f"--tune={tmp_path / 'train'}", f"--data={work / 'data'}", f"--out={tmp_path / 'out'}"
+    done = _script("eval.py", "--classical=wavelet", *places, wrong)
+    _refused(done, tmp_path / "out", word)
+    assert "on the training cases" not in done.stdout
+
+
 def test_a_seed_that_is_none_is_refused(work, tmp_path):
     out = tmp_path / "out"
     done = _script("eval.py", "--seed=-1", f"--data={work / 'data'}", f"--out={out}")
