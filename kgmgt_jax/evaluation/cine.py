@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,9 +43,7 @@ class CineInput(NamedTuple):
 
     def on_device(self) -> "CineInput":
         """The same, where the network runs."""
-        images, kspace, mask = (jnp.asarray(part) for part in self[:3])
-        sens = None if self.sens is None else jnp.asarray(self.sens)
-        return CineInput(images, kspace, mask, sens)
+        return jax.tree.map(jnp.asarray, self)
 
     def measurement(self, targets: Int[Array, "group"] | Int[np.ndarray, "group"]) -> Measurement:
         """The measurement of some of the frames, by their indices."""

@@ -287,8 +287,7 @@ class ClassicalMethod:
         """The whole cine, of which a classical method needs all frames at once."""
         _check_input(kspace, mask, sens)
         run = METHODS[self.name].with_weights(self.weights, circular=self.circular)
-        maps = None if sens is None else jnp.asarray(sens)
-        return Program(run, (jnp.asarray(kspace), jnp.asarray(mask), maps), len(kspace))
+        return Program(run, jax.tree.map(jnp.asarray, (kspace, mask, sens)), len(kspace))
 
 
 def classical_methods(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,7 +16,7 @@ from kgmgt_jax.data.prepared.layout import read_metadata
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource, spread
 from kgmgt_jax.data.sources import open_slices
-from kgmgt_jax.data.validation import RetrospectiveCase, retrospective_cases
+from kgmgt_jax.data.validation import retrospective_cases
 from kgmgt_jax.evaluation.cases import Condition
 from kgmgt_jax.evaluation.overlap import same_file
 from kgmgt_jax.metrics import evaluate
@@ -76,12 +77,10 @@ def _cases(
     source: SliceSource, number: int, conditions: Sequence[Condition], seed: int
 ) -> list[Case]:
     masks = [condition.masks for condition in conditions]
-
-    def arrays(case: RetrospectiveCase) -> Case:
-        maps = None if case.sens is None else jnp.asarray(case.sens)
-        return case.reference, jnp.asarray(case.kspace), jnp.asarray(case.mask), maps
-
-    return list(map(arrays, retrospective_cases(source, number, masks, seed)))
+    return [
+        (case.reference, *jax.tree.map(jnp.asarray, (case.kspace, case.mask, case.sens)))
+        for case in retrospective_cases(source, number, masks, seed)
+    ]
 
 
 def _mean_psnr(reference: Array | np.ndarray, image: Array) -> float:
