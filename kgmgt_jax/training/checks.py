@@ -1,11 +1,11 @@
 """A configuration that cannot work is refused in one line, before anything is compiled."""
 
 import functools
-import inspect
 import itertools
 import math
 import operator
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.registry import DEFAULT, build_model
 from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES, SENS_OPTIONS
-from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer
+from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer, make_schedule
 from kgmgt_jax.training.parallel import PLATFORMS
 
 __all__ = ["check_config"]
@@ -209,7 +209,8 @@ def _check_data(data: Any) -> None:
 
 
 def _check_optimizer(section: str, fields: Any) -> None:
-    _check_fields(section, fields, set(inspect.signature(make_optimizer).parameters) - {"n_steps"})
+    known = {*signature(make_schedule).parameters, *signature(make_optimizer).parameters}
+    _check_fields(section, fields, known - {"n_steps"})
     if fields.schedule not in SCHEDULES:
         _refuse(f"{section}.schedule", f"one of {SCHEDULES}", fields.schedule)
     if not 0 < fields.learning_rate < math.inf or fields.warmup < 0:

@@ -91,34 +91,23 @@ def _scale_offset_layers(factors: tuple[float, ...]) -> optax.GradientTransforma
 def make_optimizer(
     learning_rate: float,
     *,
-    n_steps: int,
-    schedule: str = "cosine",
-    warmup: int = 0,
-    milestones: tuple[float, ...] = (),
-    decay: float = 0.1,
     clip_norm: float | None = None,
     offset_rates: tuple[float, ...] | None = None,
+    **schedule: Any,
 ) -> optax.GradientTransformation:
     """Adam(0.9, 0.999) with a schedule.
 
     Args:
-        learning_rate: see ``make_schedule``, as ``n_steps``, ``schedule``, ``warmup``,
-            ``milestones`` and ``decay``.
+        learning_rate: see ``make_schedule``.
         clip_norm: largest norm of the whole gradient; ``None`` for no limit.
         offset_rates: learning rates of the layers that predict offsets at full, half and quarter
             resolution, in place of ``learning_rate`` and with its schedule; ``None``: the same.
+        **schedule: the other arguments of ``make_schedule``.
 
     Raises:
         ValueError: for an unknown schedule.
     """
-    rate = make_schedule(
-        learning_rate,
-        n_steps=n_steps,
-        schedule=schedule,
-        warmup=warmup,
-        milestones=milestones,
-        decay=decay,
-    )
+    rate = make_schedule(learning_rate, **schedule)
     chain: list[optax.GradientTransformation] = [optax.adam(rate, b1=0.9, b2=0.999)]
     if clip_norm is not None:
         chain.insert(0, optax.clip_by_global_norm(clip_norm))
