@@ -1,8 +1,8 @@
 """The training run, from a configuration to checkpoints; reads from top to bottom."""
 
 import contextlib
+import functools
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
         slices = {part: fingerprint(source.slices) for part, source in sources.items()}
         share = parallel.data_share(mesh)
         loader = _loader(sources["train"], config.data, config.train.seed, share)
-        feed = DeviceFeed(loader, _put_on(mesh))
+        feed = DeviceFeed(loader, functools.partial(_put, mesh))
         stack.callback(feed.close)
         model, state, update = build(config, mesh)
         validate = make_validator(model, _validation(sources.get("validation"), config.data))
@@ -169,14 +169,10 @@ def build(config: Any, mesh: Mesh) -> tuple[Network, TrainState, Step]:
     return model, parallel.replicate(state, mesh), update
 
 
-def _put_on(mesh: Mesh) -> Callable[[dict], tuple[np.ndarray | None, dict[str, jax.Array]]]:
+def _put(mesh: Mesh, batch: dict) -> tuple[np.ndarray | None, dict[str, jax.Array]]:
     """Starts a batch's transfer to the devices; its ids stay here."""
-
-    def put(batch: dict) -> tuple[np.ndarray | None, dict[str, jax.Array]]:
-        ids, arrays = split_ids(batch)
-        return ids, parallel.put_batch(arrays, mesh)
-
-    return put
+    ids, arrays = split_ids(batch)
+    return ids, parallel.put_batch(arrays, mesh)
 
 
 def _sources(data: Any) -> dict[str, SliceSource]:
