@@ -145,7 +145,10 @@ def _reconstruct(
         image = _guarded(failed, place, method.reconstruct, *arguments)
         if image is None:
             continue
-        if np.isfinite(image).all():
+        if np.shape(image) != case.mask.shape:
+            got = np.shape(image)
+            failed[place] = f"expected images of shape (t, h, w) = {case.mask.shape}, got {got}"
+        elif np.isfinite(image).all():
             images[method.name] = image
         else:
             failed[place] = "expected finite images, got NaN or infinite pixels"

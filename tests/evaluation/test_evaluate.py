@@ -156,6 +156,24 @@ def test_failures_are_named_and_stop_nothing(done):
     assert f"failed: {damaged}: " in outcome.text
 
 
+@dataclass(frozen=True)
+class _Narrow(Scaled):
+    """A method whose images lack a column."""
+
+    def reconstruct(self, kspace, mask, sens, progress=None):
+        return super().reconstruct(kspace, mask, sens, progress)[..., 1:]
+
+
+def test_a_method_of_images_of_another_size_fails_alone(tree, tmp_path):
+    methods = [_Narrow("narrow"), Scaled("kgmgt", 1.1)]
+    options = Options(CONDITIONS[:1], efficiency=False)
+    outcome = evaluate_set(open_evaluation(tree, acs=8), methods, tmp_path, options)
+    (scores,) = json.loads((tmp_path / "metrics.json").read_text())["sets"]
+    assert scores["methods"].keys() == {"zero_filled", "kgmgt"}
+    told = [why for what, why in outcome.failed.items() if what.endswith("narrow")]
+    assert len(told) == 3 and all("got (4, 40, 31)" in why for why in told)  # one is scored
+
+
 def test_case_without_reference_is_listed_and_its_images_are_saved(done, tree):
     out, outcome, metrics = done
     names = sorted(metrics["unscored"])
