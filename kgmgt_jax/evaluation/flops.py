@@ -6,7 +6,8 @@ jaxpr, its body counted by itself, and the missing rounds added::
     total(f) = xla(f) + Σ_scans (length · total(body) - xla(body))
 
 Operations are those of the program as it is written, before XLA rewrites it: multiplications,
-additions and the like, transcendental functions left out.
+additions and the like, transcendental functions left out. They are counted for the CPU, wherever
+the function runs: for a GPU or a TPU JAX knows none before it has compiled.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,10 +27,17 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> float | None:
         arguments: trees of arrays or of ``jax.ShapeDtypeStruct``.
 
     Returns:
-        The count; ``None`` where it depends on the data: a loop runs until something holds.
+        The count; ``None`` where it depends on the data (a loop runs until something holds), and
+        where ``JAX_PLATFORMS`` leaves out the CPU.
     """
+    program = jax.make_jaxpr(function)(*arguments)
     try:
-        return _total(jax.make_jaxpr(function)(*arguments))
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+    try:
+        with jax.default_device(cpu):
+            return _total(program)
     except _OpenEndedLoop:
         return None
 

@@ -19,6 +19,15 @@ def test_product_of_matrices():
     assert count_flops(jnp.matmul, x, y) == 2 * 3 * 5 * 7
 
 
+def test_accelerators_count_nothing_so_a_cpu_does(monkeypatch):
+    def is_accelerator(backend):  # as JAX's default backend is where there is one
+        return jax.config.jax_default_device is None
+
+    monkeypatch.setattr("jax._src.xla_bridge.using_pjrt_c_api", is_accelerator)
+    assert jax.jit(jnp.matmul).lower(A, A).cost_analysis() is None
+    assert count_flops(jnp.matmul, A, A) == PRODUCT
+
+
 def test_each_round_of_a_loop_counts():
     found = count_flops(lambda x: _power(x, 7), A)
     assert found == pytest.approx(7 * PRODUCT, rel=0.01)
