@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+
 __all__ = ["DEBUG", "aligned", "fail", "guarded"]
 
 DEBUG = "KGMGT_DEBUG"  # environment variable; not empty: tracebacks
@@ -27,6 +29,7 @@ def guarded(work: Callable[[], int | None]) -> int:
     Raises:
         ValueError, FloatingPointError, OSError: with ``KGMGT_DEBUG=1``, for the traceback.
     """
+    _keep_cpu()
     try:
         with _no_interruption_lost():
             return work() or 0
@@ -37,6 +40,16 @@ def guarded(work: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _keep_cpu() -> None:
+    """Lets JAX use the CPU, too, where ``JAX_PLATFORMS`` names an accelerator alone.
+
+    Masks are drawn and coil maps estimated there. What was named first remains what is used.
+    """
+    platforms = getattr(jax.config, "jax_platforms", None)
+    if platforms and "cpu" not in platforms.split(","):
+        jax.config.update("jax_platforms", f"{platforms},cpu")
 
 
 @contextlib.contextmanager

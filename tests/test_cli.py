@@ -48,6 +48,19 @@ def test_wrong_flag_is_one_line(tmp_path, arguments, words):
 
 
 @pytest.mark.parametrize(
+    ("named", "used"), [("cuda", "cuda,cpu"), ("cpu", "cpu"), ("tpu,cpu", "tpu,cpu"), (None, None)]
+)
+def test_the_cpu_is_there_for_masks_and_maps(named, used):
+    before, seen = jax.config.jax_platforms, []
+    try:
+        jax.config.update("jax_platforms", named)
+        guarded(lambda: seen.append(jax.config.jax_platforms))
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert seen == [used]
+
+
+@pytest.mark.parametrize(
     ("script", "names"),
     [
         ("train", ("config", "workdir")),
