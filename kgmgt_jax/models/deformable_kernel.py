@@ -19,14 +19,22 @@ from kgmgt_jax.models.triton_arrays import divide, triton_holds
 __all__ = ["kernel_fits", "sample_and_multiply"]
 
 _PIXELS = 64  # of a block
-_WARPS, _STAGES = 8, 2  # with four warps, 256 channels do not fit the registers of an H100
-_SMALLEST = 16  # side of a matrix product in Triton
+_WARPS = 8  # with four, 256 channels do not fit the registers of an H100
+# Numbers of a tap, its weights and its samples, of which the smallest shared memory (99 KiB, of
+# cards for desktops) can hold one; and bytes of which it can fetch another ahead.
+_MOST_OF_TAP, _MOST_AHEAD = 3 * 2**13, 5 * 2**13
+_SMALLEST, _LARGEST = 16, 256  # side of a matrix product in Triton, and what registers hold
 
 
 def kernel_fits(c: int, groups: int, o: int) -> bool:
     """Whether Triton can hold the channels of a group and of the output, and multiply by them."""
     sides = (c // groups, o)
-    return min(sides) >= _SMALLEST and triton_holds(*sides)
+    held = min(sides) >= _SMALLEST and max(sides) <= _LARGEST and _of_tap(*sides) <= _MOST_OF_TAP
+    return held and triton_holds(*sides)
+
+
+def _of_tap(c: int, o: int) -> int:
+    return c * (_PIXELS + o)
 
 
 def sample_and_multiply(
@@ -48,12 +56,13 @@ def sample_and_multiply(
     """
     h, w, c = x.shape
     groups, (_, o), n = mask.shape[-2], taps.shape, h * w
+    n_stages = 2 if _of_tap(c // groups, o) * x.dtype.itemsize <= _MOST_AHEAD else 1
     by_tap = lambda a: jnp.swapaxes(a.reshape(n, groups * 9), 0, 1)  # noqa: E731
     program = pallas.pallas_call(
         functools.partial(_program, h=h, w=w),
         out_shape=jax.ShapeDtypeStruct((n, o), x.dtype),
         grid=(pallas.cdiv(n, _PIXELS),),
-        compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=_STAGES),
+        compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=n_stages),
         interpret=interpret,
         name="deformable",
     )

@@ -70,7 +70,15 @@ def test_gradient_is_that_of_the_plain_path(interpreted):
 
 @pytest.mark.parametrize(
     ("sizes", "fits"),
-    [((64, 4, 64), True), ((256, 4, 256), True), ((48, 1, 64), False), ((32, 4, 64), False)],
+    [
+        ((64, 4, 64), True),
+        ((256, 4, 256), True),
+        ((128, 1, 128), True),
+        ((48, 1, 64), False),
+        ((32, 4, 64), False),
+        ((256, 2, 256), False),  # 426 KB of shared memory, of 232 that an H200 has
+        ((16, 1, 512), False),
+    ],
 )
 def test_channels_that_triton_can_hold(sizes, fits):
     assert kernel_fits(*sizes) == fits
@@ -78,15 +86,24 @@ def test_channels_that_triton_can_hold(sizes, fits):
         assert not kernel_fits(*sizes)
 
 
-def _program_for_cuda(c, pallas):
+def _program_for_cuda(c, pallas, o=64, dtype=jnp.float32):
     convolve = functools.partial(deformable_conv, pallas=pallas)
-    return lowered_for_cuda(convolve, *_inputs((2, 8, 8), c, 4, 64))
+    return lowered_for_cuda(convolve, *_inputs((2, 8, 8), c, 4, o, dtype))
 
 
 def test_kernel_lowers_for_nvidia_gpus_where_asked_and_where_it_fits():
     assert PALLAS in _program_for_cuda(64, pallas=True)
     assert PALLAS not in _program_for_cuda(64, pallas=False)
     assert PALLAS not in _program_for_cuda(32, pallas=True)  # groups of 8 channels
+
+
+@pytest.mark.parametrize(
+    ("c", "dtype", "stages"),
+    [(128, jnp.float32, 2), (256, jnp.float32, 1), (256, jnp.bfloat16, 2)],
+)
+def test_small_shared_memory_holds_what_is_fetched_ahead(c, dtype, stages):
+    program = _program_for_cuda(c, pallas=True, o=c, dtype=dtype)
+    assert f"num_stages = {stages}" in program
 
 
 @pytest.mark.gpu
