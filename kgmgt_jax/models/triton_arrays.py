@@ -1,18 +1,29 @@
 """What Triton, which Pallas compiles kernels for NVIDIA GPUs with, asks of their arrays."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 __all__ = ["divide", "triton_holds"]
 
+_OLDEST = 8  # compute capability of NVIDIA GPUs that Triton compiles for: Ampere
+
 
 def triton_holds(*sides: int) -> bool:
     """Whether Triton can have arrays of these sides: powers of two.
 
-    Not where JAX computes in 64 bits: the kernels' indices have 32.
+    Not where JAX computes in 64 bits: the kernels' indices have 32. Nor where the GPU is older than
+    those that Triton compiles for (such as a V100 or a T4).
     """
-    return all(n & (n - 1) == 0 for n in sides) and jnp.arange(1).dtype == jnp.int32
+    powers = all(n & (n - 1) == 0 for n in sides)
+    return powers and jnp.arange(1).dtype == jnp.int32 and not _too_old(jax.local_devices()[0])
+
+
+def _too_old(device: Any) -> bool:
+    major = str(getattr(device, "compute_capability", "")).partition(".")[0]
+    return major.isdigit() and int(major) < _OLDEST
 
 
 def divide(n: Array, by: int) -> tuple[Array, Array]:
