@@ -15,6 +15,7 @@ tells which of two programs has less to do.
 """
 
 import argparse
+import contextlib
 import itertools
 import math
 import os
@@ -40,6 +41,7 @@ from configs.kgmgt import get_config
 from kgmgt_jax.models.chunks import chunks_for
 from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.types import Measurement
+from tests.models.kernels import absent_gpu
 
 H200 = """
 gpu_device_info {
@@ -104,9 +106,11 @@ def _compiled(variant: str, fields: dict[str, Any], n: int, size: int, device: A
     arguments = (frame, frame, frame, Measurement(*measured))
     variables = jax.eval_shape(lambda *a: model.init(jax.random.key(0), *a), *arguments)
     variables = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype), variables)
-    with chunks_for(cpu=False):
-        traced = jax.jit(lambda *a: model.apply(*a).image).lower(variables, *arguments)
-    return traced.compile()
+    gpu = device.platform != "tpu"
+    with chunks_for(cpu=False), absent_gpu() if gpu else contextlib.nullcontext():
+        traced = jax.jit(lambda *a: model.apply(*a).image).trace(variables, *arguments)
+        lowered = traced.lower(lowering_platforms=("cuda" if gpu else "tpu",))
+    return lowered.compile()
 
 
 def _counted(program: str, n: int) -> str:

@@ -4,7 +4,7 @@ import contextlib
 
 import jax
 
-__all__ = ["PALLAS", "lowered_for_cuda"]
+__all__ = ["PALLAS", "absent_gpu", "lowered_for_cuda"]
 
 PALLAS = "__gpu$xla.gpu.triton"  # what a kernel is called in a program
 
@@ -13,11 +13,11 @@ def lowered_for_cuda(function, *inputs):
     """The program of a function for NVIDIA GPUs, as text."""
     check = jax.export.DisabledSafetyCheck.custom_call(PALLAS)
     exporting = jax.export.export(jax.jit(function), platforms=["cuda"], disabled_checks=[check])
-    with _absent_gpu():
+    with absent_gpu():
         return exporting(*inputs).mlir_module()
 
 
-def _absent_gpu():
+def absent_gpu():
     """From 0.11 on, JAX wants to know for which GPU it lowers a kernel where there is none."""
     if jax.__version_info__ < (0, 11):
         return contextlib.nullcontext()
