@@ -32,6 +32,18 @@ def close(got, want, tolerance):
     assert relative_error(got.detach().numpy(), want) < tolerance
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_sampling_in_strips_and_with_weights_in_full(gpu, monkeypatch):
+    torch.manual_seed(0)
+    x, offset, mask = torch.randn(1, 16, 64, 64), torch.randn(1, 64, 64, 4, 9, 2), torch.rand(1)
+    inputs = x, offset, mask.expand(1, 64, 64, 4, 9), torch.randn(8, 16, 3, 3), torch.randn(8)
+    want = layers.modulated_deform_conv(*inputs)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", gpu)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        got = layers.modulated_deform_conv(x.bfloat16(), *inputs[1:])
+    assert relative_error(got.float(), want.numpy()) < 0.02
+
+
 def by_group(x, groups, *tail):
     """(b, g*9*..., h, w) to (b, h, w, g, 9, ...), differentiable."""
     return x.permute(0, 2, 3, 1).unflatten(-1, (groups, 9, *tail))
@@ -69,7 +81,9 @@ def test_square_window_attention(size, shift, fixtures_dir):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 8), (24, 16)])
-def test_cut_windows_attended_apart_from_the_whole_ones(size):
+@pytest.mark.parametrize("gpu", [False, True])
+def test_cut_windows_attended_apart_from_the_whole_ones(size, gpu, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", gpu)
     torch.manual_seed(0)
     attention, mask = layers.WindowAttention(), layers.shift_mask(*size)
     bias = attention.relative_position_bias_table[attention.relative_position_index]

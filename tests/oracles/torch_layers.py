@@ -151,15 +151,17 @@ def modulated_deform_conv(
     g, o = mask.shape[3], weight.shape[0]
     table = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 2, 1, 2)).reshape(-1, c // g)
     kernel = weight.view(o, g, c // g, TAPS).permute(1, 3, 2, 0).reshape(-1, o)  # (g t c/g) o
-    step = h if torch.is_grad_enabled() else max(1, STRIP_PIXELS // (b * w))
+    whole = torch.is_grad_enabled() or x.is_cuda
+    step = h if whole else max(1, STRIP_PIXELS // (b * w))
     out = []
     for first in range(0, h, step):
         strip = slice(first, first + step)
         rows, fy, fx = bilinear_rows(offset[:, strip], first, h)
         low, high = (1 - fy) * mask[:, strip], fy * mask[:, strip]
         corners = torch.stack((low * (1 - fx), low * fx, high * (1 - fx), high * fx), -1)
+        weights = corners.reshape(-1, 4).to(table.dtype)  # autocast may have left them in float32
         columns = F.embedding_bag(
-            rows.reshape(-1, 4), table, mode="sum", per_sample_weights=corners.reshape(-1, 4)
+            rows.reshape(-1, 4), table, mode="sum", per_sample_weights=weights
         )
         out.append(columns.view(b, -1, w, c * TAPS) @ kernel + bias)
     return torch.cat(out, 1).permute(0, 3, 1, 2)
@@ -221,11 +223,11 @@ def relative_index(query: Tensor, key: Tensor, shift: int, width: int) -> Tensor
     return d[..., 0] * width + d[..., 1]
 
 
-def shift_mask(h: int, w: int) -> Float[Tensor, "n t t"]:
+def shift_mask(h: int, w: int, device: torch.device | None = None) -> Float[Tensor, "n t t"]:
     """-100 between tokens of a window that the cyclic shift brought together, else 0."""
 
     def region(n: int) -> Tensor:
-        i = torch.arange(n)
+        i = torch.arange(n, device=device)
         return (i >= n - WINDOW).long() + (i >= n - SHIFT).long()
 
     label = to_windows((3 * region(h)[:, None] + region(w)).view(1, h, w, 1), WINDOW)[..., 0]
@@ -254,6 +256,8 @@ class WindowAttention(nn.Module):
         if mask is None:
             return self.attend(x, bias[None])
         n_images = len(x) // len(mask)
+        if x.is_cuda:  # which would wait for the number of windows that are cut
+            return self.attend(x, bias + mask.repeat(n_images, 1, 1)[:, None])
         cut = mask.flatten(1).any(1)  # the few windows at the lower and the right edge
         cut_bias = bias + mask[cut].repeat(n_images, 1, 1)[:, None]
         cut = cut.repeat(n_images)
@@ -379,7 +383,7 @@ class Body(nn.Module):
         self.norm = nn.LayerNorm(CHANNELS)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        mask = shift_mask(*x.shape[2:]).to(x)
+        mask = shift_mask(*x.shape[2:], x.device).to(x)
         x = self.patch_embed["norm"](x.permute(0, 2, 3, 1))
         for layer in self.layers:
             x = layer(x, mask)
