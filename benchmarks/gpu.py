@@ -9,21 +9,24 @@ Frames of 256 x 256 alone, in batches, and as a cine of 12, in float32 and bfloa
 - pallas: the same with `model.pallas=True`;
 - unrolled: that with `model.unroll=True`, too;
 - eager, compile: `:released` in the independent PyTorch twin (tests/oracles), as it is and under
-  `torch.compile`.
+  `torch.compile`, compiled for each number of frames.
 
 Of `:released` all have the same random weights; the error column is the distance of the single
 frame from that of the first float32 side. Both frameworks may multiply float32 in TensorFloat-32,
-as JAX does by default. TFLOP/s are XLA's count of the network's arithmetic over the time, and
-`of card` compares them with a product of two large matrices of the same type on the same device.
-Each side and type is a process of its own; times are medians, memory is what the framework took.
+and try which convolution is fastest, as JAX does by default. TFLOP/s are XLA's count of the
+network's arithmetic over the time, and `of card` compares them with a product of two large matrices
+of the same type on the same device. Each side and type is a process of its own; times are medians,
+memory is the most that the framework took (JAX: since the process began, trying included).
 
-What is measured is kept in a folder (--rows), and the table printed from all that is there, so a
-long run can be cut into several: `--sides`, `--variants` and `--dtypes` choose.
+What is measured is told at once and kept in a folder (--rows), with JAX's compiled programs, and
+the table printed from all that is there. So a long run can be cut into several: `--sides`,
+`--variants` and `--dtypes` choose. What fails is told, and the rest goes on.
 """
 
 import argparse
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +34,10 @@ from typing import Any
 
 import numpy as np
 from processes import Side, in_process, measure, peak_mib, processor
-from released_network import jax_variables, random_frames, torch_networks
+from released_network import as_jax, jax_variables, random_frames, torch_networks
 
 OURS = {"jax": {}, "pallas": {"pallas": True}, "unrolled": {"pallas": True, "unroll": True}}
-SIDES = ("eager", "compile", *OURS)
+SIDES = ("eager", *OURS, "compile")
 Row = dict[str, Any]
 
 
@@ -54,18 +57,22 @@ def main() -> None:
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--dtype", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.rows.mkdir(parents=True, exist_ok=True)
     if options.side:
         print(json.dumps(_run(options)))
         return
-    options.rows.mkdir(parents=True, exist_ok=True)
     choices = (options.variants, options.dtypes, options.sides)
     for variant, dtype, side in itertools.product(*(c.split(",") for c in choices)):
         if variant == "released" or side in OURS:
-            result = in_process(side, "--variant", variant, "--dtype", dtype)
-            path = options.rows / f"{variant}_{dtype}_{side}.json"
-            path.write_text(json.dumps(result))
-            print(f"{path}: {len(result['loads'])} rows", file=sys.stderr)
+            try:
+                in_process(side, "--variant", variant, "--dtype", dtype)
+            except subprocess.CalledProcessError as error:
+                _tell(f"{variant}, {dtype}, {side}: failed, exit code {error.returncode}")
     _print_table(options)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _print_table(options: argparse.Namespace) -> None:
@@ -80,7 +87,8 @@ def _print_table(options: argparse.Namespace) -> None:
     for (variant, dtype, side), result in results.items():
         for load, row in result["loads"].items():
             rivals = (results.get((variant, dtype, rival), {}) for rival in ("eager", "compile"))
-            rows = (rival.get("loads", {}).get(load) for rival in rivals)
+            same = (r if r.get("device") == result["device"] else {} for r in rivals)
+            rows = (rival.get("loads", {}).get(load) for rival in same)
             ratios = [f"{rival['ms'] / row['ms']:.2f}" if rival else "-" for rival in rows]
             rate, card = _rates(results, variant, dtype, row["ms"])
             error = _error(options.rows, results, variant, dtype, side)
@@ -115,22 +123,35 @@ def _error(
 def _run(options: argparse.Namespace) -> Row:
     """All loads of one side: milliseconds a frame, memory; and what the device can do."""
     torch_side = options.side in ("eager", "compile")
-    prepare, image, describe = (_torch_side if torch_side else _jax_side)(options)
-    name = f"{options.variant}_{options.dtype}_{options.side}.npy"
-    np.save(options.rows / name, image)
+    prepare, image, device, describe = (_torch_side if torch_side else _jax_side)(options)
+    name = f"{options.variant}_{options.dtype}_{options.side}"
+    np.save(options.rows / f"{name}.npy", image)
     loads = {f"{n}": (n, False) for n in map(int, options.batches.split(","))}
     if options.frames:
         loads[f"cine {options.frames}"] = (options.frames, True)
-    rows = {}
+    result: Row = {"device": device, "loads": {}}
+
+    def keep() -> None:
+        (options.rows / f"{name}.json").write_text(json.dumps(result))
+
     for load, (n, cine) in loads.items():
-        times = measure(lambda n=n, cine=cine: prepare(n, cine), options.calls)
+        try:
+            times = measure(lambda n=n, cine=cine: prepare(n, cine), options.calls)
+        except Exception as error:  # too much for the memory, perhaps, which others are not
+            _tell(f"{name}, {load}: {type(error).__name__}: {error}")
+            continue
         ms = [1e3 * t / n for t in times["seconds"]]
-        rows[load] = {"ms": float(np.median(ms)), "fastest": min(ms), "mib": times["mib"]}
-    return describe() | {"loads": rows}
+        row = {"ms": float(np.median(ms)), "fastest": min(ms), "mib": times["mib"]}
+        result["loads"][load] = row
+        keep()
+        _tell(f"{name}, {load}: {row['ms']:.2f} ms a frame, {row['mib']:.0f} MiB; {device}")
+    result |= describe()
+    keep()
+    return result
 
 
-# Makes a side of a number of frames (a cine?), an image of one, and at last says what it ran on.
-Prepared = tuple[Callable[[int, bool], Side], np.ndarray, Callable[[], Row]]
+# Makes a side of a number of frames (a cine?), an image of one, the device, and what it can do.
+Prepared = tuple[Callable[[int, bool], Side], np.ndarray, str, Callable[[], Row]]
 
 
 def _torch_side(options: argparse.Namespace) -> Prepared:
@@ -138,7 +159,7 @@ def _torch_side(options: argparse.Namespace) -> Prepared:
 
     from tests.oracles import torch_kgmgt as twin
 
-    torch.set_float32_matmul_precision("high")  # TensorFloat-32, as JAX multiplies
+    as_jax(torch)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     nets = [net.to(device) for net in torch_networks(options.rows)]
@@ -146,7 +167,9 @@ def _torch_side(options: argparse.Namespace) -> Prepared:
     def reconstruct(*frames: torch.Tensor) -> torch.Tensor:
         return twin.two_pass(*nets, *frames)[1]
 
-    compiled = torch.compile(reconstruct) if options.side == "compile" else reconstruct
+    compiled = reconstruct
+    if options.side == "compile":
+        compiled = torch.compile(reconstruct, dynamic=False)
     half = torch.autocast(device.type, torch.bfloat16, options.dtype == "bfloat16")
 
     def call(frames: list[torch.Tensor]) -> torch.Tensor:
@@ -170,7 +193,7 @@ def _torch_side(options: argparse.Namespace) -> Prepared:
 
     image = call(list(torch.from_numpy(random_frames(1, options.size)).to(device)))
     name = torch.cuda.get_device_name() if gpu else processor()
-    return prepare, image.float().cpu().numpy(), lambda: {"device": name}
+    return prepare, image.float().cpu().numpy(), name, dict
 
 
 def _jax_side(options: argparse.Namespace) -> Prepared:
@@ -184,6 +207,7 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
     from kgmgt_jax.models.registry import build_model
     from kgmgt_jax.types import Measurement
 
+    jax.config.update("jax_compilation_cache_dir", str((options.rows / "compiled").absolute()))
     config: Any = get_config(options.variant)
     how = OURS[options.side]
     model = build_model(config.model.to_dict() | {"dtype": options.dtype} | how)
@@ -223,15 +247,15 @@ def _jax_side(options: argparse.Namespace) -> Prepared:
         return call, memory, ""
 
     def describe() -> Row:
-        name = processor() if device.platform == "cpu" else device.device_kind
         if how:  # the same network, whose kernels XLA cannot count
-            return {"device": name}
+            return {}
         flops = count_flops(lambda *args: model.apply(*args).image, variables, *one)
         work = {} if flops is None else {"gflop": flops / 1e9}
-        return work | {"device": name, "tflops": _matrix_rate(options)}
+        return work | {"tflops": _matrix_rate(options)}
 
     image = np.asarray(apply(variables, *one))
-    return prepare, np.stack([image.real, image.imag], axis=1), describe
+    name = processor() if device.platform == "cpu" else device.device_kind
+    return prepare, np.stack([image.real, image.imag], axis=1), name, describe
 
 
 def _matrix_rate(options: argparse.Namespace) -> float:
