@@ -41,6 +41,8 @@ lint: $(VENV)/.installed
 PHANTOM := $(BIN)/python -m kgmgt_jax.data.phantom --shape 80,64 --field_of_view_mm 440,352 \
   --n_coils 4 --n_frames 8
 
+# Its batches are of one example, for which one GPU of several is enough.
+demo: export CUDA_VISIBLE_DEVICES ?= 0
 demo: $(VENV)/.installed
 	rm -rf $(DEMO)
 	$(PHANTOM) --out $(DEMO)/data/train --seed 0 --n_subjects 24 --accelerations "" > /dev/null

@@ -142,7 +142,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, n_parts: int = 1) -> None:
         parts = f" accumulation={n_parts}" if n_parts > 1 else ""
         raise ValueError(
             f"the batch must divide among the devices: got {batch_size=} {n_devices=}{parts}; "
-            "change config.data.batch_size"
+            "change config.data.batch_size, or hide devices (CUDA_VISIBLE_DEVICES=0 leaves one GPU)"
         )
 
 
