@@ -1,6 +1,7 @@
 """What all readers share: a file as a sequence of slices, and what they say about files."""
 
 import importlib
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ __all__ = [
 
 ALL_SAMPLES, FROM_SAMPLES = "all samples", "the samples that are not zero"
 """Where a mask comes from that no file holds."""
+
+_FILTERS = threading.RLock()  # those of warnings are the process's, not a thread's
 
 Shape = tuple[int, int, int, int]
 Vector = Sequence[float] | np.ndarray
@@ -147,7 +150,7 @@ def refusing(path: str | Path, expected: str, fix: str = "") -> Iterator[None]:
         path, expected, fix: See `DataError`.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with _FILTERS, warnings.catch_warnings(action="ignore"):
             yield
     except DataError:
         raise

@@ -1,5 +1,8 @@
 """Magnitude cines in HDF5, npy and NIfTI: their images come back as the reference."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import h5py
 import numpy as np
 import pytest
@@ -66,6 +69,15 @@ def test_nifti_axes_become_time_rows_columns(tmp_path):
     assert meta.orientation == "rows to P, columns to R"
     assert meta.pixel_mm == pytest.approx((1.25, 1.5))
     assert meta.frame_seconds == pytest.approx(0.04)
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_as_they_are(tmp_path):
+    pytest.importorskip("nibabel")
+    file = read_file(writers.write_nifti(tmp_path))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda i: file[i % 2], range(400)))
+    assert warnings.filters == before
 
 
 def test_nifti_axes_of_another_order_keep_their_sizes(tmp_path):
