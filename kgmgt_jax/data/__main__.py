@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.formats import ReadOptions
 from kgmgt_jax.data.inspection import Finding, format_findings, inspect_path, open_case
@@ -60,4 +62,5 @@ def _draw(findings: Sequence[Finding], out: Path, read: ReadOptions) -> None:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # JAX would take most of a GPU's memory, for nothing
     sys.exit(main())

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.phantom.cine import VIEWS
 from kgmgt_jax.data.phantom.files import write_cmrxrecon2023
@@ -57,4 +59,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # JAX would take most of a GPU's memory, for nothing
     sys.exit(main())

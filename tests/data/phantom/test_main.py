@@ -1,9 +1,16 @@
 """The command line."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from kgmgt_jax.data.phantom import __main__ as phantom_main
 from kgmgt_jax.data.phantom import make_cine
+from tests.scripts_environment import scripts_environment
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_command_line_prints_what_it_wrote(tmp_path, capsys):
@@ -12,6 +19,21 @@ def test_command_line_prints_what_it_wrote(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 5
     assert sorted(printed) == sorted(str(p) for p in tmp_path.rglob("*.mat"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kgmgt_jax.data.phantom --n_subjects 1 --shape 32,36 --n_frames 2 --out again",
+        "kgmgt_jax.data inspect --figure figure.png .",
+    ],
+)
+def test_commands_of_the_data_leave_accelerators_alone(tmp_path, command):
+    phantom_main.main(["--out", str(tmp_path), "--shape", "32,36", "--n_coils", "2"])
+    environment = scripts_environment(JAX_PLATFORMS="tpu", PYTHONPATH=str(ROOT))  # there is none
+    line = [sys.executable, "-m", *command.split()]
+    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("wrong", ["--shape 64", "--n_coils 0", "--n_subjects 0"])
