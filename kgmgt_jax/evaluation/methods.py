@@ -19,6 +19,7 @@ from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
 from kgmgt_jax.models.registry import Network, build_model
 from kgmgt_jax.mri.cine import check_cine
+from kgmgt_jax.training.parallel import check_platform
 from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_item, load_weights
 
 __all__ = [
@@ -161,7 +162,9 @@ class Method:
 
         Raises:
             CheckpointError: if there is none, or it is not of this project.
+            ValueError: if JAX has no device of those that ``JAX_PLATFORMS`` names.
         """
+        check_platform("")
         config, variables = load_weights(path)
         try:
             model = build_model(config.model)

@@ -94,7 +94,10 @@ def process_share() -> tuple[int, int]:
 
 
 def check_platform(platform: str) -> None:
-    """Raises ``ValueError`` unless JAX computes on ``platform``; ``""`` takes what there is."""
+    """Raises ``ValueError`` unless JAX computes on ``platform``; ``""`` takes what there is.
+
+    That must be among what ``JAX_PLATFORMS`` names, of which JAX passes over a GPU that is missing.
+    """
     got = _devices()[0].platform
     if platform and platform != got:
         raise ValueError(
@@ -104,10 +107,17 @@ def check_platform(platform: str) -> None:
 
 
 def _devices() -> list[jax.Device]:
+    named = os.environ.get("JAX_PLATFORMS", "")
     try:
-        return jax.devices()
+        devices = jax.devices()
     except RuntimeError as error:  # JAX_PLATFORMS names something that is not there
         raise ValueError(f"expected a device that JAX can use, got {error}") from error
+    if named and devices[0].platform == "cpu" and "cpu" not in named.split(","):
+        raise ValueError(
+            f"expected a device of JAX_PLATFORMS={named}, got a cpu only; install JAX for it "
+            "(README), or change JAX_PLATFORMS"
+        )
+    return devices
 
 
 def make_mesh(n_devices: int | None = None, *, n_model: int = 1) -> Mesh:

@@ -198,3 +198,9 @@ def test_masks_and_maps_of_another_scale_are_refused(method, mask, sens, message
     kspace, maps = np.ones((2, 1, 8, 8), np.complex64), np.full((1, 8, 8), sens, np.complex64)
     with pytest.raises(ValueError, match=message):
         method.reconstruct(kspace, jnp.full((2, 8, 8), mask, jnp.uint8), maps)
+
+
+def test_an_accelerator_that_is_named_and_missing_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(ValueError, match="expected a device of JAX_PLATFORMS=cuda, got a cpu"):
+        Method.load("", "pretrained")

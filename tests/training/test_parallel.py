@@ -136,6 +136,12 @@ def test_missing_platform_is_refused():
         parallel.check_platform("gpu")
 
 
+def test_an_accelerator_that_is_named_and_missing_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(ValueError, match="expected a device of JAX_PLATFORMS=cuda, got a cpu"):
+        parallel.make_mesh()
+
+
 def test_no_device_at_all_is_refused(monkeypatch):
     def devices():
         raise RuntimeError("Unable to initialize backend 'cuda'")
