@@ -12,10 +12,12 @@ stepping (resident set; on a GPU what the framework allocated), and once what co
 import argparse
 import json
 import os
+import subprocess
 import sys
 from typing import Any
 
 from processes import Side, in_process, measure, peak_mib, processor, spread
+from released_network import as_jax
 
 
 def main() -> None:
@@ -37,16 +39,22 @@ def main() -> None:
     results = {"jax": [], "torch": []}
     for _ in range(options.rounds):
         for side, runs in results.items():
-            runs.append(in_process(side))
-            print(f"{side}: {[round(t, 2) for t in runs[-1]['seconds']]} s", file=sys.stderr)
-    _print_table(options, results)
+            try:
+                runs.append(in_process(side))
+            except subprocess.CalledProcessError as error:
+                print(f"{side}: failed, exit code {error.returncode}", file=sys.stderr)
+                continue
+            told = f"{[round(t, 3) for t in runs[-1]['seconds']]} s, {runs[-1]['device']}"
+            print(f"{side}: {told}", file=sys.stderr)
+    _print_table(options, {side: runs for side, runs in results.items() if runs})
 
 
 def _print_table(options: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
-    device = results["jax"][0]["device"]
+    devices = [runs[0]["device"] for runs in results.values()]
     print(
         f":{options.variant}, {options.size} x {options.size}, batch {options.batch}, "
-        f"{options.dtype}, L1 {'and critic' if options.adversarial else 'alone'}; {device}"
+        f"{options.dtype}, L1 {'and critic' if options.adversarial else 'alone'}; "
+        f"{' and '.join(dict.fromkeys(devices))}"
     )
     print("          step (median)    fastest    peak memory    before the first step")
     rows = {}
@@ -54,9 +62,10 @@ def _print_table(options: argparse.Namespace, results: dict[str, list[dict[str, 
         median, fastest, mib = spread(runs)
         rows[side] = (median, mib)
         start = f"{runs[0]['start']:.0f} s, {runs[0]['start_mib']:.0f} MiB"
-        print(f"{side:8}  {median:11.2f} s {fastest:9.2f} s {mib:10.0f} MiB    {start}")
-    ratios = [a / b for a, b in zip(rows["jax"], rows["torch"], strict=True)]
-    print(f"jax / torch {ratios[0]:9.2f}   {'':9} {ratios[1]:13.2f}")
+        print(f"{side:8}  {median:11.3f} s {fastest:9.3f} s {mib:10.0f} MiB    {start}")
+    if len({device.split(", ")[-1] for device in devices}) == 1 < len(rows):
+        ratios = [a / b for a, b in zip(rows["jax"], rows["torch"], strict=True)]
+        print(f"jax / torch {ratios[0]:9.2f}   {'':9} {ratios[1]:13.2f}")
 
 
 def _jax_side(options: argparse.Namespace) -> Side:
@@ -98,6 +107,7 @@ def _torch_side(options: argparse.Namespace) -> Side:
 
     from tests.oracles import torch_kgmgt as twin
 
+    as_jax(torch)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     nets = [twin.ReleasedGenerator(), twin.Extractor(), twin.ReferenceVGG()]
@@ -136,6 +146,8 @@ def _torch_side(options: argparse.Namespace) -> Side:
             torch.cuda.synchronize()
 
     if gpu:
+        step()  # compiles, and tries convolutions
+        torch.cuda.reset_peak_memory_stats()
         name = torch.cuda.get_device_name()
         return step, lambda: torch.cuda.max_memory_allocated() / 2**20, name
     return step, peak_mib, f"{torch.get_num_threads()} threads, {processor()}"
