@@ -44,6 +44,18 @@ def test_sampling_in_strips_and_with_weights_in_full(gpu, monkeypatch):
     assert relative_error(got.float(), want.numpy()) < 0.02
 
 
+def test_aggregation_samples_parts_of_pixels_in_half_precision():
+    torch.manual_seed(0)
+    size = (16, 256)
+    net, x, feat = layers.DynAgg(16), torch.randn(1, 16, *size), torch.randn(1, 16, *size)
+    inputs = x, feat, torch.zeros(1, 9, *size, 2), torch.rand(1, 1, *size)
+    with torch.inference_mode():
+        want = net(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = net(*(each.bfloat16() for each in inputs))
+    assert (got.float() - want).norm() < 0.05 * want.norm()
+
+
 def by_group(x, groups, *tail):
     """(b, g*9*..., h, w) to (b, h, w, g, 9, ...), differentiable."""
     return x.permute(0, 2, 3, 1).unflatten(-1, (groups, 9, *tail))

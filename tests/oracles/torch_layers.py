@@ -180,6 +180,7 @@ class DynAgg(nn.Module):
     def sampling(self, feat: Tensor, copies: Tensor, similarity: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets (b h w g 9 2), stored (y, x), and mask (b h w g 9)."""
         o = self.conv_offset_mask(feat).permute(0, 2, 3, 1)
+        o = o.to(torch.promote_types(o.dtype, torch.float32))  # bfloat16 has no half pixels at 128
         moves, logits = o.split((2 * OFFSET_GROUPS * TAPS, OFFSET_GROUPS * TAPS), -1)
         pre = copies.permute(0, 2, 3, 1, 4).flip(-1).unsqueeze(3)  # b h w 1 9 2
         offset = MAX_OFFSET * moves.tanh().unflatten(-1, (OFFSET_GROUPS, TAPS, 2)) + pre
