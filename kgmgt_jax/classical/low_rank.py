@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kgmgt_jax.classical.measurement import (
+    ScaledData,
     average_filled,
     check_counts,
     check_weights,
@@ -15,6 +16,7 @@ from kgmgt_jax.classical.proximal import (
     soft_threshold,
 )
 from kgmgt_jax.classical.solvers import (
+    CG,
     alternating_directions,
     quadratic_solver,
     zero_filled_image,
@@ -22,7 +24,7 @@ from kgmgt_jax.classical.solvers import (
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.types import Array, Complex, Float
 
-__all__ = ["low_rank_plus_sparse"]
+__all__ = ["PENALTY", "low_rank_plus_sparse", "minimise_low_rank_plus_sparse"]
 
 Scalar = float | Float[Array, ""]
 
@@ -94,6 +96,30 @@ def _low_rank_plus_sparse(
     max_iterations: int,
 ) -> Array:
     data = scale_data(kspace, mask, sens)
+    weights = low_rank_weight, sparse_weight
+    return data.scale * minimise_low_rank_plus_sparse(
+        data, weights, tolerance=tolerance, max_iterations=max_iterations
+    )
+
+
+def minimise_low_rank_plus_sparse(
+    data: ScaledData,
+    weights: tuple[Scalar, Scalar],
+    *,
+    tolerance: Scalar,
+    max_iterations: Scalar,
+    cg: tuple[Scalar, Scalar] = CG,
+) -> Complex[Array, "t h w"]:
+    """What :func:`low_rank_plus_sparse` does with a measurement, whose scale does not matter to it.
+
+    Args:
+        data: the measurement.
+        weights: ``λ_L`` and ``λ_S``.
+        tolerance: see there.
+        max_iterations: see there.
+        cg: see `quadratic_solver`.
+    """
+    low_rank_weight, sparse_weight = weights
     measured = zero_filled_image(data)
     start = average_filled(data.kspace, data.mask, data.sens)
     static = jnp.broadcast_to(jnp.mean(start, axis=0, keepdims=True), start.shape)
@@ -102,7 +128,9 @@ def _low_rank_plus_sparse(
     low_rank_threshold = low_rank_weight * largest_singular_value(start) / penalty
     sparse_threshold = sparse_weight * jnp.max(jnp.abs(measured)) / penalty
     half = penalty / 2
-    solve = quadratic_solver(data, lambda image: half * image, lambda rhs: rhs / (data.mask + half))
+    solve = quadratic_solver(
+        data, lambda image: half * image, lambda rhs: rhs / (data.mask + half), cg
+    )
 
     def update(target: tuple[Array, Array], image: Array) -> tuple[Array, tuple[Array, Array]]:
         low_rank, sparse = target
@@ -116,11 +144,10 @@ def _low_rank_plus_sparse(
         sparse = jnp.fft.ifft(soft_threshold(spectrum, sparse_threshold), axis=0, norm="ortho")
         return shrink_singular_values(low_rank, low_rank_threshold), sparse
 
-    image = alternating_directions(
+    return alternating_directions(
         update,
         shrink,
         (start, (static, start - static)),
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    return data.scale * image

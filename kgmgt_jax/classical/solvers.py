@@ -12,6 +12,8 @@ from kgmgt_jax.mri.fourier import fft2c, ifft2c
 from kgmgt_jax.types import Array, Complex, Float, Int
 
 __all__ = [
+    "CG",
+    "OVER_RELAXATION",
     "alternating_directions",
     "conjugate_gradients",
     "iterate",
@@ -24,8 +26,7 @@ Tree = Any
 State = TypeVar("State", bound=tuple)
 
 OVER_RELAXATION = 1.6
-CG_REDUCTION = 0.1  # of the residual, in a step of alternating directions with several coils
-CG_MAX_ITERATIONS = 10
+CG = 0.1, 10  # of a step of alternating directions with several coils; see `quadratic_solver`
 
 
 def iterate(
@@ -102,7 +103,10 @@ def conjugate_gradients(
 
 
 def quadratic_solver(
-    data: ScaledData, curvature: Callable[[Array], Array], exact: Callable[[Array], Array]
+    data: ScaledData,
+    curvature: Callable[[Array], Array],
+    exact: Callable[[Array], Array],
+    cg: tuple[Scalar, Scalar] = CG,
 ) -> Callable[[Array, Array], Array]:
     """How a method solves ``(E^H E + R) x = b``: directly for one coil, else by CG.
 
@@ -112,10 +116,11 @@ def quadratic_solver(
         data: the measurement, for E.
         curvature: R.
         exact: solves the system in k-space, from ``F b`` to ``F x``, for one unit coil.
+        cg: part of the guess's residual at which CG stops, since the next call goes on from there,
+            and its largest number of iterations.
 
     Returns:
-        A function of b and a first guess of x, which only CG uses: it stops when the residual is a
-        tenth of the guess's, since the next call goes on from there.
+        A function of b and a first guess of x, which only CG uses.
     """
     if data.sens is None:
         return lambda rhs, start: ifft2c(exact(fft2c(rhs)))
@@ -123,8 +128,8 @@ def quadratic_solver(
         lambda image: normal(image, data.mask, data.sens) + curvature(image),
         rhs,
         start,
-        tolerance=CG_REDUCTION,
-        max_iterations=CG_MAX_ITERATIONS,
+        tolerance=cg[0],
+        max_iterations=cg[1],
     )
 
 

@@ -14,6 +14,7 @@ from kgmgt_jax.classical.differences import (
     temporal_differences,
 )
 from kgmgt_jax.classical.measurement import (
+    ScaledData,
     average_filled,
     check_counts,
     check_weights,
@@ -21,6 +22,7 @@ from kgmgt_jax.classical.measurement import (
 )
 from kgmgt_jax.classical.proximal import soft_threshold
 from kgmgt_jax.classical.solvers import (
+    CG,
     alternating_directions,
     quadratic_solver,
     zero_filled_image,
@@ -28,7 +30,7 @@ from kgmgt_jax.classical.solvers import (
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.types import Array, Complex, Float
 
-__all__ = ["spatial_tv", "temporal_tv"]
+__all__ = ["minimise_temporal_variation", "spatial_tv", "temporal_tv"]
 
 Scalar = float | Float[Array, ""]
 
@@ -122,6 +124,30 @@ def _temporal_tv(
     circular: bool,
 ) -> Array:
     data = scale_data(kspace, mask, sens)
+    return data.scale * minimise_temporal_variation(
+        data, weight, circular=circular, tolerance=tolerance, max_iterations=max_iterations
+    )
+
+
+def minimise_temporal_variation(
+    data: ScaledData,
+    weight: Scalar,
+    *,
+    circular: bool,
+    tolerance: Scalar,
+    max_iterations: Scalar,
+    cg: tuple[Scalar, Scalar] = CG,
+) -> Complex[Array, "t h w"]:
+    """What :func:`temporal_tv` does with a measurement that is divided by its scale.
+
+    Args:
+        data: the measurement.
+        weight: λ.
+        circular: see there.
+        tolerance: see there.
+        max_iterations: see there.
+        cg: see `quadratic_solver`.
+    """
     penalty = TEMPORAL_PENALTY * jnp.maximum(weight, MIN_WEIGHT)
     anchor = TEMPORAL_ANCHOR * penalty
     measured = zero_filled_image(data)
@@ -130,7 +156,8 @@ def _temporal_tv(
         differences = temporal_differences(image, circular)
         return penalty * temporal_adjoint(differences, circular) + anchor * image
 
-    solve = quadratic_solver(data, curvature, chain_solver(data.mask + anchor, penalty, circular))
+    chains = chain_solver(data.mask + anchor, penalty, circular)
+    solve = quadratic_solver(data, curvature, chains, cg)
 
     def update(target: Array, image: Array) -> tuple[Array, Array]:
         rhs = measured + penalty * temporal_adjoint(target, circular) + anchor * image
@@ -138,14 +165,13 @@ def _temporal_tv(
         return image, temporal_differences(image, circular)
 
     start = average_filled(data.kspace, data.mask, data.sens)
-    image = alternating_directions(
+    return alternating_directions(
         update,
         lambda v: soft_threshold(v, weight / penalty),
         (start, temporal_differences(start, circular)),
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    return data.scale * image
 
 
 @jax.jit

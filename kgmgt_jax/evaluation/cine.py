@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from kgmgt_jax.mri.cine import check_cine
+from kgmgt_jax.mri.coils import sens_reduce
+from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.types import Array, Complex, Float, Int, Measurement
 
-__all__ = ["CineInput"]
+__all__ = ["CineInput", "scaled_cine"]
+
+_PERCENTILE = 99.0
 
 
 class CineInput(NamedTuple):
@@ -55,3 +59,30 @@ class CineInput(NamedTuple):
         kspace: Any = self.kspace[targets]
         mask: Any = self.mask[targets]
         return Measurement(kspace, mask, sens)
+
+
+@jax.jit
+def scaled_cine(
+    kspace: Complex[Array, "t n h w"],
+    mask: Float[Array, "t h w"],
+    sens: Complex[Array, "*t n h w"] | None,
+    filled: Complex[Array, "t n h w"],
+) -> tuple[CineInput, Float[Array, ""]]:
+    """A cine as networks are given it, and what it was divided by.
+
+    ``data.transforms.scaled_inputs`` where the network runs.
+
+    Args:
+        kspace: measured k-space, 0 elsewhere.
+        mask: 1 where measured.
+        sens: sensitivities of unit sum of squares; ``None`` for a single coil.
+        filled: k-space of the inputs.
+    """
+    coil_images = ifft2c(filled)
+    maps = sens if sens is None or sens.ndim == 4 else sens[None]
+    images = coil_images[:, 0] if maps is None else sens_reduce(coil_images, maps)
+    magnitude = jnp.abs(images)
+    percentile, largest = jnp.percentile(magnitude, _PERCENTILE), jnp.max(magnitude)
+    scale = jnp.where(percentile > 0, percentile, largest)
+    scale = jnp.where(scale > 0, scale, 1.0)
+    return CineInput(images / scale, kspace / scale, mask, sens), scale

@@ -13,9 +13,9 @@ from flax import errors as flax_errors
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.classical import METHODS
-from kgmgt_jax.data.filling import same_in_all_frames
+from kgmgt_jax.data.filling import fill_on_device, same_in_all_frames
 from kgmgt_jax.data.transforms import scaled_inputs
-from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.evaluation.cine import CineInput, scaled_cine
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
 from kgmgt_jax.models.registry import Network, build_model
 from kgmgt_jax.mri.cine import check_cine
@@ -242,6 +242,11 @@ class Method:
         kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
         if not np.isfinite(kspace).all():
             raise ValueError("expected finite kspace, got NaN or infinite values")
+        if jax.default_backend() != "cpu":
+            options = {"sens": sens, "circular": self.circular}
+            filled = fill_on_device(kspace, mask, self.input_fill, **options)
+            cine, scale = jax.device_get(scaled_cine(kspace, mask, sens, filled))
+            return cine, np.float32(scale)
         with scipy.fft.set_workers(-1):  # all cores
             images, measured, scale = scaled_inputs(
                 kspace, mask, sens, circular=self.circular, input_fill=self.input_fill

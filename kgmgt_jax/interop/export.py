@@ -26,19 +26,17 @@ from jax import export
 
 from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.data.filling import fill_on_device
+from kgmgt_jax.evaluation.cine import scaled_cine
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
 from kgmgt_jax.models.chunks import chunks_for
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.mri.coils import sens_reduce
-from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["export_reconstruction", "main", "reconstruction_function"]
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-_PERCENTILE = 99.0
 
 
 def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h w"]]:
@@ -48,29 +46,23 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         method: the network.
 
     Returns:
-        ``f(kspace, mask, sens=None, filled=None)`` to complex images (t h w) in the units of
-        ``kspace``, with
+        ``f(kspace, mask, sens=None)`` to complex images (t h w) in the units of ``kspace``, with
 
         - ``kspace``: complex64 (t n h w), centred, orthonormal; what lies outside the mask is not
           looked at;
         - ``mask``: float32 (t h w), 1 where measured;
-        - ``sens``: complex64 (n h w), for several coils;
-        - ``filled``: for a network whose ``input_fill`` is not ``"zero"``, what it is given:
-          ``data.filling.fill_gaps(kspace, mask, method.input_fill, sens=sens,
-          circular=method.circular)``.
+        - ``sens``: complex64 (n h w), for several coils.
     """
 
     def reconstruct(
         kspace: Complex[Array, "t n h w"],
         mask: Float[Array, "t h w"],
         sens: Complex[Array, "n h w"] | None = None,
-        filled: Complex[Array, "t n h w"] | None = None,
     ) -> Complex[Array, "t h w"]:
         kspace = jnp.where(mask[:, None] > 0, kspace, 0)
-        coil_images = ifft2c(kspace if filled is None else filled)
-        images = coil_images[:, 0] if sens is None else sens_reduce(coil_images, sens[None])
-        scale = _intensity_scale(images)
-        cine = CineInput(images / scale, kspace / scale, mask, sens)
+        options = {"sens": sens, "circular": method.circular}
+        filled = fill_on_device(kspace, mask, method.input_fill, **options)
+        cine, scale = scaled_cine(kspace, mask, sens, filled)
         variables = method.variables
         if method.fixed_variables is not None:
             choose = functools.partial(jnp.where, (mask == mask[:1]).all())
@@ -79,14 +71,6 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         return scale * frames
 
     return reconstruct
-
-
-def _intensity_scale(images: Complex[Array, "t h w"]) -> Float[Array, ""]:
-    """As ``data.transforms.intensity_scale``."""
-    magnitude = jnp.abs(images)
-    percentile, largest = jnp.percentile(magnitude, _PERCENTILE), jnp.max(magnitude)
-    scale = jnp.where(percentile > 0, percentile, largest)
-    return jnp.where(scale > 0, scale, 1.0)
 
 
 def export_reconstruction(
@@ -100,7 +84,7 @@ def export_reconstruction(
     Args:
         checkpoint: a training workdir, one checkpoint, or ``"pretrained"``.
         shape: frames, coils, height and width of the k-space. With more than one coil the program
-            takes sensitivities; with an ``input_fill`` other than ``"zero"``, filled k-space.
+            takes sensitivities.
         platforms: where it shall run, of cpu, cuda, rocm, tpu; ``None``: where it is exported. If
             a CPU is among them it is cut into blocks that suit a CPU, and is slower elsewhere.
 
@@ -123,8 +107,6 @@ def export_reconstruction(
     }
     if n > 1:
         arguments["sens"] = jax.ShapeDtypeStruct((n, h, w), np.complex64)
-    if method.input_fill != "zero":
-        arguments["filled"] = arguments["kspace"]
     function = jax.jit(reconstruction_function(method))
     with chunks_for(cpu="cpu" in (platforms or [jax.default_backend()])):
         return export.export(function, platforms=platforms)(**arguments)

@@ -7,7 +7,14 @@ import scipy.fft
 
 from kgmgt_jax.classical import low_rank_plus_sparse, temporal_tv
 from kgmgt_jax.classical.measurement import average_filled, data_scale
-from kgmgt_jax.data.filling import INPUT_FILLS, fill_gaps, low_rank, variation, ways
+from kgmgt_jax.data.filling import (
+    INPUT_FILLS,
+    fill_gaps,
+    fill_on_device,
+    low_rank,
+    variation,
+    ways,
+)
 from kgmgt_jax.data.filling.encoding import Encoding
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.phantom import make_cine
@@ -161,8 +168,8 @@ def _measured_by_four_coils() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("low_rank_weight", [0.02, 0.002])
 def test_low_rank_with_maps_tends_to_the_classical_minimum(monkeypatch, low_rank_weight):
     kspace, mask, sens = _measured_by_four_coils()
-    monkeypatch.setattr(low_rank, "_N_DIRECTIONS", 400)
-    monkeypatch.setattr(low_rank, "_LOW_RANK_WEIGHT", low_rank_weight)
+    monkeypatch.setattr(low_rank, "N_DIRECTIONS", 400)
+    monkeypatch.setattr(low_rank, "LOW_RANK_WEIGHT", low_rank_weight)
     filled = fill_gaps(kspace * mask[:, None], mask, "low_rank", sens=sens)
     weights = _WEIGHTS | {"low_rank_weight": low_rank_weight}
     classical = low_rank_plus_sparse(
@@ -195,7 +202,7 @@ def test_blended_lies_between_two_classical_methods(monkeypatch, with_maps, circ
         kspace, sens = kspace[:, :1], None
     measured = kspace * mask[:, None]
     for module in (low_rank, variation):
-        monkeypatch.setattr(module, "_N_DIRECTIONS", 400)
+        monkeypatch.setattr(module, "N_DIRECTIONS", 400)
     filled = fill_gaps(measured, mask, "blended", sens=sens, circular=circular)
     settled = {"tolerance": 0.0, "max_iterations": 400}
     near = low_rank_plus_sparse(measured, mask, sens, **_WEIGHTS, **settled)
@@ -267,6 +274,23 @@ def test_there_and_back_at_once_is_there_and_back(maps, n_threads, axes):
         got = encoding.normal(image, mask)
     assert got.dtype == np.complex64
     np.testing.assert_allclose(got, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("input_fill", INPUT_FILLS)
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("maps", ["none", "one", "of each frame"])
+def test_on_the_device_gaps_are_filled_as_on_the_host(input_fill, fixed, maps):
+    cine = make_cine(0, shape=(40, 36), n_frames=5, n_coils=3)
+    kind = "variable_density" + "_fixed" * fixed
+    mask = MaskSampler((kind,), (4,), 8).draw(np.random.default_rng(0), cine.image.shape)
+    sens = None if maps == "none" else cine.sens
+    if maps == "of each frame":
+        sens = np.stack([sens * np.exp(0.3j * t) for t in range(5)]).astype(np.complex64)
+    for circular in (True, False):
+        options = {"sens": sens, "circular": circular}
+        expected = fill_gaps(cine.kspace, mask, input_fill, **options)
+        got = fill_on_device(cine.kspace, mask, input_fill, **options)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_maps_of_other_coils_are_refused():

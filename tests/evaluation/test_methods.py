@@ -112,6 +112,31 @@ def test_masks_that_stay_the_same_have_weights_of_their_own():
     assert any(not np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
 
 
+@pytest.mark.parametrize("input_fill", ["zero", "average", "blended"])
+@pytest.mark.parametrize("maps_of_frames", [None, False, True])
+def test_inputs_are_the_same_where_an_accelerator_makes_them(
+    input_fill, maps_of_frames, monkeypatch
+):
+    batch = random_batch(4, 16)
+    kspace, mask, sens = batch["kspace"], batch["mask"], None
+    if maps_of_frames is not None:
+        sens = np.full((4, 2, 16, 16), np.sqrt(0.5), np.complex64)
+        sens[:, 1] *= np.exp(1j * np.arange(4))[:, None, None]
+        kspace = np.concatenate([kspace, 2 * kspace], axis=1)
+        sens = sens if maps_of_frames else sens[0]
+    method = Method("", "", None, {}, input_fill=input_fill)
+    here, scale = method._input(kspace, mask, sens)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    there, other = method._input(kspace, mask, sens)
+    assert other == pytest.approx(scale, rel=1e-5)
+    for expected, got in zip(here, there, strict=True):
+        if expected is None:
+            assert got is None
+        else:
+            assert isinstance(got, np.ndarray)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("input_fill", ["zero", "average"])
 def test_inputs_are_filled_as_in_training(input_fill):
     batch, model = random_batch(5, 16), KIGAN(n_cascades=1, channels=2, n_blocks=1)

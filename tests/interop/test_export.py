@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.filling import fill_gaps
 from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.interop.export import export_reconstruction, main
@@ -71,15 +70,18 @@ def test_exported_program_is_the_reconstruction(checkpoint, tmp_path, capsys, n_
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
-def test_filled_inputs_are_an_argument(tmp_path):
-    checkpoint = _checkpoint(tmp_path / "average", "average")
-    exported = export_reconstruction(checkpoint, (T, 1, H, W))
-    kspace, mask, _ = _cine(1)
-    full = kspace + 5 * (1 - mask[:, None])  # what lies outside the mask is not looked at
-    filled = fill_gaps(full, mask, "average")
-    got = exported.call(kspace=full, mask=mask, filled=filled)
-    want = Method.load("", checkpoint).reconstruct(kspace, mask, None)
-    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("n_coils", [1, 3])
+def test_the_program_fills_gaps(tmp_path, n_coils, fixed):
+    checkpoint = _checkpoint(tmp_path / "blended", "blended")
+    exported = export_reconstruction(checkpoint, (T, n_coils, H, W))
+    kspace, mask, sens = _cine(n_coils)
+    if fixed:
+        mask[:] = mask[:1]
+        kspace *= mask[:, None]
+    got = exported.call(kspace=kspace, mask=mask, **({} if sens is None else {"sens": sens}))
+    want = Method.load("", checkpoint).reconstruct(kspace, mask, sens)
+    np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("fixed", [True, False])

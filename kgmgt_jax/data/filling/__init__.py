@@ -20,8 +20,11 @@ Where no frame measured, it stays 0, except that the last three guess there too 
 frames measured different samples). The last two also use the sensitivities: an unmeasured sample is
 what its coil would have seen. The heart moves between frames, so filled samples are a guess: they
 are the network's input, never what data consistency holds the result to.
+
+`fill_gaps` works on the host, in the loaders of training; `fill_on_device` where the network runs.
 """
 
+from kgmgt_jax.data.filling.on_device import fill_on_device
 from kgmgt_jax.data.filling.ways import (
     INPUT_FILLS,
     are_lines,
@@ -37,5 +40,6 @@ __all__ = [
     "check_fill",
     "fill_gaps",
     "fill_measured",
+    "fill_on_device",
     "same_in_all_frames",
 ]

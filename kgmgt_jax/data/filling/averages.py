@@ -1,11 +1,11 @@
 """Samples of other frames in the place of those that a frame did not measure."""
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 from kgmgt_jax.data.filling.encoding import Kspace, Mask
 
-__all__ = ["average", "nearest_in_time"]
+__all__ = ["average", "frame_distances", "nearest_in_time"]
 
 
 def average(kspace: Kspace, mask: Mask) -> Kspace:
@@ -32,10 +32,14 @@ def _nearest(mask: Float32[np.ndarray, "t h w"], circular: bool) -> tuple[np.nda
     They are the same frame unless two are equally near.
     """
     n_frames = len(mask)
-    distance = np.abs(np.arange(n_frames)[:, None] - np.arange(n_frames)[None, :])
-    if circular:
-        distance = np.minimum(distance, n_frames - distance)
     never = np.where(mask > 0, 0, n_frames).astype(np.int16)
-    far = distance.astype(np.int16)[:, :, None, None] + never[None]  # t s h w
+    far = frame_distances(n_frames, circular)[:, :, None, None] + never[None]  # t s h w
     last = n_frames - 1 - np.argmin(far[:, ::-1], axis=1)
     return np.argmin(far, axis=1), last
+
+
+def frame_distances(n_frames: int, circular: bool) -> Int16[np.ndarray, "t t"]:
+    """How far frames are from each other, the shorter way round a circle."""
+    frame = np.arange(n_frames, dtype=np.int16)
+    distance = np.abs(frame[:, None] - frame[None, :])
+    return np.minimum(distance, n_frames - distance) if circular else distance

@@ -11,9 +11,9 @@ from kgmgt_jax.data.filling.shrinkage import shrink, shrink_singular_values, sin
 __all__ = ["low_rank_plus_sparse"]
 
 # stopped early, which scores as well
-_N_DIRECTIONS, _N_CG_STEPS = 25, 2
-_LOW_RANK_WEIGHT = _SPARSE_WEIGHT = 0.02
-_PENALTY = PENALTY * _LOW_RANK_WEIGHT
+N_DIRECTIONS, N_CG_STEPS = 25, 2
+LOW_RANK_WEIGHT = SPARSE_WEIGHT = 0.02
+_PENALTY = PENALTY * LOW_RANK_WEIGHT
 
 
 def low_rank_plus_sparse(kspace: Kspace, mask: Mask, start: Images, encoding: Encoding) -> Images:
@@ -28,9 +28,9 @@ def low_rank_plus_sparse(kspace: Kspace, mask: Mask, start: Images, encoding: En
 
     Source: L+S, Otazo et al., Magn Reson Med 73 (2015), 1125.
     """
-    low_rank_threshold = _LOW_RANK_WEIGHT / _PENALTY * singular_values(start)[0][-1]
+    low_rank_threshold = LOW_RANK_WEIGHT / _PENALTY * singular_values(start)[0][-1]
     measured = encoding.to_image(kspace)
-    sparse_threshold = np.float32(_SPARSE_WEIGHT / _PENALTY * np.abs(measured).max())
+    sparse_threshold = np.float32(SPARSE_WEIGHT / _PENALTY * np.abs(measured).max())
     half = np.float32(_PENALTY / 2)
     weight = 1 / (mask[:, None] + half)
 
@@ -45,12 +45,12 @@ def low_rank_plus_sparse(kspace: Kspace, mask: Mask, start: Images, encoding: En
         def normal(x: np.ndarray) -> np.ndarray:
             return encoding.normal(x, mask) + half * x
 
-        return conjugate_gradients(normal, measured + half * wanted, image, _N_CG_STEPS)
+        return conjugate_gradients(normal, measured + half * wanted, image, N_CG_STEPS)
 
     image = start
     low_rank = np.repeat(image.mean(axis=0, keepdims=True), len(image), axis=0)
     sparse = image - low_rank
-    for _ in range(_N_DIRECTIONS):
+    for _ in range(N_DIRECTIONS):
         settled = shrink_singular_values(low_rank, low_rank_threshold)
         spectrum = shrink(np.asarray(scipy.fft.fft(sparse, axis=0, norm="ortho")), sparse_threshold)
         moving = np.asarray(scipy.fft.ifft(spectrum, axis=0, norm="ortho", overwrite_x=True))

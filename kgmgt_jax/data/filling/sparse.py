@@ -1,5 +1,7 @@
 """Filling by sparsity in temporal frequency."""
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,10 +11,9 @@ from kgmgt_jax.data.filling.averages import average
 from kgmgt_jax.data.filling.encoding import Kspace, Mask
 from kgmgt_jax.data.filling.shrinkage import shrink
 
-__all__ = ["sparse_in_time"]
+__all__ = ["SHARES", "momenta", "sparse_in_time"]
 
-_N_ITERATIONS = 10
-_FIRST_THRESHOLD, _LAST_THRESHOLD = 0.2, 0.005  # of the 99th percentile of the mean image
+SHARES = np.geomspace(0.2, 0.005, 10)  # thresholds, of the 99th percentile of the mean image
 
 
 def sparse_in_time(kspace: Kspace, mask: Mask, axes: Sequence[int] = (-2, -1)) -> Kspace:
@@ -35,16 +36,21 @@ def sparse_in_time(kspace: Kspace, mask: Mask, axes: Sequence[int] = (-2, -1)) -
     filled = average(kspace, mask)
     old = image = np.asarray(scipy.fft.ifftn(filled, axes=axes, norm="ortho"))
     scale = np.percentile(np.abs(image.mean(axis=0)), 99.0)
-    thresholds = scale * np.geomspace(_FIRST_THRESHOLD, _LAST_THRESHOLD, _N_ITERATIONS)
-    momentum = 1.0
-    for threshold in thresholds.astype(np.float32):
+    thresholds = (scale * SHARES).astype(np.float32)
+    for threshold, momentum in zip(thresholds, momenta(), strict=True):
         spectrum = np.asarray(scipy.fft.fft(image, axis=0, norm="ortho"))
         spectrum[1:] = shrink(spectrum[1:], threshold)
         image = np.asarray(scipy.fft.ifft(spectrum, axis=0, norm="ortho", overwrite_x=True))
         filled = np.asarray(scipy.fft.fftn(image, axes=axes, norm="ortho", overwrite_x=True))
         np.copyto(filled, kspace, where=measured)
         new = np.asarray(scipy.fft.ifftn(filled, axes=axes, norm="ortho"))
-        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        image = new + np.float32((momentum - 1) / following) * (new - old)
-        old, momentum = new, following
+        image, old = new + np.float32(momentum) * (new - old), new
     return filled
+
+
+def momenta() -> list[float]:
+    """How much further than to its result each iteration goes, in parts of its step."""
+    times = [1.0]
+    for _ in SHARES:
+        times.append((1 + math.sqrt(1 + 4 * times[-1] ** 2)) / 2)
+    return [(before - 1) / after for before, after in itertools.pairwise(times)]

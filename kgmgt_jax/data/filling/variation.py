@@ -15,8 +15,9 @@ __all__ = ["little_variation"]
 Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of right-hand side and last image
 
 # stopped early, which scores as well
-_N_DIRECTIONS, _N_CG_STEPS = 15, 3
-_PENALTY = np.float32(TEMPORAL_PENALTY * 0.005)
+N_DIRECTIONS, N_CG_STEPS = 15, 3
+WEIGHT = 0.005
+_PENALTY = np.float32(TEMPORAL_PENALTY * WEIGHT)
 _ANCHOR = TEMPORAL_ANCHOR * _PENALTY
 _THRESHOLD = 1 / TEMPORAL_PENALTY  # of the 99th percentile of the mean image
 
@@ -49,7 +50,7 @@ def little_variation(
     else:
         solve = _gradient_solver(mask, curvature, encoding)
     image, course = start, _in_time(forward, start)
-    for _ in range(_N_DIRECTIONS):
+    for _ in range(N_DIRECTIONS):
         settled = shrink(course, threshold)
         rhs = measured + _in_time(adjoint, 2 * settled - course) + _ANCHOR * image
         image = solve(rhs, image)
@@ -85,4 +86,4 @@ def _gradient_solver(
     def normal(image: np.ndarray) -> np.ndarray:
         return encoding.normal(image, mask) + _in_time(curvature, image)
 
-    return lambda rhs, image: conjugate_gradients(normal, rhs, image, _N_CG_STEPS)
+    return lambda rhs, image: conjugate_gradients(normal, rhs, image, N_CG_STEPS)
