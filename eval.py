@@ -15,7 +15,7 @@ from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.mask_sampler import MASK_KINDS
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, EvaluationSet, open_evaluation
-from kgmgt_jax.evaluation.evaluate import Options, evaluate_set
+from kgmgt_jax.evaluation.evaluate import Options, check_folders, evaluate_set
 from kgmgt_jax.evaluation.methods import Method, classical_methods, parse_weights
 from kgmgt_jax.evaluation.overlap import n_trained_on
 from kgmgt_jax.evaluation.tuning import tune_methods
@@ -85,6 +85,7 @@ def main(argv: list[str]) -> int:
         efficiency=_EFFICIENCY.value,
         facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value} | told,
     )
+    check_folders(data, _OUT.value, options)
     tuned = _tuned(names, conditions, data, sens, simulation, circular)  # slow, hence last
     classical = classical_methods(names, tuned, weights, circular=circular)
     methods = [*networks, *classical]

@@ -137,6 +137,7 @@ def test_weights_to_choose_without_methods_are_refused(work, tmp_path):
         ("--preset=foo", "got ['foo']"),
         ("--weights=wavelet.mass=1", "got ['mass']"),
         ("--acceleration=", "expected a sampling and a preset"),
+        ("--ranking=/dev/null", "expected a folder to write to, got a file"),
     ],
 )
 def test_options_are_refused_before_weights_are_chosen(work, tmp_path, wrong, word):

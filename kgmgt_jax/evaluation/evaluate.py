@@ -29,7 +29,7 @@ from kgmgt_jax.evaluation.summary import Outcome, write_summary
 from kgmgt_jax.metrics import PRESETS
 from kgmgt_jax.training.weights import CheckpointError
 
-__all__ = ["Options", "evaluate_set"]
+__all__ = ["Options", "check_folders", "evaluate_set"]
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,9 @@ def evaluate_set(
             written to, or nothing at all could be reconstructed.
     """
     _check_names(methods)
-    if options.ranking is not None:
-        data.check_ranking()
+    check_folders(data, out, options)
     out, findings = Path(out), Findings(options.conditions, options.presets, failed=data.failed)
     cases = data.cases(options.conditions, options.seed)
-    for folder in (out, options.ranking):
-        if folder is not None:
-            check_outputs(folder, ["mat"])  # before there are hours of work to lose
     ranking = None if options.ranking is None else RankingWriter(options.ranking)
     reading = ReadingCases() if options.reader_study else None
     guarded = functools.partial(_guarded, findings.failed)
@@ -129,6 +125,19 @@ def evaluate_set(
     costs = _efficiency(methods, first, findings.failed) if options.efficiency and first else {}
     facts = {**{method.name: method.source for method in methods}, **options.facts}
     return write_summary(out, findings, names, data.unscored, costs, facts, title, written)
+
+
+def check_folders(data: EvaluationSet, out: str | Path, options: Options) -> None:
+    """Refuses places that cannot be written to, before there are hours of work to lose.
+
+    Raises:
+        ValueError: in one line.
+    """
+    if options.ranking is not None:
+        data.check_ranking()
+    for folder in (out, options.ranking):
+        if folder is not None:
+            check_outputs(folder, ["mat"])
 
 
 def _reconstruct(
