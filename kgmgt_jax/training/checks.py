@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from kgmgt_jax.data.augmentation import Augmentation
 from kgmgt_jax.data.filling import INPUT_FILLS
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.models.baselines.swinir import SwinIR
 from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.critic import Critic
@@ -18,7 +20,7 @@ from kgmgt_jax.models.encoder import VGG19_LAYERS
 from kgmgt_jax.models.enforcement import check_consistency
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.layers import Layers
-from kgmgt_jax.models.registry import DEFAULT, build_model
+from kgmgt_jax.models.registry import DEFAULT, build_model, freeze
 from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES, SENS_OPTIONS
 from kgmgt_jax.training.optimizer import SCHEDULES, make_optimizer, make_schedule
 from kgmgt_jax.training.parallel import PLATFORMS
@@ -71,6 +73,8 @@ def check_config(config: Any) -> None:
     model = _check_network(config.model)
     _check_fields("critic", config.critic, Critic.__dataclass_fields__)
     _check_counts("critic", config.critic)
+    if config.critic.get("norm", "none") not in ("none", "batch"):
+        _refuse("critic.norm", "'none' or 'batch'", config.critic.norm)
     _check_loss(config.loss)
     if not isinstance(model, KGMgT):
         _check_unguided(config)
@@ -203,6 +207,11 @@ def _check_data(data: Any) -> None:
     if data.calibration_lines and data.calibration_lines < MIN_CALIBRATION_LINES:
         expected = f"{MIN_CALIBRATION_LINES} or more, or 0 for those of acs"
         _refuse("data.calibration_lines", expected, data.calibration_lines)
+    for name, make in (("simulation", Simulation), ("augmentation", Augmentation)):
+        try:
+            make(**freeze(data[name]))
+        except ValueError as error:
+            raise ValueError(f"config.data.{name}: {error}") from error
     for name in ("validation_frames", "validation_slices"):
         if data[name] is not None and not (isinstance(data[name], int) and data[name] >= 1):
             _refuse(f"data.{name}", "1 or more, or None for all", data[name])
@@ -219,6 +228,8 @@ def _check_optimizer(section: str, fields: Any) -> None:
     shares = tuple(fields.milestones)
     if sorted(shares) != list(shares) or any(not 0 < share < 1 for share in shares):
         _refuse(f"{section}.milestones", "rising shares of n_steps between 0 and 1", shares)
+    if not 0 < fields.get("decay", 1) < math.inf:
+        _refuse(f"{section}.decay", "a positive factor", fields.decay)
     norm = fields.get("clip_norm")
     if norm is not None and not (isinstance(norm, int | float) and norm > 0):
         _refuse(f"{section}.clip_norm", "a positive norm, or None for no limit", norm)
