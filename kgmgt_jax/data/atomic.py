@@ -25,6 +25,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
 
     Returns:
         ``path`` as a Path.
+
+    Raises:
+        OSError: of the system, with the name of the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,6 +35,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     try:
         write(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return path

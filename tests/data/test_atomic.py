@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import subprocess
 import sys
 
@@ -34,6 +35,16 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, fail)
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_errors_of_the_system_name_the_file(tmp_path, named):
+    def fill(temporary):
+        raise OSError(errno.ENOSPC, "No space left on device", *([str(temporary)] if named else []))
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*out\.png'") as failure:
+        write_atomically(tmp_path / "out.png", fill)
+    assert failure.value.errno == errno.ENOSPC
 
 
 def test_name_may_be_as_long_as_names_can_be(tmp_path):
