@@ -148,6 +148,9 @@ def open_devices(config: Any) -> Mesh:
     parallel.check_platform(config.train.platform)
     mesh = parallel.make_mesh(n_model=config.train.model_parallel)
     parallel.check_batch_size(config.data.batch_size, mesh, config.train.accumulation)
+    if mesh.size > 1 and config.model.get("pallas"):
+        got = f"{mesh.size}, each of which would do the whole batch of the kernels"
+        raise ValueError(f"config.model.pallas: expected False or one device, got {got}")
     return mesh
 
 

@@ -276,6 +276,11 @@ def test_resuming_with_another_model_is_refused(runs, data):
     _refused_without_compiling(config, runs.folder, "denoiser_channels=4 not 8")
 
 
+def test_kernels_of_one_device_are_refused_on_several(data, tmp_path):
+    config = loop_config(data, pallas=True)
+    _refused_without_compiling(config, tmp_path, "pallas: expected False or one device, got 4")
+
+
 def test_folder_of_something_else_is_refused(data, tmp_path):
     (tmp_path / "net_g.pth").write_text("")
     _refused_without_compiling(loop_config(data), tmp_path, "got one with net_g.pth")
