@@ -37,25 +37,17 @@ def test_fastmri_keeps_the_reference_and_its_place(tmp_path):
     assert case.meta.format == "fastmri" and "CORPD_FBK" in case.meta.notes[0]
 
 
-def test_fastmri_of_one_coil_has_no_coil_axis(tmp_path):
-    path = writers.write_fastmri(tmp_path, masked=False)
-    with h5py.File(path, "r+") as file:
-        data = file["kspace"][:, 0]
-        del file["kspace"]
-        file["kspace"] = data
-    assert read_file(path)[0].shape == (1, 1, 9, 8)
-
-
-def test_the_reference_of_one_emulated_coil_is_its_own_image_not_that_of_all(tmp_path):
-    """Files of fastMRI's single-coil track hold both."""
+def test_fastmri_of_one_emulated_coil_has_no_coil_axis_and_two_images(tmp_path):
+    """Of which the one coil's is the reference, not that of all."""
     path = writers.write_fastmri(tmp_path, masked=False)
     with h5py.File(path, "r+") as file:
         data = file["kspace"][:, 0]
         del file["kspace"]
         file["kspace"] = data
         file["reconstruction_esc"] = np.abs(data[:, 1:7, 1:8]) + 1
-    reference = read_file(path)[1].reference
-    np.testing.assert_array_equal(reference[0].T, np.abs(data[1, 1:7, 1:8]) + 1)
+    case = read_file(path)[1]
+    assert case.shape == (1, 1, 9, 8)
+    np.testing.assert_array_equal(case.reference[0].T, np.abs(data[1, 1:7, 1:8]) + 1)
 
 
 def test_a_fastmri_mask_of_another_width_is_refused(tmp_path):
