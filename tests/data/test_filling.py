@@ -276,21 +276,33 @@ def test_there_and_back_at_once_is_there_and_back(maps, n_threads, axes):
     np.testing.assert_allclose(got, expected, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("input_fill", INPUT_FILLS)
-@pytest.mark.parametrize("fixed", [True, False])
-@pytest.mark.parametrize("maps", ["none", "one", "of each frame"])
-def test_on_the_device_gaps_are_filled_as_on_the_host(input_fill, fixed, maps):
+def _on_device_and_host(input_fill, fixed, maps, circular=True):
     cine = make_cine(0, shape=(40, 36), n_frames=5, n_coils=3)
     kind = "variable_density" + "_fixed" * fixed
     mask = MaskSampler((kind,), (4,), 8).draw(np.random.default_rng(0), cine.image.shape)
     sens = None if maps == "none" else cine.sens
     if maps == "of each frame":
         sens = np.stack([sens * np.exp(0.3j * t) for t in range(5)]).astype(np.complex64)
+    options = {"sens": sens, "circular": circular}
+    return (fill(cine.kspace, mask, input_fill, **options) for fill in (fill_on_device, fill_gaps))
+
+
+@pytest.mark.parametrize("input_fill", INPUT_FILLS)
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("maps", ["none", "one", "of each frame"])
+def test_on_the_device_gaps_are_filled_as_on_the_host(input_fill, fixed, maps):
     for circular in (True, False):
-        options = {"sens": sens, "circular": circular}
-        expected = fill_gaps(cine.kspace, mask, input_fill, **options)
-        got = fill_on_device(cine.kspace, mask, input_fill, **options)
+        got, expected = _on_device_and_host(input_fill, fixed, maps, circular)
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("input_fill", INPUT_FILLS)
+@pytest.mark.parametrize("maps", ["none", "one"])
+def test_on_a_gpu_gaps_are_filled_as_on_the_host(input_fill, maps):
+    got, expected = _on_device_and_host(input_fill, False, maps)
+    assert {device.platform for device in got.devices()} == {"gpu"}
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_maps_of_other_coils_are_refused():
