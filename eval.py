@@ -15,8 +15,9 @@ from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.mask_sampler import MASK_KINDS
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, EvaluationSet, open_evaluation
+from kgmgt_jax.evaluation.classical_methods import classical_methods, parse_weights
 from kgmgt_jax.evaluation.evaluate import Options, check_folders, evaluate_set
-from kgmgt_jax.evaluation.methods import Method, classical_methods, parse_weights
+from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.overlap import n_trained_on
 from kgmgt_jax.evaluation.tuning import tune_methods
 from kgmgt_jax.metrics import PRESETS

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from kgmgt_jax.commands import DEBUG
 from kgmgt_jax.data.transforms import coil_combine, ifft2c
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase, EvaluationSet
+from kgmgt_jax.evaluation.classical_methods import ClassicalMethod
 from kgmgt_jax.evaluation.collecting import Findings, Images
 from kgmgt_jax.evaluation.efficiency import measure_efficiency
 from kgmgt_jax.evaluation.keeping import (
@@ -22,7 +23,7 @@ from kgmgt_jax.evaluation.keeping import (
     write_scored,
     write_unscored,
 )
-from kgmgt_jax.evaluation.methods import ZERO_FILLED, ClassicalMethod, Reconstructor
+from kgmgt_jax.evaluation.methods import ZERO_FILLED, Reconstructor
 from kgmgt_jax.evaluation.outputs import check_outputs
 from kgmgt_jax.evaluation.report import Efficiency
 from kgmgt_jax.evaluation.summary import Outcome, write_summary

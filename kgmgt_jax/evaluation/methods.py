@@ -1,18 +1,16 @@
-"""What is evaluated: trained networks and classical methods, behind one interface."""
+"""What is evaluated: the interface of methods, and trained networks behind it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.fft
 from flax import errors as flax_errors
 from jaxtyping import Complex64, Float32
 
-from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.filling import fill_on_device, same_in_all_frames
 from kgmgt_jax.data.transforms import scaled_inputs
 from kgmgt_jax.evaluation.cine import CineInput, scaled_cine
@@ -24,12 +22,10 @@ from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_item
 
 __all__ = [
     "ZERO_FILLED",
-    "ClassicalMethod",
     "Method",
     "Program",
     "Reconstructor",
-    "classical_methods",
-    "parse_weights",
+    "check_input",
 ]
 
 ZERO_FILLED = "zero_filled"
@@ -94,7 +90,7 @@ class Reconstructor(Protocol):
         ...
 
 
-def _check_input(kspace: Kspace, mask: Mask, sens: Sens) -> None:
+def check_input(kspace: Kspace, mask: Mask, sens: Sens) -> None:
     """Refuses what is no cine, and masks and maps of another scale, which would go unnoticed."""
     check_cine(kspace, np.asarray(mask), sens)
     if sens is None:
@@ -238,7 +234,7 @@ class Method:
         return Program(run, (self.variables, cine.on_device()), n)
 
     def _input(self, kspace: Kspace, mask: Mask, sens: Sens) -> tuple[CineInput, np.float32]:
-        _check_input(kspace, mask, sens)
+        check_input(kspace, mask, sens)
         kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
         if not np.isfinite(kspace).all():
             raise ValueError("expected finite kspace, got NaN or infinite values")
@@ -252,108 +248,3 @@ class Method:
                 kspace, mask, sens, circular=self.circular, input_fill=self.input_fill
             )
         return CineInput(images, measured, mask, sens), scale
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassicalMethod:
-    """A method of :mod:`kgmgt_jax.classical` with its weights; a `Reconstructor`.
-
-    Attributes:
-        name: key of ``METHODS``.
-        weights: all of its weights.
-        chosen: how they were chosen.
-        circular: whether the last frame of a cine is followed by the first.
-    """
-
-    name: str
-    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    chosen: str = "default weights"
-    circular: bool = True
-    n_parameters: None = None
-
-    @property
-    def source(self) -> str:
-        """Its weights, and how they were chosen."""
-        values = ", ".join(f"{name} {value:g}" for name, value in self.weights.items())
-        return f"{values} ({self.chosen})" if values else "no weights"
-
-    def reconstruct(
-        self, kspace: Kspace, mask: Mask, sens: Sens, progress: Progress | None = None
-    ) -> Complex64[np.ndarray, "t h w"]:
-        """See `Reconstructor`; progress is told at the end.
-
-        Raises:
-            ValueError: as `Method.reconstruct`, but for samples that are not finite.
-        """
-        run, arguments, n_frames = self.program(kspace, mask, sens)
-        image = np.asarray(run(*arguments))
-        if progress is not None:
-            progress(n_frames)
-        return image
-
-    def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
-        """The whole cine, of which a classical method needs all frames at once."""
-        _check_input(kspace, mask, sens)
-        run = METHODS[self.name].with_weights(self.weights, circular=self.circular)
-        return Program(run, jax.tree.map(jnp.asarray, (kspace, mask, sens)), len(kspace))
-
-
-def classical_methods(
-    names: Iterable[str],
-    tuned: Mapping[str, Mapping[str, float]] | None = None,
-    given: Mapping[str, Mapping[str, float]] | None = None,
-    *,
-    circular: bool = True,
-) -> list[ClassicalMethod]:
-    """Classical methods by name, zero-filling left out, with the weights to use.
-
-    Args:
-        names: keys of ``METHODS``, or ``all``.
-        tuned: ``{method: {weight: value}}`` that were found on training cases.
-        given: the same as the user gave them; they go first.
-        circular: whether the last frame of a cine is followed by the first.
-
-    Raises:
-        ValueError: if a method or a weight is unknown.
-    """
-    names = [n for name in names for n in (METHODS if name == "all" else (name,))]
-    unknown = sorted(set(names) - set(METHODS))
-    if unknown:
-        raise ValueError(f"expected methods among all, {', '.join(METHODS)}, got {unknown=}")
-    tuned, given = tuned or {}, given or {}
-    idle = sorted(set(given) - set(names))
-    if idle:
-        raise ValueError(f"expected weights of the methods {names}, got some of {idle}")
-    found = []
-    for name in dict.fromkeys(names):
-        weights = METHODS[name].weights
-        extra = sorted(set(given.get(name, {})) - set(weights))
-        if extra:
-            raise ValueError(f"expected weights of {name} among {list(weights)}, got {extra}")
-        negative = {k: v for k, v in given.get(name, {}).items() if not v >= 0}
-        if negative:
-            raise ValueError(f"expected weights of {name} of 0 or more, got {negative}")
-        chosen = "given" if name in given else "tuned" if name in tuned else "default"
-        values = {**weights, **tuned.get(name, {}), **given.get(name, {})}
-        if name != ZERO_FILLED:
-            found.append(ClassicalMethod(name, values, f"{chosen} weights", circular))
-    return found
-
-
-def parse_weights(items: Sequence[str]) -> dict[str, dict[str, float]]:
-    """``["temporal_tv.weight=0.02"]`` as ``{"temporal_tv": {"weight": 0.02}}``.
-
-    Raises:
-        ValueError: for an item of another form.
-    """
-    weights: dict[str, dict[str, float]] = {}
-    for item in items:
-        place, _, value = item.partition("=")
-        method, _, name = place.partition(".")
-        try:
-            weights.setdefault(method, {})[name] = float(value)
-        except ValueError as error:
-            raise ValueError(f"expected METHOD.WEIGHT=NUMBER, got {item!r}") from error
-        if not name:
-            raise ValueError(f"expected METHOD.WEIGHT=NUMBER, got {item!r}")
-    return weights
