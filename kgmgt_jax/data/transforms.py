@@ -13,6 +13,7 @@ from jaxtyping import Complex64, Float32, Shaped
 from kgmgt_jax.data.filling import are_lines, fill_measured
 
 __all__ = [
+    "INTENSITY_PERCENTILE",
     "central",
     "coil_combine",
     "fft2c",
@@ -29,7 +30,7 @@ __all__ = [
 OptionalSens = Complex64[np.ndarray, "*t n h w"] | None
 
 _AXES = (-2, -1)
-_PERCENTILE = 99.0
+INTENSITY_PERCENTILE = 99.0
 
 
 def fft2c(images: Complex64[np.ndarray, "*b h w"]) -> Complex64[np.ndarray, "*b h w"]:
@@ -83,7 +84,7 @@ def intensity_scale(images: Shaped[np.ndarray, "*b h w"]) -> float:
         percentile's place, and 1 where all are.
     """
     magnitude = np.abs(images)
-    return float(np.percentile(magnitude, _PERCENTILE)) or float(magnitude.max()) or 1.0
+    return float(np.percentile(magnitude, INTENSITY_PERCENTILE)) or float(magnitude.max()) or 1.0
 
 
 def neighbours(t: int, n_frames: int, *, circular: bool = True) -> tuple[int, int]:

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kgmgt_jax.data.transforms import INTENSITY_PERCENTILE
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.coils import sens_reduce
 from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.types import Array, Complex, Float, Int, Measurement
 
 __all__ = ["CineInput", "scaled_cine"]
-
-_PERCENTILE = 99.0
 
 
 class CineInput(NamedTuple):
@@ -82,7 +81,7 @@ def scaled_cine(
     maps = sens if sens is None or sens.ndim == 4 else sens[None]
     images = coil_images[:, 0] if maps is None else sens_reduce(coil_images, maps)
     magnitude = jnp.abs(images)
-    percentile, largest = jnp.percentile(magnitude, _PERCENTILE), jnp.max(magnitude)
+    percentile, largest = jnp.percentile(magnitude, INTENSITY_PERCENTILE), jnp.max(magnitude)
     scale = jnp.where(percentile > 0, percentile, largest)
     scale = jnp.where(scale > 0, scale, 1.0)
     return CineInput(images / scale, kspace / scale, mask, sens), scale
