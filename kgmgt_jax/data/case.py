@@ -127,6 +127,16 @@ class CineCase:
         self._check_values()
         object.__setattr__(self, "kspace", self._without_strays())
 
+    def __repr__(self) -> str:
+        """One line of shapes; the arrays would fill a notebook."""
+        shapes = {
+            name: array.shape
+            for name in ("kspace", "mask", "sens", "reference")
+            if (array := getattr(self, name)) is not None
+        }
+        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        return f"CineCase({self.meta.name}: {told}, acceleration {self.true_acceleration:.2f})"
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Frames, coils, phase encodes and readout samples: ``(t, n, h, w)``."""

@@ -35,6 +35,12 @@ def test_sizes_are_read_off_the_kspace():
     assert (case.n_frames, case.n_coils, case.shape) == (3, 2, (3, 2, 5, 4))
 
 
+def test_a_case_prints_shapes_in_one_line():
+    told = repr(CineCase(*_arrays(), META, reference=np.ones((3, 5, 2), np.float32)))
+    shapes = "kspace (3, 2, 5, 4), mask (3, 5, 4), reference (3, 5, 2)"
+    assert told == f"CineCase(P001/cine_sax/slice0: {shapes}, acceleration 1.67)"
+
+
 def test_true_acceleration_is_all_over_measured():
     assert CineCase(*_arrays(), META).true_acceleration == pytest.approx(5 / 3)
 

@@ -85,6 +85,10 @@ class CineFile(Sequence[CineCase], ABC):
     def __len__(self) -> int:
         return self.n_slices
 
+    def __repr__(self) -> str:
+        what = f"{self.n_slices} x (t, n, h, w) {self.slice_shape}"
+        return f"{type(self).__name__}({str(self.path)!r}: {what}, {self.format})"
+
     @overload
     def __getitem__(self, index: int) -> CineCase: ...
     @overload

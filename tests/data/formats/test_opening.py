@@ -55,6 +55,12 @@ def test_a_tree_opens_to_the_files_of_all_formats(tmp_path):
     assert formats == ["bart", "cmrxrecon2023", "fastmri", "images", "images", "npy"]
 
 
+def test_a_file_prints_in_one_line_what_it_holds(tmp_path):
+    path = writers.write_cmrxrecon(tmp_path / "P001")
+    told = repr(read_file(path))
+    assert str(path) in told and "x (t, n, h, w) (" in told and "cmrxrecon2023" in told
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path):
     path = writers.write_cmrxrecon(tmp_path / "P001")
     for hidden in (tmp_path / "P001" / f"._{path.name}", tmp_path / ".Trash" / path.name):
