@@ -66,12 +66,13 @@ def _base() -> ConfigDict:
     config.critic = ConfigDict({"width": 32, "hidden": 1024, "norm": "none", "sigmoid": False})
     config.loss = ConfigDict(
         {
+            "image": {"l1": 1.0, "l2": 0.0, "dssim": 0.0},  # weights
             "perceptual": 1e-4,
             "perceptual_layers": ("relu5_1",),
             "vgg19": "",  # path of VGG19 weights; without one the perceptual term is off
             "adversarial": 1e-6,
             "gradient_penalty": 10.0,
-            "mentor": 0.0,
+            "mentor": 0.0,  # times the loss of images, of the mentor's image
         }
     )
     config.data = ConfigDict(

@@ -1,4 +1,4 @@
-"""Training losses: L1, perceptual, and Wasserstein adversarial with gradient penalty."""
+"""Training losses: L1, L2, structural, perceptual, and Wasserstein with gradient penalty."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,19 +6,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kgmgt_jax.metrics import ssim
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.numerics import square_root
 from kgmgt_jax.types import ComplexImage
 
 __all__ = [
+    "IMAGE_LOSSES",
+    "ImageLoss",
     "adversarial_loss",
     "critic_loss",
+    "dssim_loss",
     "gradient_penalty",
     "l1_loss",
+    "l2_loss",
     "perceptual_loss",
     "points_between",
 ]
 
+ImageLoss = Callable[[ComplexImage, ComplexImage], Float[Array, ""]]
 Score = Callable[[Float[Array, "b h w 2"]], Float[Array, "b"]]
 
 
@@ -30,6 +36,41 @@ def l1_loss(prediction: ComplexImage, reference: ComplexImage) -> Float[Array, "
     """
     _check_shapes(prediction, reference)
     return jnp.mean(jnp.abs(to_channels(prediction) - to_channels(reference)))
+
+
+def l2_loss(prediction: ComplexImage, reference: ComplexImage) -> Float[Array, ""]:
+    """Mean squared difference over real and imaginary parts.
+
+    Raises:
+        ValueError: if shapes disagree.
+    """
+    _check_shapes(prediction, reference)
+    return jnp.mean(jnp.square(to_channels(prediction) - to_channels(reference)))
+
+
+def dssim_loss(prediction: ComplexImage, reference: ComplexImage) -> Float[Array, ""]:
+    """Structural dissimilarity ``(1 - SSIM) / 2`` of the magnitudes.
+
+    The range of SSIM is the maximum of each reference image, 1 for one that is all zero.
+
+    Args:
+        prediction: at least 7 x 7 pixels.
+        reference: likewise.
+
+    Raises:
+        ValueError: if shapes disagree, or images are smaller than SSIM's window.
+
+    Source: Zhao et al., Loss functions for image restoration with neural networks, 2017.
+    """
+    _check_shapes(prediction, reference)
+    magnitude = jnp.abs(reference)
+    peak = jnp.max(magnitude, axis=(-2, -1))
+    peak = jnp.where(peak > 0, peak, 1.0)
+    return (1 - jnp.mean(ssim(magnitude, jnp.abs(prediction), peak))) / 2
+
+
+IMAGE_LOSSES: dict[str, ImageLoss] = {"l1": l1_loss, "l2": l2_loss, "dssim": dssim_loss}
+"""By the names of their weights in ``config.loss.image``; means over images, each by itself."""
 
 
 def _check_shapes(prediction: Array, reference: Array) -> None:

@@ -9,12 +9,16 @@ import pytest
 
 from kgmgt_jax.interop.torch_names import from_state_dict, vgg_entries
 from kgmgt_jax.losses import (
+    IMAGE_LOSSES,
     adversarial_loss,
     critic_loss,
+    dssim_loss,
     gradient_penalty,
     l1_loss,
+    l2_loss,
     perceptual_loss,
 )
+from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.models.encoder import VGG, VGG19_LAYERS
 from tests.models.fixtures import Fixture, nchw, nhwc, relative_error
 from tests.models.released import state_dict
@@ -25,10 +29,41 @@ def test_l1_averages_both_parts():
     assert float(l1_loss(prediction, jnp.zeros_like(prediction))) == pytest.approx(0.75)
 
 
-def test_images_of_other_shapes_are_refused():
-    image = jnp.zeros((2, 4, 4), jnp.complex64)
+def test_l2_averages_squares_of_both_parts():
+    prediction = jnp.array([[[1 + 2j, 0j]]])
+    assert float(l2_loss(prediction, jnp.zeros_like(prediction))) == pytest.approx(1.25)
+
+
+def _pair_of_images() -> tuple[jax.Array, jax.Array]:
+    parts = np.random.default_rng(0).normal(size=(4, 3, 12, 9)).astype(np.float32)
+    return jax.lax.complex(parts[0], parts[1]), jax.lax.complex(parts[2], parts[3])
+
+
+def test_dssim_is_half_of_what_the_magnitudes_score_is_below_one():
+    prediction, reference = _pair_of_images()
+    turned = prediction * jnp.exp(1j * jnp.float32(0.7))
+    scores = evaluate(jnp.abs(reference), jnp.abs(prediction), "frame")["ssim"]
+    expected = (1 - float(scores.mean())) / 2
+    assert float(dssim_loss(turned, reference)) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", IMAGE_LOSSES)
+def test_losses_of_images_are_least_with_finite_gradients_at_the_reference(name):
+    loss, (other, reference) = IMAGE_LOSSES[name], _pair_of_images()
+    reference = reference.at[0].set(0).at[1, :5].set(0)  # background, and a frame of nothing else
+    value, gradient = jax.value_and_grad(loss)(reference, reference)
+    assert abs(float(value)) < 1e-6 and np.isfinite(gradient).all()
+    assert float(loss(other, reference)) > 0.1
+
+
+@pytest.mark.parametrize("name", IMAGE_LOSSES)
+def test_images_of_other_shapes_are_refused(name):
+    image = jnp.zeros((2, 8, 8), jnp.complex64)
     with pytest.raises(ValueError, match="arrays of one shape"):
-        inspect.unwrap(l1_loss)(image, image[:1])  # without the type checks of tests
+        inspect.unwrap(IMAGE_LOSSES[name])(image, image[:1])  # without the type checks of tests
+
+
+def test_features_of_other_shapes_are_refused():
     with pytest.raises(ValueError, match="arrays of one shape"):
         perceptual_loss({"relu1_1": jnp.ones((2, 3))}, {"relu1_1": jnp.ones((1, 3))})
 

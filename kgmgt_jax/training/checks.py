@@ -13,6 +13,7 @@ import numpy as np
 from kgmgt_jax.data.augmentation import Augmentation
 from kgmgt_jax.data.filling import INPUT_FILLS
 from kgmgt_jax.data.simulation import Simulation
+from kgmgt_jax.losses import IMAGE_LOSSES
 from kgmgt_jax.models.baselines.swinir import SwinIR
 from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.critic import Critic
@@ -188,9 +189,15 @@ def _check_unguided(config: Any) -> None:
 
 
 def _check_loss(loss: Any) -> None:
-    for name in ("perceptual", "adversarial", "gradient_penalty", "mentor"):
-        if not 0 <= loss[name] < math.inf:
-            _refuse(f"loss.{name}", "a weight of 0 or more", loss[name])
+    _check_fields("loss.image", loss.image, IMAGE_LOSSES)
+    others = ("perceptual", "adversarial", "gradient_penalty", "mentor")
+    weights = {name: loss[name] for name in others}
+    weights |= {f"image.{name}": weight for name, weight in loss.image.items()}
+    for name, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            _refuse(f"loss.{name}", "a weight of 0 or more", weight)
+    if not any(loss.image.values()):
+        _refuse("loss.image", "a weight above 0", loss.image.to_dict())
     known = [name.replace("conv", "relu") for name in VGG19_LAYERS]
     layers = set(loss.perceptual_layers)
     if loss.perceptual and not (layers and layers <= set(known)):

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from kgmgt_jax.losses import (
+    IMAGE_LOSSES,
     adversarial_loss,
     critic_loss,
     gradient_penalty,
-    l1_loss,
     perceptual_loss,
     points_between,
 )
@@ -29,19 +29,21 @@ PerceptualFeatures = Callable[[ComplexImage], dict[str, Array]]
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorLoss:
-    """``L1 + a perceptual + b adversarial + c mentor L1``.
+    """``image + a perceptual + b adversarial + c image of the mentor``.
 
     Attributes:
         critic: D; ``None`` leaves the adversarial term out.
         perceptual: a.
         adversarial: b.
-        mentor: c, weight of an L1 loss on the mentor's image.
+        mentor: c, weight of the same image loss on the mentor's image.
+        image: weights of the losses of images by their names in ``losses.IMAGE_LOSSES``.
     """
 
     critic: Critic | None = None
     perceptual: float = 0.0
     adversarial: float = 0.0
     mentor: float = 0.0
+    image: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"l1": 1.0})
 
     def __call__(
         self,
@@ -63,10 +65,10 @@ class GeneratorLoss:
             ValueError: if there is no critic's state where one is needed.
         """
         params, model_state = judge
-        terms = {"l1": l1_loss(output.image, reference)}
-        total = terms["l1"]
+        terms = self._of_images(output.image, reference)
+        total = self._weighted(terms)
         if self.mentor:
-            terms["mentor"] = l1_loss(output.mentor, reference)
+            terms["mentor"] = self._weighted(self._of_images(output.mentor, reference))
             total += self.mentor * terms["mentor"]
         if features is not None:
             terms["perceptual"] = _perceptual(features, output.image, reference)
@@ -82,6 +84,14 @@ class GeneratorLoss:
         quality = psnr(magnitude, jnp.abs(output.image), jnp.max(magnitude, axis=(1, 2)))
         metrics = {"loss": total, "psnr": jnp.mean(quality), **terms}
         return total, (metrics, model_state)
+
+    def _of_images(self, image: ComplexImage, reference: ComplexImage) -> dict[str, Array]:
+        weighted = [name for name, weight in self.image.items() if weight]
+        return {name: IMAGE_LOSSES[name](image, reference) for name in weighted}
+
+    def _weighted(self, terms: Metrics) -> Array:
+        """The sum of losses of images."""
+        return sum((self.image[name] * term for name, term in terms.items()), jnp.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)

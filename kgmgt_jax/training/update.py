@@ -108,7 +108,8 @@ def make_joint(
 
 
 def _generator_loss(loss: Any, critic: Critic | None) -> GeneratorLoss:
-    return GeneratorLoss(critic, loss.perceptual, loss.adversarial, loss.mentor)
+    image = loss.image.to_dict()
+    return GeneratorLoss(critic, loss.perceptual, loss.adversarial, loss.mentor, image)
 
 
 def _perceptual_features(loss: Any) -> Partial | None:

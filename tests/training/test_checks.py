@@ -61,6 +61,8 @@ def test_variants_pass(variant):
         ("optimizer", {"milestones": ("a",)}, "optimizer.milestones: expected numbers, got"),
         ("optimizer", {"learning_rate": math.nan}, "a positive learning_rate.*nan"),
         ("loss", {"gradient_penalty": math.inf}, "gradient_penalty: expected a weight.*got inf"),
+        ("loss", {"image": {"l2": -1.0}}, "loss.image.l2: expected a weight of 0 or more, got -1"),
+        ("loss", {"image": {"l1": 0.0}}, "loss.image: expected a weight above 0, got"),
         ("loss", {"mentor": math.nan}, "loss.mentor: expected a weight.*got nan"),
         ("train", {"ema_decay": -1.0}, "ema_decay: expected a share from 0 to 1, got -1.0"),
         ("train", {"seed": 2**32}, r"train.seed: expected less than 2\^32, got 4294967296"),
