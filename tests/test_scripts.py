@@ -110,6 +110,7 @@ def test_eval_scores_and_compares(work, tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     (scores,) = metrics["sets"]
+    assert scores["methods"] == metrics["methods"] and metrics["preset"] == "frame"
     assert set(scores["methods"]) == {"zero_filled", "kgmgt", "other", "same"}
     assert scores["preset"] == "frame" and 2 < scores["acceleration"] < 4
     ours = scores["methods"]["kgmgt"]

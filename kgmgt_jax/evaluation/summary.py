@@ -39,6 +39,8 @@ LABELS = {
 }
 """Names that the report shows for methods, where not their keys."""
 
+_OF_FIRST = ("preset", "acceleration", "nominal_acceleration", "methods")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -66,6 +68,9 @@ def write_summary(
     written: Sequence[Path],
 ) -> Outcome:
     """Writes ``metrics.json``, ``report.html``, CSV tables, a figure and a GIF of the first case.
+
+    ``metrics.json`` has a list, ``sets``, with the scores of each sampling and preset, and those of
+    the first once more at its top: ``preset``, ``acceleration`` and ``methods``.
 
     Args:
         out: folder for what is written.
@@ -99,6 +104,7 @@ def write_summary(
     )
     records = [_record(each, main, report) for each in sets]
     details = {
+        **{name: records[0][name] for name in _OF_FIRST if records},
         "main": main,
         "sets": records,
         "unscored": dict(unscored),

@@ -122,6 +122,8 @@ def test_every_sampling_and_preset_has_its_scores(done, tree):
         assert each["nominal_acceleration"] == 4
         assert each["simulation"] == "simulated phantom"
         assert set(each["regions"]["heart region"]["kgmgt"]) == {"psnr", "ssim", "nmse", "xt_ssim"}
+    first = ("preset", "acceleration", "nominal_acceleration", "methods")
+    assert {name: metrics[name] for name in first} == {n: metrics["sets"][0][n] for n in first}
     with open(out / "scores_by_frame.csv") as file:
         assert len(list(csv.DictReader(file))) == 2 * 2 * 2 * 2 * SHAPE[0]  # also by region
 
