@@ -10,7 +10,7 @@ maps         coil maps of any scale
 roles        what an array is for, by its name
 cmrxrecon    CMRxRecon 2023, 2024 and 2025
 fastmri      fastMRI
-ocmr         ISMRMRD, as OCMR has it (package ``ismrmrd``)
+ocmr         ISMRMRD, as OCMR has it (package ``ismrmrd``); its headers in ismrmrd_headers
 bart         BART's cfl and hdr
 npy          k-space, maps and mask in npy files
 named        any HDF5, MATLAB or npy array, with key and axes named by the user

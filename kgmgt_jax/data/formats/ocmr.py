@@ -16,33 +16,24 @@ Source: the ISMRMRD specification; the reading script of MRIOSU/OCMR for the pad
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import check_size, get_dataset, open_hdf5
-from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation, refusing
+from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation
+from kgmgt_jax.data.formats.ismrmrd_headers import (
+    GROUP,
+    are_parallel,
+    check_counters,
+    flagged,
+    imaging_heads,
+    read_encoding,
+    sort_readouts,
+)
 
 __all__ = ["IsmrmrdFile", "is_ismrmrd"]
-
-_GROUP = "dataset"
-_SKIPPED = (
-    "ACQ_IS_NOISE_MEASUREMENT",
-    "ACQ_IS_PARALLEL_CALIBRATION",
-    "ACQ_IS_NAVIGATION_DATA",
-    "ACQ_IS_PHASECORR_DATA",
-    "ACQ_IS_HPFEEDBACK_DATA",
-    "ACQ_IS_DUMMYSCAN_DATA",
-    "ACQ_IS_RTFEEDBACK_DATA",
-    "ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA",
-    "ACQ_IS_PHASE_STABILIZATION_REFERENCE",
-    "ACQ_IS_PHASE_STABILIZATION",
-)
 
 _PROBE = """
 import sys, h5py
@@ -57,44 +48,7 @@ _PROBE_SECONDS, _BYTES_A_SECOND = 15, 20e6  # the least to wait for, and the slo
 
 def is_ismrmrd(arrays) -> bool:
     """Whether these are the arrays of an ISMRMRD file."""
-    return {f"{_GROUP}/data", f"{_GROUP}/xml"} <= set(arrays)
-
-
-@dataclass(frozen=True, eq=False)
-class _Readouts:
-    """Imaging readouts in the order of the file; every array has one entry a readout.
-
-    Attributes:
-        number: Position in the file.
-        frame: Cardiac phase, or repetition where there is one phase only.
-        line: ky.
-        reverse: Whether it was sampled from the end of its line to the beginning.
-        case: Which slice, set and repetition, counted from 0 in that order.
-    """
-
-    number: np.ndarray
-    frame: np.ndarray
-    line: np.ndarray
-    reverse: np.ndarray
-    case: np.ndarray
-
-
-class _Encoding(NamedTuple):
-    """What a header says of k-space.
-
-    Attributes:
-        lines: Number of ky lines.
-        first: The first of them that was to be acquired.
-        samples: Of the readout of a full echo.
-        centre: The central line.
-        field_mm: Field of view along ky and kx, oversampling included; ``None`` if not positive.
-    """
-
-    lines: int
-    first: int
-    samples: int
-    centre: int
-    field_mm: tuple[float, float] | None
+    return {f"{GROUP}/data", f"{GROUP}/xml"} <= set(arrays)
 
 
 class IsmrmrdFile(CineFile):
@@ -113,13 +67,18 @@ class IsmrmrdFile(CineFile):
         package = import_optional("ismrmrd", path)
         _probe(path)
         with open_hdf5(path) as file:
-            encoding = _encoding(path, file, package)
-            numbers, heads, notes = _imaging_heads(path, file, package)
+            encoding = read_encoding(path, file, package)
+            numbers, heads, notes = imaging_heads(path, file, package)
         lines, nx, centre = encoding.lines, encoding.samples, encoding.centre
-        reverse = _flagged(heads, package, "ACQ_IS_REVERSE")
-        self._first = head = heads[int(np.argmin(reverse))]  # that was not, if there is any
-        _check_counters(path, heads, lines)
-        self._readouts = _sort(numbers, reverse, heads["idx"])
+        reverse = flagged(heads, package, "ACQ_IS_REVERSE")
+        head = heads[int(np.argmin(reverse))]  # that was not, if there is any
+        check_counters(path, heads, lines)
+        self._readouts = sort_readouts(numbers, reverse, heads)
+        self._heads = heads[np.unique(self._readouts.case, return_index=True)[1]]
+        slices = self._heads["idx"]["slice"]
+        notes += (
+            ["slices are in order of position"] if (np.diff(slices.astype(int)) < 0).any() else []
+        )
         n_frames = int(self._readouts.frame.max()) + 1
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
         self.path, self._acquired = path, (n_coils, lines, n_samples)
@@ -144,7 +103,7 @@ class IsmrmrdFile(CineFile):
         super().__init__(
             path,
             format="ismrmrd",
-            key=_GROUP,
+            key=GROUP,
             slice_shape=(n_frames, n_coils, h, w),
             n_slices=int(self._readouts.case.max()) + 1,
             pixel_mm=None if field is None else (field[0] / h, field[1] / w),
@@ -172,7 +131,8 @@ class IsmrmrdFile(CineFile):
         mask = np.pad(mask, [(0, 0), *self._padding])
         meta = self._meta(
             z,
-            orientation=orientation(self._first["phase_dir"], self._first["read_dir"]),
+            orientation=orientation(self._heads["phase_dir"][z], self._heads["read_dir"][z]),
+            is_stack=are_parallel(self._heads),
             mask_source="the readouts in the file",
             nominal_acceleration=1.0 if self.fully_sampled else None,
         )
@@ -183,7 +143,7 @@ class IsmrmrdFile(CineFile):
         numbers, reverse = self._readouts.number[chosen], self._readouts.reverse[chosen]
         n_coils, _, n_samples = self._acquired
         with open_hdf5(self.path) as file:
-            raw = get_dataset(file, f"{_GROUP}/data")[numbers]["data"]
+            raw = get_dataset(file, f"{GROUP}/data")[numbers]["data"]
             size = 2 * n_coils * n_samples
             sizes = {np.size(readout) for readout in raw}
             if sizes != {size}:
@@ -239,7 +199,7 @@ def _probe(path: Path) -> None:
     or crash where no exception can stop it.
     """
     limit = _PROBE_SECONDS + path.stat().st_size / _BYTES_A_SECOND
-    command = [sys.executable, "-c", _PROBE, str(path), _GROUP]
+    command = [sys.executable, "-c", _PROBE, str(path), GROUP]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired as error:
@@ -248,72 +208,3 @@ def _probe(path: Path) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise DataError(path, "a complete HDF5 file", last, "copy it again")
-
-
-def _encoding(path: Path, file: h5py.File, package: ModuleType) -> _Encoding:
-    xml = get_dataset(file, f"{_GROUP}/xml")[0]
-    with refusing(path, "a complete ISMRMRD header"):
-        encodings = package.xsd.CreateFromDocument(xml).encoding
-        limits = encodings[0].encodingLimits.kspace_encoding_step_1
-        matrix = encodings[0].encodedSpace.matrixSize
-        lines, nx, nz = int(limits.maximum) + 1, int(matrix.x), int(matrix.z)
-        first, centre = int(limits.minimum), int(limits.center)
-        size = encodings[0].encodedSpace.fieldOfView_mm
-        field = (float(size.y), float(size.x))
-        trajectory = str(getattr(encodings[0].trajectory, "value", encodings[0].trajectory))
-    if trajectory != "cartesian" or nz > 1:
-        got = f"a {trajectory} trajectory with nz = {nz}"
-        raise DataError(path, "a Cartesian cine of single slices", got)
-    return _Encoding(lines, first, nx, centre, field if min(field) > 0 else None)
-
-
-def _imaging_heads(
-    path: Path, file: h5py.File, package: ModuleType
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Positions of the imaging readouts in the file, and their headers.
-
-    Only readouts of the first encoding count; a note says whether there were others.
-    """
-    data = get_dataset(file, f"{_GROUP}/data")
-    if len(data.shape) != 1:
-        raise DataError(path, "a list of readouts", f"shape {data.shape}")
-    check_size(path, len(data) * 340, path.stat().st_size)
-    heads = np.asarray(data.fields("head")[()])
-    imaging = ~_flagged(heads, package, *_SKIPPED)
-    numbers = np.flatnonzero(imaging & (heads["encoding_space_ref"] == 0))
-    if not len(numbers):
-        raise DataError(path, "imaging readouts", f"{len(heads)} readouts, none of that kind")
-    others = int(imaging.sum()) - len(numbers)
-    notes = [f"{others} readouts of other encodings left out"] if others else []
-    return numbers, heads[numbers], notes
-
-
-def _flagged(heads: np.ndarray, package: ModuleType, *flags: str) -> np.ndarray:
-    """Which readouts have any of some flags."""
-    bits = sum(1 << (getattr(package, flag) - 1) for flag in flags)
-    return (heads["flags"] & np.uint64(bits)) != 0
-
-
-def _check_counters(path: Path, heads: np.ndarray, lines: int) -> None:
-    """Refuses readouts beyond the header's limits, in 3-D, or of several lengths."""
-    last = heads["idx"]["kspace_encode_step_1"].max()
-    if last >= lines:
-        got = f"a readout of line {last}"
-        raise DataError(path, f"lines 0 to {lines - 1} as its header says", got)
-    if heads["idx"]["kspace_encode_step_2"].any() or heads["idx"]["contrast"].any():
-        raise DataError(path, "one partition and one contrast", "several")
-    for name in ("number_of_samples", "active_channels"):
-        values = np.unique(heads[name])
-        if len(values) != 1 or values[0] == 0:
-            raise DataError(path, f"one {name} for all readouts", f"{values.tolist()[:6]}")
-
-
-def _sort(numbers: np.ndarray, reverse: np.ndarray, counters: np.ndarray) -> _Readouts:
-    """The readouts with the frame, line and case they belong to."""
-    gated = bool(counters["phase"].max() > 0)
-    frame = counters["phase" if gated else "repetition"].astype(int)
-    others = ["slice", "set"] + ["repetition"] * gated
-    grouped = np.stack([counters[name] for name in others])
-    _, case = np.unique(grouped, axis=1, return_inverse=True)
-    line = counters["kspace_encode_step_1"].astype(int)
-    return _Readouts(numbers, frame, line, reverse, case.ravel())

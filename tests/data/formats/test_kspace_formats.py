@@ -205,6 +205,52 @@ def test_ismrmrd_readouts_that_are_no_images_are_skipped(tmp_path):
     np.testing.assert_allclose(read_file(path)[0].kspace, writers.kspace()[:, 0], atol=1e-6)
 
 
+def _place_slices(path, positions, directions):
+    """Makes four slices of two averages of two, and says where they lie."""
+    ismrmrd = pytest.importorskip("ismrmrd")
+    with ismrmrd.Dataset(str(path), "dataset") as file:
+        for number in range(1, file.number_of_acquisitions()):
+            acquisition = file.read_acquisition(number)
+            z = 2 * acquisition.idx.slice + acquisition.idx.average
+            acquisition.idx.slice, acquisition.position[:] = z, positions[z]
+            acquisition.read_dir[:], acquisition.phase_dir[:] = directions[z]
+            file.write_acquisition(acquisition, number)
+
+
+@pytest.mark.parametrize(
+    ("depths", "order"),
+    [
+        ((0, 16, 8, 24), (0, 2, 1, 3)),
+        ((24, 16, 8, 0), (0, 1, 2, 3)),  # from one end to the other: as they are numbered
+        ((0, 0, 0, 0), (0, 1, 2, 3)),  # of a header that does not say
+    ],
+)
+def test_slices_that_ismrmrd_numbers_as_acquired_are_in_order_of_position(tmp_path, depths, order):
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    normal = np.array([0.0, -0.6, -0.8])  # read x phase
+    directions = [((1, 0, 0), (0, -0.8, 0.6))] * 4
+    _place_slices(path, [(7, 5, 3) + depth * normal for depth in depths], directions)
+    file = read_file(path)
+    for case, z in zip(file, order, strict=True):
+        expected = writers.kspace()[:, z // 2] + (0.5 if z % 2 else -0.5)
+        np.testing.assert_allclose(case.kspace, expected, atol=1e-6)
+        assert case.meta.is_stack
+    assert ("slices are in order of position" in file.notes) == (order != (0, 1, 2, 3))
+
+
+def test_ismrmrd_slices_of_several_orientations_have_their_own(tmp_path):
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    directions = [((1, 0, 0), (0, -1, 0)), ((0, 0, 1), (0, 1, 0))] * 2
+    _place_slices(path, [(0, 0, depth) for depth in (0, 16, 8, 24)], directions)
+    cases = list(read_file(path))
+    found = [case.meta.orientation for case in cases]
+    assert found == ["rows to A, columns to L", "rows to P, columns to S"] * 2
+    assert not any(case.meta.is_stack for case in cases)
+    np.testing.assert_allclose(cases[1].kspace, writers.kspace()[:, 0] + 0.5, atol=1e-6)
+
+
 def test_repetitions_of_a_gated_cine_are_cases_of_their_own(tmp_path):
     ismrmrd = pytest.importorskip("ismrmrd")
     path = writers.write_ismrmrd(tmp_path)
