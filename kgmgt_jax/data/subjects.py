@@ -9,7 +9,7 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import CineFile
 from kgmgt_jax.data.formats.arrays import attribute_text, open_hdf5
 from kgmgt_jax.data.formats.base import import_optional
-from kgmgt_jax.data.formats.cmrxrecon import subject_of
+from kgmgt_jax.data.formats.cmrxrecon_tree import subject_of
 
 __all__ = ["identify"]
 

@@ -8,14 +8,14 @@ arrays       named arrays in HDF5, MATLAB 5 and npy files, read with care
 axes, masks  order of axes; masks in files of their own, and k-space that goes with one
 maps         coil maps of any scale
 roles        what an array is for, by its name
-cmrxrecon    CMRxRecon 2023, 2024 and 2025
+cmrxrecon    CMRxRecon 2023, 2024 and 2025; what the place of a file tells in cmrxrecon_tree
 fastmri      fastMRI
 ocmr         ISMRMRD, as OCMR has it (package ``ismrmrd``); its headers in ismrmrd_headers
 bart         BART's cfl and hdr
 npy          k-space, maps and mask in npy files
 named        any HDF5, MATLAB or npy array, with key and axes named by the user
 images       magnitude cines in HDF5, npy or NIfTI (``nibabel``), made into k-space
-dicom        the same in DICOM (``pydicom``)
+dicom        the same in DICOM (``pydicom``); image by image in dicom_images
 recognise    which of these a path is, by content
 opening      the reader for it
 ===========  =========================================================================

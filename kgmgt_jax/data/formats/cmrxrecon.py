@@ -25,10 +25,7 @@ Source: the organisers' format descriptions, CmrxRecon/CMRxRecon, CMRxRecon2024,
 """
 
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Complex64, Float32
@@ -40,8 +37,14 @@ from kgmgt_jax.data.formats.base import (
     ALL_SAMPLES,
     FROM_SAMPLES,
     CineFile,
-    DataWarning,
     measured_pattern,
+)
+from kgmgt_jax.data.formats.cmrxrecon_tree import (
+    damaged_parts,
+    edition_of,
+    mask_paths,
+    set_folder,
+    subject_of,
 )
 from kgmgt_jax.data.formats.masks import has_mask, number_in, read_mask
 
@@ -50,25 +53,13 @@ __all__ = [
     "is_full_key",
     "is_told_by_samples",
     "kspace_key",
-    "subject_of",
 ]
 
 _KEY = re.compile(r"kspace|kus|kspace_(single_)?(full|sub\d+)")
 _KEYS = "kspace_full, kspace_subNN, kspace_single_full, kspace_single_subNN, kspace or kus"
-_YEARS = ("2023", "2024", "2025")
-
-
-class _Bad(NamedTuple):
-    """What is left out of a file: its last frames, and one slice."""
-
-    n_frames: int
-    slice_index: int | None
 
 
 _PLAIN = "kspace"  # of the fully sampled files of 2025, and of many others
-_KNOWN_BAD = {"P109": _Bad(3, None), "P100": _Bad(4, 1)}
-"""Damaged ``cine_sax.mat`` in the training set of 2024, by subject."""
-_NONE_BAD = _Bad(0, None)
 
 
 def kspace_key(arrays: dict[str, ArrayInfo]) -> str | None:
@@ -87,21 +78,7 @@ def is_told_by_samples(path: Path, key: str) -> bool:
 
     What such a file has measured is told by a mask in it, or by its samples.
     """
-    return key == _PLAIN and _set_folder(path) is None
-
-
-def subject_of(path: str | Path) -> str:
-    """Subject a file belongs to: the nearest directory named like ``P001``, else its parent.
-
-    Numbers start anew in every centre of 2025, so centre and scanner are part of the name there:
-    ``"Center001/GE_15T_Signa/P001"``.
-    """
-    parents = [parent.name for parent in Path(path).absolute().parents]
-    number = next((i for i, name in enumerate(parents) if re.fullmatch(r"P\d+", name)), None)
-    if number is None:
-        return parents[0]
-    centre = next((i for i, name in enumerate(parents) if re.fullmatch(r"Center\d+", name)), -1)
-    return "/".join(parents[number : centre + 1][::-1]) if centre > number else parents[number]
+    return key == _PLAIN and set_folder(path) is None
 
 
 class CmrxreconFile(CineFile):
@@ -136,8 +113,8 @@ class CmrxreconFile(CineFile):
         self._axes = AxisOrder.parse(axes or default, path)
         self._axes.check(info.shape, path, key)
         t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
-        year = _year(path, key)
-        bad, notes = _left_out(path, year, t, n_slices)
+        year = edition_of(path, key)
+        bad, notes = damaged_parts(path, year, t, n_slices)
         self._mask_order = "".join(letter for letter in self._axes.letters if letter in "thw")
         self._stored_frames = t
         self._kept = [z for z in range(n_slices) if z != bad.slice_index]
@@ -223,7 +200,7 @@ class CmrxreconFile(CineFile):
                 raise DataError(self.path, "undersampled k-space to go with a mask", got)
             return np.ones((t, h, w), np.float32), ALL_SAMPLES
         given = mask or inside
-        candidates = [Path(given)] if given else list(_mask_paths(self.path))
+        candidates = [Path(given)] if given else list(mask_paths(self.path))
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             wanted = f"the sampling mask of {self.key!r} in {candidates[0]}"
@@ -231,7 +208,7 @@ class CmrxreconFile(CineFile):
             if not _KEY.fullmatch(self.key):
                 fix += f"; where {self.key!r} is not of CMRxRecon, name its axes with --axes"
             raise DataError(self.path, wanted, "no file", fix)
-        self._mask_is_foreign = not given and _set_folder(path) != _set_folder(self.path)
+        self._mask_is_foreign = not given and set_folder(path) != set_folder(self.path)
         shape = (self._stored_frames, h, w)
         read = read_mask(path, shape, self.path.name, self._nominal(), self._mask_order)
         return read[:t], str(path)
@@ -259,64 +236,3 @@ def _find_kspace(
         wanted = f"{key!r} as a compound of floats 'real' and 'imag'"
         raise DataError(path, wanted, f"{arrays[key].dtype}")
     return key, arrays[key]
-
-
-def _mask_paths(path: Path) -> Iterator[Path]:
-    """Where the mask of an undersampled file may lie, the likeliest first."""
-    if "_kus_" not in path.stem:
-        yield path.with_name(f"{path.stem}_mask.mat")
-        return
-    name = path.name.replace("_kus_", "_mask_")
-    folder = _set_folder(path)
-    if folder is not None:
-        task, *inside = path.absolute().parent.relative_to(folder).parts
-        likely = task.replace("UnderSample_", "Mask_")
-        others = sorted(p for p in folder.parent.iterdir() if p.is_dir() and p != folder)
-        for place in (folder, *others):
-            tasks = sorted(p.name for p in place.glob("Mask_Task*") if p.name != likely)
-            for mask_folder in (likely, *tasks):
-                yield place.joinpath(mask_folder, *inside, name)
-    yield path.with_name(name)
-
-
-def _set_folder(path: Path) -> Path | None:
-    """``TrainingSet``, ``ValidationSet``, ...: the folder above the kind of sampling."""
-    kinds = re.compile(r"FullSample|AccFactor\d+|(UnderSample|Mask)_Task\w+")
-    above = (parent for parent in path.absolute().parents if kinds.fullmatch(parent.name))
-    kind = next(above, None)
-    return None if kind is None else kind.parent
-
-
-def _year(path: Path, key: str) -> str:
-    """Edition a file belongs to, by its key, the folders around it, and their names; or ``""``."""
-    folder = _set_folder(path)
-    beside = {entry.name for entry in folder.iterdir()} if folder else set()
-    parents = [parent.name for parent in path.absolute().parents]
-    if "single" in key or "sub" in key or any(re.fullmatch(r"AccFactor\d+", p) for p in beside):
-        return "2023"
-    if key == "kspace" or any(name.endswith("TaskAll") for name in beside):
-        return "2025"
-    if any(re.fullmatch(r"Center\d+", name) for name in parents):
-        return "2025"
-    if any(re.fullmatch(r"(Mask|UnderSample)_Task[12]", name) for name in beside):
-        return "2024"
-    named = (re.fullmatch(r"\D*(20\d\d)", name) for name in parents)
-    return next((match[1] for match in named if match and match[1] in _YEARS), "")
-
-
-def _left_out(path: Path, year: str, n_frames: int, n_slices: int) -> tuple[_Bad, tuple[str, ...]]:
-    """What is left out of a file of 2024, and a warning; of one that may be, the warning alone."""
-    other_set = {"ValidationSet", "TestSet"} & set(path.absolute().parts)
-    bad = _KNOWN_BAD.get(subject_of(path))
-    if bad is None or path.stem != "cine_sax" or other_set or year not in ("2024", ""):
-        return _NONE_BAD, ()
-    if n_frames <= bad.n_frames or (bad.slice_index is not None and n_slices == 1):
-        return _NONE_BAD, ()
-    damaged = f"the last {bad.n_frames} frames"
-    damaged += "" if bad.slice_index is None else f" and slice {bad.slice_index}"
-    note = f"left out {damaged}, which are damaged in this file as published"
-    if not year:
-        note = f"{damaged} are damaged as published if this file is of 2024"
-        note += "; below a folder named 2024 they are left out"
-    warnings.warn(f"{path}: {note}", DataWarning, stacklevel=4)
-    return bad if year else _NONE_BAD, (note,)

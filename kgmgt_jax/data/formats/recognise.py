@@ -11,7 +11,7 @@ from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats import cmrxrecon
 from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays
 from kgmgt_jax.data.formats.bart import bart_base, is_bart_header
-from kgmgt_jax.data.formats.dicom import is_dicom
+from kgmgt_jax.data.formats.dicom_images import is_dicom
 from kgmgt_jax.data.formats.fastmri import is_fastmri
 from kgmgt_jax.data.formats.images import image_keys
 from kgmgt_jax.data.formats.masks import MASK_KEY

@@ -9,7 +9,7 @@ import pytest
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import read_file
-from kgmgt_jax.data.formats.cmrxrecon import subject_of
+from kgmgt_jax.data.formats.cmrxrecon_tree import subject_of
 
 SHAPE = (3, 2, 2, 6, 4)  # (t, z, n, ky, kx)
 CHUNKS = (1, 1, 2, 6, 4)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import DataWarning, dicom, read_file
-from kgmgt_jax.data.formats.dicom import frame_seconds
+from kgmgt_jax.data.formats import DataWarning, dicom_images, read_file
+from kgmgt_jax.data.formats.dicom import frame_seconds, slices_by_depth
 from tests.data.formats import writers
 
 
@@ -37,7 +37,7 @@ def test_planes_three_degrees_apart_are_not_parallel(tmp_path):
 
 
 def test_slices_a_twentieth_of_a_millimetre_apart_are_two():
-    assert dicom.slices_by_depth([0.1, 0.0, 0.04]) == [[1, 2], [0]]
+    assert slices_by_depth([0.1, 0.0, 0.04]) == [[1, 2], [0]]
 
 
 def test_radial_planes_keep_their_order_whatever_their_files_are_called(tmp_path):
@@ -95,7 +95,7 @@ def test_parts_of_complex_images_are_no_magnitudes(part):
     pydicom = pytest.importorskip("pydicom")
     image = pydicom.Dataset()
     image.ComplexImageComponent = part
-    assert dicom.is_magnitude(image) == (part == "MAGNITUDE")
+    assert dicom_images.is_magnitude(image) == (part == "MAGNITUDE")
 
 
 def test_dicom_images_of_nearly_one_place_are_one_slice(tmp_path):
@@ -200,8 +200,8 @@ def test_dicom_with_many_images_in_a_file_says_of_each_where_it_belongs(tmp_path
 
 def test_dicom_with_many_images_in_a_file_is_decoded_once_for_all_slices(tmp_path, monkeypatch):
     pytest.importorskip("pydicom")
-    file, loaded, load = read_file(writers.write_enhanced_dicom(tmp_path)), [], dicom._load
-    monkeypatch.setattr(dicom, "_load", lambda *a, **kw: loaded.append(a) or load(*a, **kw))
+    file, loaded, load = read_file(writers.write_enhanced_dicom(tmp_path)), [], dicom_images._load
+    monkeypatch.setattr(dicom_images, "_load", lambda *a, **kw: loaded.append(a) or load(*a, **kw))
     assert len(list(file)) == 2 and len(loaded) == 1
     (path,) = tmp_path.iterdir()
     os.utime(path, (0, 0))

@@ -9,7 +9,7 @@ import pytest
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import DataWarning, find_files, find_full, read_file
-from kgmgt_jax.data.formats.cmrxrecon import subject_of
+from kgmgt_jax.data.formats.cmrxrecon_tree import subject_of
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare

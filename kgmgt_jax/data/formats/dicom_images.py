@@ -1,0 +1,179 @@
+"""Images in DICOM files one by one: what the header says of each, and its pixels.
+
+See `dicom` for how they become slices and frames.
+"""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from kgmgt_jax.data.formats.arrays import check_size
+from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
+
+__all__ = ["DicomImage", "describe_images", "is_dicom", "is_magnitude", "read_pixels"]
+
+_LARGEST_SIDE = 1 << 14
+_NO_MAGNITUDE = re.compile(
+    r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
+)  # of the values of ImageType after the second
+# Where an image says when it was taken; the first is for one image a file, the second for such
+# images put into one.
+_TIMES = (
+    ("", "TriggerTime"),
+    ("UnassignedPerFrameConvertedAttributesSequence", "TriggerTime"),
+    ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime"),
+    ("FrameContentSequence", "TemporalPositionIndex"),
+)
+_NO_TIMES = ("TemporalPositionIndex",)  # which say the order alone, the others are milliseconds
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether these are the first bytes of a DICOM file."""
+    return head[128:132] == b"DICM"
+
+
+class DicomImage(NamedTuple):
+    """Where one image belongs.
+
+    Attributes:
+        path: Its file.
+        index: Its number in the file.
+        uid: Identifier of the file's content; empty where it does not say.
+        series: Identifier of the series.
+        along: Unit vectors along growing column and row index; empty where it does not say.
+        position: Of the first pixel in mm; likewise.
+        order: What a slice's images are sorted by.
+        moment: When it was taken, by the first of `_TIMES`; ``None`` where the file does not say.
+        time: The same in milliseconds of the cardiac cycle; ``None`` where it says the order alone.
+        size: Rows and columns.
+        pixel_mm: Height and width of a pixel; ``None`` where the file does not say.
+        direction: See `orientation`.
+        magnitude: Whether it is one, as far as the file says.
+    """
+
+    path: Path
+    index: int
+    uid: str
+    series: str
+    along: tuple[float, ...]
+    position: tuple[float, ...]
+    order: tuple[float, ...]
+    moment: float | None
+    time: float | None
+    size: tuple[int, int]
+    pixel_mm: tuple[float, float] | None
+    direction: str
+    magnitude: bool
+
+
+def describe_images(path: Path) -> list[DicomImage]:
+    """The images of a file.
+
+    Raises:
+        DataError: If the package ``pydicom`` is missing, or the header is damaged.
+    """
+    data = _load(path, pixels=False)
+    with refusing(path, "the header of a DICOM image"):  # pydicom parses values when asked for
+        size = (int(data.Rows), int(data.Columns))
+        n_images = int(data.get("NumberOfFrames", 1) or 1)
+        if not all(0 < side < _LARGEST_SIDE for side in size) or not 0 < n_images < _LARGEST_SIDE:
+            raise ValueError(f"sizes {n_images} x {size}")
+        return [_describe_image(path, data, index, size) for index in range(n_images)]
+
+
+def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) -> DicomImage:
+    def vector(sequence: str, keyword: str) -> np.ndarray:
+        return np.array([float(v) for v in _value(data, index, sequence, keyword) or ()])
+
+    along = vector("PlaneOrientationSequence", "ImageOrientationPatient")
+    position = vector("PlanePositionSequence", "ImagePositionPatient")
+    known = along.size == 6 and position.size == 3
+    number = float(data.get("InstanceNumber") or 0)
+    found = [(keyword, _value(data, index, sequence, keyword)) for sequence, keyword in _TIMES]
+    keyword, time = next(((k, float(v)) for k, v in found if v is not None), ("", None))
+    pixel = vector("PixelMeasuresSequence", "PixelSpacing")
+    return DicomImage(
+        path,
+        index,
+        uid=str(data.get("SOPInstanceUID", "")),
+        series=str(data.get("SeriesInstanceUID", "")),
+        along=tuple(along.tolist()) if known else (),
+        position=tuple(position.tolist()) if known else (),
+        order=(number if time is None else time, number, index),
+        moment=time,
+        time=None if keyword in _NO_TIMES else time,
+        size=size,
+        pixel_mm=(pixel[0], pixel[1]) if pixel.size == 2 and (pixel > 0).all() else None,
+        direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
+        magnitude=is_magnitude(data, index),
+    )
+
+
+def is_magnitude(data: Any, index: int = 0) -> bool:
+    """Whether an image of a file is no phase and no part of a complex image, as far as it says.
+
+    Args:
+        data: Header of the file.
+        index: Number of the image in it.
+    """
+    component = _value(data, index, "MRImageFrameTypeSequence", "ComplexImageComponent")
+    if component in ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY"):
+        return component == "MAGNITUDE"
+    kind = _value(data, index, "MRImageFrameTypeSequence", "FrameType") or data.get("ImageType")
+    values = [] if kind is None or isinstance(kind, str) else list(kind)[2:]
+    return not any(_NO_MAGNITUDE.fullmatch(str(value)) for value in values)
+
+
+def _value(data: Any, index: int, sequence: str, keyword: str) -> Any:
+    """What is said of one image of a file: of it alone, of all of them, or of the file."""
+    each = data.get("PerFrameFunctionalGroupsSequence") or []
+    groups = [*each[index : index + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]
+    for group in groups:
+        for item in group.get(sequence) or []:
+            if item.get(keyword) is not None:
+                return item.get(keyword)
+    return data.get(keyword)
+
+
+@functools.lru_cache(maxsize=1)
+def read_pixels(path: Path, state: tuple[int, int]) -> Float32[np.ndarray, "n h w"]:
+    """Images of a file after their rescaling; of the last file they are kept for other slices.
+
+    Args:
+        path: The file.
+        state: See `file_state`: kept images are those of the file as it was.
+
+    Raises:
+        DataError: If they are damaged, or in colour.
+    """
+    data = _load(path, pixels=True)
+    with refusing(path, "grey images in DICOM"):
+        pixels = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
+        if int(data.get("SamplesPerPixel", 1)) != 1:
+            raise ValueError("colour images")
+        return np.stack([_rescaled(image, data, i) for i, image in enumerate(pixels)])
+
+
+def _rescaled(image: np.ndarray, data: Any, index: int) -> Float32[np.ndarray, "h w"]:
+    slope, intercept = (
+        _value(data, index, "PixelValueTransformationSequence", keyword)
+        for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
+    slope, intercept = 1 if slope is None else slope, intercept or 0
+    with np.errstate(all="ignore"):
+        return (image * float(slope) + float(intercept)).astype(np.float32)
+
+
+def _load(path: Path, *, pixels: bool) -> Any:
+    package = import_optional("pydicom", path)
+    with refusing(path, "a complete DICOM file", "copy it again"):
+        data = package.dcmread(path, stop_before_pixels=not pixels)
+        if pixels:
+            claimed = int(data.Rows) * int(data.Columns) * int(data.get("NumberOfFrames", 1))
+            check_size(path, claimed * 4, path.stat().st_size)
+        return data
