@@ -135,8 +135,9 @@ def nmse(reference: Images, prediction: Images) -> Float[Array, "*b"]:
         TypeError: if an image is complex.
     """
     reference, prediction = _pair(reference, prediction)
-    error = jnp.sum((reference - prediction) ** 2, axis=(-2, -1))
-    return error / jnp.sum(reference**2, axis=(-2, -1))
+    scale = jax.lax.stop_gradient(_positive(jnp.max(jnp.abs(reference), (-2, -1), keepdims=True)))
+    error = ((reference - prediction) / scale) ** 2
+    return jnp.sum(error, axis=(-2, -1)) / jnp.sum((reference / scale) ** 2, axis=(-2, -1))
 
 
 def _unchanged(images: Float[Array, "t h w"]) -> Float[Array, "t h w"]:

@@ -76,6 +76,16 @@ def test_nmse_equals_scikit_image(h, w, scale):
     np.testing.assert_allclose(nmse(reference, prediction), expected, rtol=RTOL)
 
 
+@pytest.mark.parametrize("unit", [2.0**-70, 2.0**70])
+def test_nmse_does_not_depend_on_the_units(unit):
+    """Squares of such pixels are not what float32 holds; nor is the gradient another."""
+    reference, prediction = _pair()
+    there = nmse(unit * reference, unit * prediction)
+    np.testing.assert_allclose(there, nmse(reference, prediction), rtol=1e-6)
+    slope = unit * jax.grad(nmse)(unit * reference, unit * prediction)
+    np.testing.assert_allclose(slope, jax.grad(nmse)(reference, prediction), rtol=1e-4, atol=1e-6)
+
+
 def test_psnr_of_a_tenth_is_twenty_decibel():
     reference = jnp.ones((4, 4))
     np.testing.assert_allclose(psnr(reference, reference - 0.1, 1.0), 20.0, rtol=1e-6)
