@@ -52,11 +52,12 @@ def enforce(
 ) -> ComplexImage:
     """An image that agrees better with the measurement.
 
-    One coil: ``"hard"`` puts the measured samples in place of the predicted ones; ``"soft"``
+    Without maps ``"hard"`` puts the measured samples in place of the predicted ones; ``"soft"``
     averages the two with the noise weight v, ``(k + v k0) / (1 + v)``; ``"none"`` leaves the image.
-    Several coils: ``solver="gradient"`` steps along the gradient of ``||E x - y||^2 / 2`` by the
-    ``step`` (hard; 1 is the replacement if there is one coil of unit sensitivity) or by ``v / (1 +
-    v)`` (soft); ``solver="cg"`` solves ``(E^H E + 1/v) x = E^H y + z/v`` (soft only).
+    With maps, of one coil too, ``solver="gradient"`` steps along the gradient of
+    ``||E x - y||^2 / 2`` by the ``step`` (hard; 1 is the replacement if there is one coil of unit
+    sensitivity) or by ``v / (1 + v)`` (soft); ``solver="cg"`` solves ``(E^H E + 1/v) x = E^H y +
+    z/v`` (soft only).
 
     Args:
         image: prediction z.
