@@ -24,7 +24,8 @@ def sparse_in_time(kspace: Kspace, mask: Mask, axes: Sequence[int] = (-2, -1)) -
         x <- F_t^H soft(F_t x),    then the measured samples of F x put back
 
     with the DFTs F over space and F_t over time. The threshold of ``soft`` falls geometrically and
-    spares the temporal mean. Each coil is filled by itself.
+    spares the temporal mean. Each coil is filled by itself, but for the thresholds, which all coils
+    share: a weak coil, or a further one, is filled otherwise beside others than alone.
 
     Args:
         kspace, mask, axes: See `fill_gaps`.
