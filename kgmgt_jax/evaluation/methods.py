@@ -198,6 +198,9 @@ class Method:
     ) -> Complex64[np.ndarray, "t h w"]:
         """See `Reconstructor`; progress is told after each group of frames.
 
+        Images scale as their k-space does, but a phase common to all of it changes magnitudes a
+        little, too: networks see real and imaginary parts.
+
         Raises:
             CheckpointError: if the variables are not those of the model.
             ValueError: if the arrays are not one cine, the mask has other values than 0 and 1, the
