@@ -15,6 +15,7 @@ BOX = 14  # height
 INTERVALS = 4  # of the axis, about
 LONGEST_LABEL = 20  # letters
 STEPS = (1, 2, 2.5, 5, 10)
+ROUNDING = 1e-9  # of values; a smaller span is none
 
 Values = Float[Array | np.ndarray, " n"]
 
@@ -81,12 +82,13 @@ def nice_ticks(low: float, high: float) -> list[float]:
         low: smallest value.
         high: largest, at least ``low``.
     """
-    span = high - low or abs(high) or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low if high - low > ROUNDING * largest else largest or 1.0
     power = 10.0 ** math.floor(math.log10(span / INTERVALS))
     step = next(s * power for s in STEPS if s * power * INTERVALS >= span * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+    return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
 
 
 def _axis(ticks: list[float], x, bottom: float) -> str:

@@ -69,6 +69,12 @@ def test_infinite_scores_are_left_out():
     assert len(list(svg.iter("rect"))) == 1
 
 
+@pytest.mark.parametrize("scores", [[1e-15, 3e-15, 2e-15], [1 - 2e-16, 1.0], [1e-45, 0.0]])
+def test_exact_images_whose_scores_are_rounding_have_a_plot(scores):
+    svg = _plot({"a": {"P1": np.array(scores)}})
+    assert "nan" not in svg and ET.fromstring(svg).find(".//rect") is not None
+
+
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
     [
@@ -76,6 +82,8 @@ def test_infinite_scores_are_left_out():
         (0.91, 0.998, [0.9, 0.925, 0.95, 0.975, 1.0]),
         (0.0, 0.0, [0, 0.25]),
         (-3, 5, [-4, -2, 0, 2, 4, 6]),
+        (1e-15, 3e-15, [1e-15, 1.5e-15, 2e-15, 2.5e-15, 3e-15]),
+        (1 - 1e-13, 1.0, [1.0, 1.25]),
     ],
 )
 def test_ticks_are_round_and_enclose(low, high, ticks):
