@@ -16,7 +16,7 @@ from kgmgt_jax.evaluation.methods import (
     Program,
     Progress,
     Sens,
-    check_input,
+    checked_input,
 )
 
 __all__ = ["ClassicalMethod", "classical_methods", "parse_weights"]
@@ -61,9 +61,9 @@ class ClassicalMethod:
 
     def program(self, kspace: Kspace, mask: Mask, sens: Sens) -> Program:
         """The whole cine, of which a classical method needs all frames at once."""
-        check_input(kspace, mask, sens)
+        arrays = checked_input(kspace, mask, sens)
         run = METHODS[self.name].with_weights(self.weights, circular=self.circular)
-        return Program(run, jax.tree.map(jnp.asarray, (kspace, mask, sens)), len(kspace))
+        return Program(run, jax.tree.map(jnp.asarray, arrays), len(kspace))
 
 
 def classical_methods(

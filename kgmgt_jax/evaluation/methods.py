@@ -25,7 +25,7 @@ __all__ = [
     "Method",
     "Program",
     "Reconstructor",
-    "check_input",
+    "checked_input",
 ]
 
 ZERO_FILLED = "zero_filled"
@@ -90,17 +90,25 @@ class Reconstructor(Protocol):
         ...
 
 
-def check_input(kspace: Kspace, mask: Mask, sens: Sens) -> None:
-    """Refuses what is no cine, and masks and maps of another scale, which would go unnoticed."""
+def checked_input(kspace: Kspace, mask: Mask, sens: Sens) -> tuple[Kspace, Mask, Sens]:
+    """The arrays in their single precision, in whatever precision or byte order they came.
+
+    Raises:
+        ValueError: for what is no cine, and for masks and maps of another scale, which would go
+            unnoticed.
+    """
     check_cine(kspace, np.asarray(mask), sens)
+    kspace, mask = np.asarray(kspace, np.complex64), np.asarray(mask, np.float32)
     if sens is None:
-        return
-    power = np.sum(np.abs(np.asarray(sens)) ** 2, axis=-3)
+        return kspace, mask, None
+    sens = np.asarray(sens, np.complex64)
+    power = np.sum(np.abs(sens) ** 2, axis=-3)
     if not ((power == 0) | (np.abs(power - 1) <= _ROUNDING)).all():
         raise ValueError(
             "expected sens whose squares add up to 1 over the coils, got sums from "
             f"{power.min():g} to {power.max():g}; divide them by their root sum of squares"
         )
+    return kspace, mask, sens
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -237,7 +245,7 @@ class Method:
         return Program(run, (self.variables, cine.on_device()), n)
 
     def _input(self, kspace: Kspace, mask: Mask, sens: Sens) -> tuple[CineInput, np.float32]:
-        check_input(kspace, mask, sens)
+        kspace, mask, sens = checked_input(kspace, mask, sens)
         kspace = np.where(mask[:, None] > 0, kspace, np.complex64(0))
         if not np.isfinite(kspace).all():
             raise ValueError("expected finite kspace, got NaN or infinite values")

@@ -86,6 +86,17 @@ def test_inputs_are_filled_as_in_training(input_fill):
     np.testing.assert_allclose(cine.images, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("types", [(">c8", ">f4"), ("c16", "bool"), ("c16", ">i2")])
+def test_arrays_come_in_any_precision_and_byte_order(types):
+    batch, model = random_batch(5, 16), KIGAN(n_cascades=1, channels=2, n_blocks=1)
+    network = Method("", "", model, initialise(model, 0, *example_inputs()))
+    kspace, sens = batch["kspace"], np.ones((1, 16, 16), np.complex64)
+    other = kspace.astype(types[0]), batch["mask"].astype(types[1]), sens.astype(types[0])
+    for method in (network, ClassicalMethod("zero_filled")):
+        image = method.reconstruct(*other)
+        np.testing.assert_array_equal(image, method.reconstruct(kspace, batch["mask"], sens))
+
+
 def test_samples_outside_the_mask_are_not_looked_at():
     model, batch = KIGAN(n_cascades=1, channels=2, n_blocks=1), random_batch(3, 16)
     method = Method("kigan", "made up", model, initialise(model, 0, *example_inputs()))
