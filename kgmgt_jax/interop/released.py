@@ -14,11 +14,12 @@ from kgmgt_jax.interop.torch_names import (
     extractor_entries,
     generator_entries,
 )
-from kgmgt_jax.models.attention import MASKED, relative_position_index, shift_mask
+from kgmgt_jax.models.attention import MASKED
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.windows import relative_position_index, shift_mask
 
 __all__ = ["PARTS", "RELEASED", "Part", "default_buffers", "template"]
 

@@ -1,8 +1,4 @@
-"""Window attention: square (SW-MSA), anchored rectangular (RW-MSA), and global for comparison.
-
-All functions work on maps of shape (b, h, w, c) and keep the batch axis apart from the windows, so
-that a batch sharded over devices stays sharded.
-"""
+"""Window attention: square (SW-MSA), anchored rectangular (RW-MSA), and global for comparison."""
 
 import functools
 import math
@@ -14,11 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from kgmgt_jax.models.attend import attend
 from kgmgt_jax.models.initialisation import Initialiser, constant
 from kgmgt_jax.models.layers import DepthwiseConv, Layers, LinearWeights
+from kgmgt_jax.models.windows import (
+    merge_windows,
+    pad_to_windows,
+    padding_logits,
+    partition_windows,
+    relative_position_index,
+    shift_mask,
+)
 
 __all__ = [
     "MASKED",
@@ -29,64 +33,13 @@ __all__ = [
     "SquareAttention",
     "anchored_attention",
     "bypass_weights",
-    "partition_windows",
-    "relative_position_index",
-    "shift_mask",
     "square_attention",
-    "square_bias",
 ]
 
 MASKED = -100.0  # between parts of a shifted map, as in the released code
 SMALLEST_NORM = 1e-12  # that a head is divided by
-_PADDED = -1e4  # cosines times their largest scale are up to 100
 _QUERY_CHUNK = 1024
 _BIAS_HIDDEN = 512
-
-
-def partition_windows(x: Float[Array, "b h w c"], window: tuple[int, int], heads: int) -> Array:
-    """Windows as tokens by head: ``(b, n_windows, heads, tokens, c / heads)``, heads major in c."""
-    return einops.rearrange(
-        x, "b (nh wh) (nw ww) (k d) -> b (nh nw) k (wh ww) d", wh=window[0], ww=window[1], k=heads
-    )
-
-
-def merge_windows(x: Array, window: tuple[int, int], h: int) -> Float[Array, "b h w c"]:
-    """Inverse of ``partition_windows`` for a map of height ``h``."""
-    return einops.rearrange(
-        x,
-        "b (nh nw) k (wh ww) d -> b (nh wh) (nw ww) (k d)",
-        nh=h // window[0],
-        wh=window[0],
-        ww=window[1],
-    )
-
-
-def shift_mask(h: int, w: int, window: int, shift: int) -> Bool[np.ndarray, "windows q k"]:
-    """Pairs of tokens that share a window of the rolled map but are no neighbours in the image.
-
-    Rolling by ``(-shift, -shift)`` brings the first rows and columns to the far end; the map is cut
-    at ``h - window``, ``h - shift`` (and likewise in w) and tokens of different parts are masked.
-    """
-
-    def part(n: int) -> Int[np.ndarray, "n"]:
-        index = np.arange(n)
-        return (index >= n - window).astype(int) + (index >= n - shift)
-
-    region = 3 * part(h)[:, None] + part(w)[None, :]
-    tokens = einops.rearrange(region, "(nh a) (nw b) -> (nh nw) (a b)", a=window, b=window)
-    return tokens[:, :, None] != tokens[:, None, :]
-
-
-def relative_position_index(query: tuple[int, int], key: tuple[int, int]) -> Int[np.ndarray, "q k"]:
-    """Index into a bias table by the displacement query minus key, rows slow.
-
-    The table of two grids ``(qh, qw)`` and ``(kh, kw)`` has ``(qh + kh - 1) x (qw + kw - 1)``
-    entries; coordinates of both grids count their own tokens from 0.
-    """
-    dy = np.arange(query[0])[:, None] - np.arange(key[0])[None, :] + key[0] - 1
-    dx = np.arange(query[1])[:, None] - np.arange(key[1])[None, :] + key[1] - 1
-    index = dy[:, None, :, None] * (query[1] + key[1] - 1) + dx[None, :, None, :]
-    return index.reshape(query[0] * query[1], key[0] * key[1])
 
 
 def square_attention(
@@ -109,31 +62,9 @@ def square_attention(
     _, h, _, c3 = qkv.shape
     heads, size = bias_table.shape[-1], (window, window)
     q, k, v = (partition_windows(part, size, heads) for part in jnp.split(qkv, 3, axis=-1))
-    bias = square_bias(bias_table, window)
+    bias = jnp.moveaxis(bias_table[relative_position_index(size, size)], -1, 0)  # heads t t
     out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask)
     return merge_windows(out, size, h)
-
-
-def square_bias(table: Float[Array, "table heads"], window: int) -> Float[Array, "heads t t"]:
-    """Bias by query and key of a square window, from one by displacement."""
-    size = (window, window)
-    return jnp.moveaxis(table[relative_position_index(size, size)], -1, 0)
-
-
-def _pad_to(x: Float[Array, "b h w c"], multiple: tuple[int, int]) -> Float[Array, "b hp wp c"]:
-    pad_h, pad_w = -x.shape[1] % multiple[0], -x.shape[2] % multiple[1]
-    return jnp.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0))) if pad_h or pad_w else x
-
-
-def _padding_logits(h: int, w: int, window: tuple[int, int]) -> Float[Array, "windows 1 k"] | None:
-    """What hides the tokens that padding to whole windows appends, 0 for those of the map."""
-    hp, wp = h + -h % window[0], w + -w % window[1]
-    if (hp, wp) == (h, w):
-        return None
-    outside = np.ones((hp, wp))
-    outside[:h, :w] = 0
-    tokens = einops.rearrange(outside, "(nh a) (nw b) -> (nh nw) (a b)", a=window[0], b=window[1])
-    return jnp.asarray(_PADDED * tokens[:, None], jnp.float32)
 
 
 def _normalise_heads(x: Float[Array, "b h w c"], heads: int) -> Float[Array, "b h w c"]:
@@ -180,10 +111,10 @@ def anchored_attention(
     heads = scales[0].shape[0]
     half = (window[0] // 2, window[1] // 2)
     q, k, anchor = (_normalise_heads(x, heads) for x in (q, k, anchor))
-    q, k, v = (partition_windows(_pad_to(x, window), window, heads) for x in (q, k, v))
-    anchors = partition_windows(_pad_to(anchor, half), half, heads)
+    q, k, v = (partition_windows(pad_to_windows(x, window), window, heads) for x in (q, k, v))
+    anchors = partition_windows(pad_to_windows(anchor, half), half, heads)
     scale1, scale2 = (scale.reshape(1, 1, heads, 1, 1).astype(q.dtype) for scale in scales)
-    padding, anchor_padding = _padding_logits(h, w, window), _padding_logits(h2, w2, half)
+    padding, anchor_padding = padding_logits(h, w, window), padding_logits(h2, w2, half)
     summary = attend(scale1 * anchors, k, v, biases[0], padding)
     out = attend(scale2 * q, anchors, summary, biases[1], anchor_padding)
     return merge_windows(out, window, h + -h % window[0])[:, :h, :w]
@@ -319,13 +250,7 @@ class AnchoredAttention(nn.Module):
         scale1, bias1 = AnchorStep(self.n_heads, self.layers, name="gather")(anchors, self.window)
         scale2, bias2 = AnchorStep(self.n_heads, self.layers, name="spread")(self.window, anchors)
         attended = anchored_attention(
-            q,
-            k,
-            v,
-            anchor,
-            (scale1, scale2),
-            (bias1, bias2),
-            window=self.window,
+            q, k, v, anchor, (scale1, scale2), (bias1, bias2), window=self.window
         )
         bypass, bias, rest = bypass_weights(qkv, out)
         return self.layers.linear(x, bypass, bias) + self.layers.linear(attended, rest, None)

@@ -12,9 +12,8 @@ from kgmgt_jax.models.attention import (
     GlobalAttention,
     SquareAttention,
     anchored_attention,
-    relative_position_index,
-    shift_mask,
 )
+from kgmgt_jax.models.windows import relative_position_index, shift_mask
 from tests.models.fixtures import Fixture, relative_error
 
 
