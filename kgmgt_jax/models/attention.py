@@ -144,16 +144,15 @@ class SquareAttention(nn.Module):
         rows = (2 * self.window - 1) ** 2
         init = Initialiser("truncated_normal", 0.02)
         table = self.param("bias_table", init, (rows, self.n_heads))
-        half, mask = self.window // 2, None
+        half = self.window // 2
         shift: Any = jnp.where(shifted, half, 0)
-        if shifted is not False:
-            x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
-            apart = shift_mask(h, w, self.window, half)
-            mask = jnp.where(jnp.logical_and(shifted, apart), MASKED, 0.0)
-        qkv = self.layers.dense(3 * self.width, name="qkv")(x)
+        rolled = jnp.roll(x, (-shift, -shift), axis=(1, 2))
+        apart = shift_mask(h, w, self.window, half)
+        mask = jnp.where(jnp.logical_and(shifted, apart), MASKED, 0.0)
+        qkv = self.layers.dense(3 * self.width, name="qkv")(rolled)
         out = square_attention(qkv, table, mask, window=self.window)
         out = self.layers.dense(self.width, name="out")(out)
-        return out if shifted is False else jnp.roll(out, (shift, shift), axis=(1, 2))
+        return jnp.roll(out, (shift, shift), axis=(1, 2))
 
 
 class AnchorStep(nn.Module):
