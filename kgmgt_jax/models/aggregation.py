@@ -1,8 +1,5 @@
 """TdFA stages and the U-Net of them: target, prior and aligned reference features in one map."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -57,14 +54,12 @@ class TdFA(nn.Module):
     convolution of the two maps together followed by LReLU(0.1).
 
     Attributes:
-        aggregation: fields of ``ReferenceAggregation``, by name.
-        options: the MGwinT blocks.
-        body: fields of ``TransformerBody``, by name.
+        asa: what gathers the reference features D.
+        body: BODY; its blocks' options say how wide the map is.
     """
 
-    aggregation: Mapping[str, Any]
-    options: BlockOptions
-    body: Mapping[str, Any]
+    asa: ReferenceAggregation
+    body: TransformerBody
 
     @nn.compact
     def __call__(
@@ -77,18 +72,18 @@ class TdFA(nn.Module):
         train: bool,
     ) -> tuple[Float[Array, "b h w d"], Float[Array, "b h w c"]]:
         """Returns the transformed map and D, which is the prior of the next network."""
-        layers = self.options.layers
+        options = self.body.options
 
         def fuse(a: Array, b: Array, name: str) -> Array:
             both = jnp.concatenate([a, b.astype(a.dtype)], axis=-1)
-            return leaky_relu(layers.conv(self.options.width, name=name)(both), _FUSE_SLOPE)
+            return leaky_relu(options.layers.conv(options.width, name=name)(both), _FUSE_SLOPE)
 
-        d = ReferenceAggregation(**self.aggregation, layers=layers, name="asa")(x, reference)
+        d = self.asa(x, reference)
         a = fuse(x, prior, "fuse_prior")
         if skip is not None:
             a = a + skip
         fused = fuse(a, d, "fuse_reference")
-        return TransformerBody(self.options, **self.body, name="body")(fused, train=train) + x, d
+        return self.body(fused, train=train) + x, d
 
 
 class GuidedUNet(nn.Module):
@@ -176,17 +171,21 @@ class GuidedUNet(nn.Module):
             mlp_ratio=self.mlp_ratio,
             layers=self.layers,
         )
-        aggregation = {
-            "channels": self.channels[scale],
-            "n_offset_groups": self.n_offset_groups,
-            "zero_offsets": self.zero_offsets[scale],
-            "alignment": self.alignment,
-        }
-        body = {
-            "n_groups": self.n_groups,
-            "n_blocks": self.n_blocks,
-            "drop_path": self.drop_path,
-            "remat": self.remat,
-            "unroll": self.unroll,
-        }
-        return TdFA(aggregation, options, body, name=name)
+        asa = ReferenceAggregation(
+            channels=self.channels[scale],
+            n_offset_groups=self.n_offset_groups,
+            zero_offsets=self.zero_offsets[scale],
+            alignment=self.alignment,
+            layers=self.layers,
+            parent=None,  # a part of the stage, as the body is
+        )
+        body = TransformerBody(
+            options,
+            n_groups=self.n_groups,
+            n_blocks=self.n_blocks,
+            drop_path=self.drop_path,
+            remat=self.remat,
+            unroll=self.unroll,
+            parent=None,
+        )
+        return TdFA(asa, body, name=name)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from configs.kgmgt import get_config
-from kgmgt_jax.models.aggregation import TdFA
+from kgmgt_jax.models.aggregation import ReferenceAggregation, TdFA
 from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.denoiser import UnrolledDenoiser
@@ -20,6 +20,7 @@ from kgmgt_jax.models.layers import BatchNorm, Layers
 from kgmgt_jax.models.matching import best_match
 from kgmgt_jax.models.motion import align
 from kgmgt_jax.models.registry import build_model
+from kgmgt_jax.models.transformer import TransformerBody
 from kgmgt_jax.mri.consistency import hard_consistency
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.training import parallel
@@ -75,9 +76,8 @@ class OneStage(nn.Module):
         large, _, _ = align(best_match(now.query, before.key, search_radius=2), before.values)
         x = options.layers.conv(4, name="head")(to_channels(target))
         stage = TdFA(
-            {"channels": 4, "n_offset_groups": 1},
-            options,
-            {"n_groups": 1, "n_blocks": 2, "drop_path": 0.1, "remat": self.remat},
+            ReferenceAggregation(channels=4, n_offset_groups=1, parent=None),
+            TransformerBody(options, 1, 2, drop_path=0.1, remat=self.remat, parent=None),
             name="down_large",
         )
         h, _ = stage(x, before.values[0], large, train=train)
