@@ -143,21 +143,20 @@ class GuidedUNet(nn.Module):
         """
         conv, slope = self.layers.conv, _FUSE_SLOPE
         large, medium, small = references
-        x0 = conv(self.width, name="head")(image)
-        x0 = x0.astype(image.dtype)
+        x0 = conv(self.width, name="head")(image).astype(image.dtype)  # b h w d
 
-        h, d1 = self._stage(0, "down_large")(x0, priors[0], large, train=train)
+        h, d1 = self._stage(0, "down_large")(x0, priors[0], large, train=train)  # b h w d
         x1 = conv(self.width, stride=2, name="down_large_tail")(h).astype(h.dtype)
-        h, d2 = self._stage(1, "down_medium")(x1, priors[1], medium, train=train)
+        h, d2 = self._stage(1, "down_medium")(x1, priors[1], medium, train=train)  # b h2 w2 d
         x2 = conv(self.width, stride=2, name="down_medium_tail")(h).astype(h.dtype)
 
-        h, d3 = self._stage(2, "up_small")(x2, priors[2], small, train=train)
+        h, d3 = self._stage(2, "up_small")(x2, priors[2], small, train=train)  # b h4 w4 d
         x = leaky_relu(pixel_shuffle(conv(4 * self.width, name="up_small_tail")(h)), slope)
-        h, d4 = self._stage(1, "up_medium")(x, priors[3], medium, x1, train=train)
+        h, d4 = self._stage(1, "up_medium")(x, priors[3], medium, x1, train=train)  # b h2 w2 d
         x = leaky_relu(pixel_shuffle(conv(4 * self.width, name="up_medium_tail")(h)), slope)
-        h, d5 = self._stage(0, "up_large")(x, priors[4], large, x0, train=train)
+        h, d5 = self._stage(0, "up_large")(x, priors[4], large, x0, train=train)  # b h w d
         y = leaky_relu(conv(self.width // 2, name="up_large_tail1")(h), slope)
-        y = conv(2, scale=0.01, name="up_large_tail2")(y).astype(image.dtype)
+        y = conv(2, scale=0.01, name="up_large_tail2")(y).astype(image.dtype)  # b h w 2
         return y, (d1, d2, d3, d4, d5)
 
     def _stage(self, scale: int, name: str) -> TdFA:

@@ -63,11 +63,11 @@ class KnowledgeNet(nn.Module):
     ) -> tuple[ComplexImage, Priors]:
         """Reconstructs ``image``, whose features are ``target``, with the help of ``reference``."""
         h, w = image.shape[-2:]
-        padded = to_channels(pad_frame(image, 4 * self.unet.window))
-        references = self._align(target, reference)
+        padded = to_channels(pad_frame(image, 4 * self.unet.window))  # b h w -> b hp wp 2
+        references = self._align(target, reference)  # at 1, 1/2, 1/4
         residual, aggregated = self.unet(padded, priors, references, train=train)
-        image = image + to_complex(crop_frame(residual, h, w))
-        return self.denoiser(image, measurement, train=train), aggregated
+        image = image + to_complex(crop_frame(residual, h, w))  # b hp wp 2 -> b h w
+        return self.denoiser(image, measurement, train=train), aggregated  # b h w, and d1 .. d5
 
     def _align(
         self, target: Features, reference: Features
@@ -90,9 +90,11 @@ class KnowledgeNet(nn.Module):
         return align(match, reference.values, warp_flow=self.warp_flow, smooth=True)
 
 
-def _no_motion(v: Float[Array, "b h w c"]) -> tuple[Array, Array]:
-    zeros = jnp.zeros(v.shape[:3], jnp.float32)
-    return jnp.broadcast_to(zeros[..., None, None], (*v.shape[:3], 9, 2)), zeros[..., None]
+def _no_motion(
+    v: Float[Array, "b h w c"],
+) -> tuple[Float[Array, "b h w 9 2"], Float[Array, "b h w 1"]]:
+    """Flow of the taps and similarity where a reference is not aligned; none looks at them."""
+    return jnp.zeros((*v.shape[:3], 9, 2)), jnp.zeros((*v.shape[:3], 1))
 
 
 class KGMgT(nn.Module):
@@ -254,6 +256,7 @@ class KGMgT(nn.Module):
             measurement: the targets' own measured k-space.
             train: as for ``__call__``.
         """
+        # images b h w, and the mentor's d1 .. d5 at 1, 1/2, 1/4, 1/2, 1 as priors
         first, priors = self.mentor(image, target, preceding, measurement, train=train)
         refined = self.learner(first, priors, succeeding, measurement, train=train)
         return Reconstruction(refined, first)
@@ -276,6 +279,6 @@ class KGMgT(nn.Module):
             measurement: the targets' own measured k-space, for data consistency.
             train: stochastic depth on (rng ``dropout``), batch statistics in batch norm.
         """
-        before, after = self.encode(preceding), self.encode(succeeding)  # at 1, 1/2, 1/4
-        here = self.encode(target)
+        # b h w -> query, key (b h4 w4 c3) and values (b h w c1), (b h2 w2 c2), (b h4 w4 c3)
+        before, after, here = (self.encode(frame) for frame in (preceding, succeeding, target))
         return self.from_features(target, here, before, after, measurement, train=train)
