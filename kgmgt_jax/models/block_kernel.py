@@ -160,18 +160,15 @@ def block_in_kernels(
         n_warps = max(1, math.prod(window) * keys // _LOGITS_PER_WARP)
         return run(program, (n_windows // at_once, heads), out, *maps, n_warps=n_warps)
 
+    make_anchors = functools.partial(programs.make_anchors, size=(h, w))
     half = jax.ShapeDtypeStruct((n // 4, c // 2), dtype)
-    anchors = run(
-        functools.partial(programs.make_anchors, size=(h, w)), (n // 4 // programs.TOKENS,), half
-    )
+    anchors = run(make_anchors, (n // 4 // programs.TOKENS,), half)
     square = (options.window, options.window)
     by_square = attend(programs.attend_in_squares, square, c, math.prod(square))
     by_rect = attend(programs.attend_in_rectangles, rect, c // 2, math.prod(rect) // 4, anchors)
-    finish, out = (
-        functools.partial(programs.finish, dtype=dtype),
-        jax.ShapeDtypeStruct((n, c), x.dtype),
-    )
-    return run(finish, (n // programs.TOKENS,), out, by_square, by_rect).reshape(x.shape)
+    finish = functools.partial(programs.finish, dtype=dtype)
+    whole = jax.ShapeDtypeStruct((n, c), x.dtype)
+    return run(finish, (n // programs.TOKENS,), whole, by_square, by_rect).reshape(x.shape)
 
 
 def _rectangle(options: BlockOptions) -> tuple[int, int]:

@@ -19,7 +19,6 @@ __all__ = [
     "FrameEncoder",
     "deepest",
     "imagenet_input",
-    "max_pool",
     "vgg19_features",
 ]
 
@@ -45,11 +44,6 @@ class Features(NamedTuple):
     query: Float[Array, "b h4 w4 c3"]
     key: Float[Array, "b h4 w4 c3"]
     values: tuple[Float[Array, "b h w c1"], Float[Array, "b h2 w2 c2"], Float[Array, "b h4 w4 c3"]]
-
-
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """2 x 2 maximum with stride 2."""
-    return nn.max_pool(x, (2, 2), (2, 2))
 
 
 class VGG(nn.Module):
@@ -80,7 +74,7 @@ class VGG(nn.Module):
         maps, block = {}, "1"
         for name in self.convs[: self.convs.index(self.last) + 1]:
             if name[4] != block:
-                x, block = max_pool(x), name[4]
+                x, block = nn.max_pool(x, (2, 2), (2, 2)), name[4]
             maps[name] = self.layers.conv(self.channels[int(block) - 1], name=name)(x)
             x = leaky_relu(maps[name], self.slope)
         return maps
