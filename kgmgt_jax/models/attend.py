@@ -25,21 +25,21 @@ _BLOCK, _DEVICE_BLOCK = 2**19, 2**24
 
 
 def attend(
-    q: Float[Array, "b n heads t d"],
-    k: Float[Array, "b n heads s d"],
-    v: Float[Array, "b n heads s d"],
-    bias: Float[Array, "heads t s"] | None = None,
-    mask: Float[Array, "n #t s"] | None = None,
-) -> Float[Array, "b n heads t d"]:
-    """``softmax(q k^T + bias + mask) v`` in each of n windows; all but the products in float32.
+    q: Float[Array, "b windows heads q d"],
+    k: Float[Array, "b windows heads k d"],
+    v: Float[Array, "b windows heads k d"],
+    bias: Float[Array, "heads q k"] | None = None,
+    mask: Float[Array, "windows #q k"] | None = None,
+) -> Float[Array, "b windows heads q d"]:
+    """``softmax(q k^T + bias + mask) v`` in each window; all but the products in float32.
 
     It can be differentiated backwards once; the mask is a constant. The result is named, so that
     what is recomputed in a backward pass can leave it out: it is small, and its gradient needs q, k
     and v alone.
 
     Args:
-        q: queries, t a window, already scaled.
-        k, v: keys and values, s a window.
+        q: queries, already scaled.
+        k, v: keys and values.
         bias: added to the logits of every window.
         mask: added to the logits of every head.
     """

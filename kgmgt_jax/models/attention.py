@@ -62,7 +62,7 @@ def square_attention(
     _, h, _, c3 = qkv.shape
     heads, size = bias_table.shape[-1], (window, window)
     q, k, v = (partition_windows(part, size, heads) for part in jnp.split(qkv, 3, axis=-1))
-    bias = jnp.moveaxis(bias_table[relative_position_index(size, size)], -1, 0)  # heads t t
+    bias = jnp.moveaxis(bias_table[relative_position_index(size, size)], -1, 0)  # heads q k
     out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask)
     return merge_windows(out, size, h)
 
@@ -281,7 +281,7 @@ class GlobalAttention(nn.Module):
         q = q * (self.width // self.n_heads) ** -0.5
         chunk = math.gcd(h * w, _QUERY_CHUNK)
 
-        def block(q: Float[Array, "b 1 k q d"]) -> Float[Array, "b 1 k q d"]:
+        def block(q: Float[Array, "b 1 heads q d"]) -> Float[Array, "b 1 heads q d"]:
             return attend(q, k, v)
 
         blocks = einops.rearrange(q, "b 1 k (n q) d -> n b 1 k q d", q=chunk)
