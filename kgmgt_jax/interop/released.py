@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.windows import relative_position_index, shift_mask
 
-__all__ = ["PARTS", "RELEASED", "Part", "default_buffers", "template"]
+__all__ = ["PARTS", "RELEASED", "Part", "default_buffer", "template"]
 
 _WINDOW, _SHIFT = 8, 4
 _TRAIN_SIZE = {"large": 160, "medium": 80, "small": 40}
@@ -101,8 +101,8 @@ PARTS: dict[str, Part] = {
 }
 
 
-def _buffer(key: str) -> np.ndarray:
-    """A buffer as PyTorch would make it."""
+def default_buffer(key: str) -> np.ndarray:
+    """The buffer of that name as PyTorch makes it, for a checkpoint that came from elsewhere."""
     *_, name = key.split(".")
     if name == "num_batches_tracked":
         return np.zeros((), np.int64)
@@ -113,11 +113,6 @@ def _buffer(key: str) -> np.ndarray:
         mask = shift_mask(size, size, _WINDOW, _SHIFT)
         return np.where(mask, np.float32(MASKED), np.float32(0))
     return np.asarray(_IMAGENET[name], np.float32).reshape(1, 3, 1, 1)
-
-
-def default_buffers(keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Buffers by name, for a checkpoint that did not come from PyTorch."""
-    return {key: _buffer(key) for key in keys}
 
 
 @functools.cache

@@ -41,9 +41,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     check_suffix(path)
     if not path.is_file():
         raise StateFileError(f"{path}: expected a file of weights, got no such file")
-    reader = _read_torch if path.suffix in _TORCH_SUFFIXES else {".npz": _read_npz}.get(path.suffix)
     try:
-        arrays = (reader or _read_safetensors)(path)
+        arrays = _read(path)
     except StateFileError:
         raise
     except Exception as error:  # each library raises many kinds for a damaged or hostile file
@@ -69,16 +68,20 @@ def _without_prefix(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, n
     return stripped
 
 
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    if path.suffix == ".safetensors":
+        return safetensors.load_file(path)
+    return _read_torch(path)
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as stream:
         file = np.load(stream, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise StateFileError(f"{path}: expected an .npz archive, got a single array")
         return {key: file[key] for key in file.files}
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    return safetensors.load_file(path)
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:

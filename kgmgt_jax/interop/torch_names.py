@@ -79,8 +79,8 @@ def _batch_norm(key: str, path: tuple[str, ...]) -> Iterator[Entry]:
 
 def block_entries(key: str, path: tuple[str, ...], index: tuple[int, ...] = ()) -> Iterator[Entry]:
     """One MGwinT block; ``key`` is a prefix that ends in a dot, or empty."""
-    for ours, theirs in (("norm1", "norm1"), ("norm2", "norm2")):
-        yield from _layer(key + theirs, (*path, ours), "same", index)
+    for norm in ("norm1", "norm2"):
+        yield from _layer(key + norm, (*path, norm), "same", index)
     table = (*path, "square", "bias_table")
     yield Entry(key + "attn.relative_position_bias_table", table, "same", index)
     mixed = key + "mixed_attn."

@@ -22,7 +22,7 @@ import numpy as np
 from flax import traverse_util
 
 from kgmgt_jax.commands import guarded
-from kgmgt_jax.interop.released import PARTS, RELEASED, default_buffers, template
+from kgmgt_jax.interop.released import PARTS, RELEASED, default_buffer, template
 from kgmgt_jax.interop.state_files import check_suffix, read_state_dict, write_state_dict
 from kgmgt_jax.interop.torch_names import Entry, from_state_dict, to_state_dict
 from kgmgt_jax.interop.vgg import two_channel_kernel, vgg_names
@@ -70,7 +70,7 @@ def _sort(
     for key, value in arrays.items():
         if key in buffer_names:
             buffers[key] = value
-            if key.endswith("_index") and not np.array_equal(value, default_buffers([key])[key]):
+            if key.endswith("_index") and not np.array_equal(value, default_buffer(key)):
                 misshapen.append(f"{key} of another window")
         elif key not in start:
             unknown.append(key)
@@ -193,9 +193,8 @@ def to_torch(checkpoint: str | Path, files: Mapping[str, str | Path]) -> None:
                 f"{wrong[0]}"
             )
         names = PARTS[name].buffers
-        missing = [key for key in names if key not in kept]
-        known = {k: kept[k] for k in names if k in kept} | default_buffers(missing)
-        whole[path] = to_state_dict(entries, tree) | known
+        constants = {k: kept[k] if k in kept else default_buffer(k) for k in names}
+        whole[path] = to_state_dict(entries, tree) | constants
     for path, arrays in whole.items():
         write_state_dict(path, arrays)
 
