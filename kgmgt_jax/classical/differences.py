@@ -28,7 +28,7 @@ def temporal_differences(
         cine: frames x.
         circular: whether the cine is periodic; else the last difference is zero.
     """
-    following = jnp.roll(cine, -1, axis=0) if circular else _shifted(cine, cine[-1:])
+    following = jnp.concatenate([cine[1:], cine[:1] if circular else cine[-1:]])
     return following - cine
 
 
@@ -141,8 +141,3 @@ def chain_solver(
         return solution - response * jump[None]
 
     return closed_chain
-
-
-def _shifted(cine: Array, last: Array) -> Array:
-    """Each frame's successor, and ``last`` as that of the last."""
-    return jnp.concatenate([cine[1:], last], axis=0)
