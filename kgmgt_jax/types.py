@@ -33,6 +33,7 @@ __all__ = [
     "Mask",
     "Measurement",
     "Reconstruction",
+    "Scalar",
     "Sens",
 ]
 
@@ -41,6 +42,7 @@ KSpace = Complex[Array, "b n h w"]
 Sens = Complex[Array, "b n h w"]
 Mask = Float[Array, "b h w"]
 Key = PRNGKeyArray
+Scalar = float | int | Float[Array, ""] | Int[Array, ""]  # a number, or an array of one
 
 
 class Measurement(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from kgmgt_jax.types import Array, Complex, Float
+from kgmgt_jax.types import Array, Complex, Float, Scalar
 
 __all__ = [
     "chain_solver",
@@ -15,8 +15,6 @@ __all__ = [
     "temporal_adjoint",
     "temporal_differences",
 ]
-
-Scalar = float | Float[Array, ""]
 
 
 def temporal_differences(

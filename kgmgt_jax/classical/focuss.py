@@ -12,11 +12,9 @@ from kgmgt_jax.classical.measurement import (
 from kgmgt_jax.classical.solvers import conjugate_gradients, iterate
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.consistency import adjoint, forward, normal
-from kgmgt_jax.types import Array, Complex, Float
+from kgmgt_jax.types import Array, Complex, Float, Scalar
 
 __all__ = ["kt_focuss"]
-
-Scalar = float | Float[Array, ""]
 
 
 def kt_focuss(

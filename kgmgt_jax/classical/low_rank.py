@@ -17,19 +17,17 @@ from kgmgt_jax.classical.proximal import (
 )
 from kgmgt_jax.classical.solvers import (
     CG,
+    MIN_WEIGHT,
     alternating_directions,
     quadratic_solver,
     zero_filled_image,
 )
 from kgmgt_jax.mri.cine import check_cine
-from kgmgt_jax.types import Array, Complex, Float
+from kgmgt_jax.types import Array, Complex, Float, Scalar
 
 __all__ = ["PENALTY", "low_rank_plus_sparse", "minimise_low_rank_plus_sparse"]
 
-Scalar = float | Float[Array, ""]
-
 PENALTY = 10.0  # ρ per unit of the larger weight; changes the speed of convergence only
-MIN_WEIGHT = 1e-6
 
 
 def low_rank_plus_sparse(

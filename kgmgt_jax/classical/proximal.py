@@ -3,11 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from kgmgt_jax.types import Array, Complex, Float
+from kgmgt_jax.types import Array, Complex, Float, Scalar
 
 __all__ = ["largest_singular_value", "shrink_singular_values", "soft_threshold"]
-
-Scalar = float | Float[Array, ""]
 
 
 def soft_threshold(

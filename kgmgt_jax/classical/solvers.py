@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from kgmgt_jax.classical.measurement import ScaledData
 from kgmgt_jax.mri.consistency import adjoint, normal
 from kgmgt_jax.mri.fourier import fft2c, ifft2c
-from kgmgt_jax.types import Array, Complex, Float, Int
+from kgmgt_jax.types import Array, Complex, Int, Scalar
 
 __all__ = [
     "CG",
+    "MIN_WEIGHT",
     "OVER_RELAXATION",
     "alternating_directions",
     "conjugate_gradients",
@@ -21,11 +22,11 @@ __all__ = [
     "zero_filled_image",
 ]
 
-Scalar = float | int | Float[Array, ""] | Int[Array, ""]
 Tree = Any
 State = TypeVar("State", bound=tuple)
 
 OVER_RELAXATION = 1.6
+MIN_WEIGHT = 1e-6  # for the penalty ρ, which is not 0 where the weight is
 CG = 0.1, 10  # of a step of alternating directions with several coils; see `quadratic_solver`
 
 

@@ -23,23 +23,21 @@ from kgmgt_jax.classical.measurement import (
 from kgmgt_jax.classical.proximal import soft_threshold
 from kgmgt_jax.classical.solvers import (
     CG,
+    MIN_WEIGHT,
     alternating_directions,
     quadratic_solver,
     zero_filled_image,
 )
 from kgmgt_jax.mri.cine import check_cine
-from kgmgt_jax.types import Array, Complex, Float
+from kgmgt_jax.types import Array, Complex, Float, Scalar
 
 __all__ = ["minimise_temporal_variation", "spatial_tv", "temporal_tv"]
-
-Scalar = float | Float[Array, ""]
 
 # Penalties ρ per unit of weight: differences below 1/60 (in time) or 1/15 (in space) of a bright
 # pixel are set to zero in an iteration. They change the speed of convergence, not the result.
 TEMPORAL_PENALTY, SPATIAL_PENALTY = 60.0, 15.0
 # A proximal term of this part of ρ fixes what neither the data nor the differences do.
 TEMPORAL_ANCHOR, SPATIAL_ANCHOR = 1e-2, 1e-3
-MIN_WEIGHT = 1e-6
 
 
 def temporal_tv(

@@ -12,20 +12,18 @@ from kgmgt_jax.classical.measurement import (
 )
 from kgmgt_jax.classical.proximal import soft_threshold
 from kgmgt_jax.classical.solvers import (
+    MIN_WEIGHT,
     alternating_directions,
     quadratic_solver,
     zero_filled_image,
 )
 from kgmgt_jax.classical.wavelet_transform import Coefficients, decompose, recompose
 from kgmgt_jax.mri.cine import check_cine
-from kgmgt_jax.types import Array, Complex, Float
+from kgmgt_jax.types import Array, Complex, Float, Scalar
 
 __all__ = ["shifts", "wavelet"]
 
-Scalar = float | Float[Array, ""]
-
 PENALTY = 5.0  # ρ per unit of weight: coefficients below 1/5 of a bright pixel become zero
-MIN_WEIGHT = 1e-6
 
 
 def wavelet(

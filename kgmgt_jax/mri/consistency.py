@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from kgmgt_jax.mri.coils import sens_expand, sens_reduce
 from kgmgt_jax.mri.fourier import fft2c, ifft2c
-from kgmgt_jax.types import Array, Complex, Float
+from kgmgt_jax.types import Array, Complex, Float, Scalar
 
 __all__ = [
     "adjoint",
@@ -30,8 +30,6 @@ __all__ = [
     "normal",
     "soft_consistency",
 ]
-
-Scalar = float | int | Float[Array, ""]
 
 
 def forward(
