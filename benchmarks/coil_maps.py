@@ -54,7 +54,7 @@ def overlap(maps: Maps, others: Maps) -> np.ndarray:
     return np.abs(np.sum(np.conj(maps) * others, axis=0))
 
 
-def bart_maps(block: Complex64[Array, "n a b"], shape: tuple[int, int], *options: str) -> Maps:
+def bart_maps(block: Complex64[Array, "n y x"], shape: tuple[int, int], *options: str) -> Maps:
     """Maps of ``bart ecalib -m1`` on the same calibration data.
 
     Args:

@@ -93,7 +93,7 @@ def central_sens(
 
 
 def _origin(
-    block: Complex64[np.ndarray, "n a b"],
+    block: Complex64[np.ndarray, "n y x"],
     shape: tuple[int, int],
     method: str,
     options: dict[str, Any],

@@ -83,7 +83,7 @@ def rss(coil_images: Complex[Array, "..."], axis: int = -3) -> Float[Array, "...
 
 def calibration_block(
     kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"], acs: int | None = None
-) -> Complex[Array, "n a b"]:
+) -> Complex[Array, "n y x"]:
     """Time average of the measured samples in the largest complete block around the centre.
 
     ``k(n, y, x) = sum_t mask k / sum_t mask``. A sample counts as measured if any frame measured
@@ -198,7 +198,7 @@ def estimate_sens(
 
 
 def sens_from_block(
-    block: Complex[Array, "n a b"], shape: tuple[int, int], method: str, **options: float
+    block: Complex[Array, "n y x"], shape: tuple[int, int], method: str, **options: float
 ) -> Complex[Array, "n h w"]:
     """What :func:`estimate_sens` makes of a calibration block.
 

@@ -37,7 +37,7 @@ _CHUNK_BYTES = 2**25  # of the operator; bounds the memory for many coils
 
 
 def espirit_maps(
-    block: Complex[Array, "n a b"],
+    block: Complex[Array, "n y x"],
     shape: tuple[int, int],
     *,
     kernel_size: int = 6,
@@ -84,7 +84,7 @@ def espirit_maps(
 
 
 def espirit_eigenmaps(
-    block: Complex[Array, "n a b"],
+    block: Complex[Array, "n y x"],
     shape: tuple[int, int],
     *,
     kernel_size: int = 6,
@@ -140,7 +140,7 @@ def reference_phase(
     return maps * jnp.conj(phase)[None]
 
 
-def zero_fill(block: Complex[Array, "*b a b"], shape: tuple[int, int]) -> Complex[Array, "*b h w"]:
+def zero_fill(block: Complex[Array, "*b y x"], shape: tuple[int, int]) -> Complex[Array, "*b h w"]:
     """The block at the centre of k-space, zeros around it."""
     pads = [(0, 0)] * (block.ndim - 2)
     for size, full in zip(block.shape[-2:], shape, strict=True):
@@ -151,7 +151,7 @@ def zero_fill(block: Complex[Array, "*b a b"], shape: tuple[int, int]) -> Comple
 
 @partial(jax.jit, static_argnames=("shape", "kernel_size", "n_iterations"))
 def _eigenmaps(
-    block: Complex[Array, "n a b"],
+    block: Complex[Array, "n y x"],
     shape: tuple[int, int],
     kernel_size: int,
     threshold: float,
@@ -180,7 +180,7 @@ def _eigenmaps(
     return reference_phase(maps, virtual), jnp.minimum(eigenvalue, 1)
 
 
-def _virtual_coil(block: Complex[Array, "n a b"]) -> Complex[Array, "n"]:
+def _virtual_coil(block: Complex[Array, "n y x"]) -> Complex[Array, "n"]:
     """First principal component of the coils, its strongest coil real and positive."""
     samples = block.reshape(block.shape[0], -1)
     covariance = jnp.matmul(samples, samples.conj().T, precision=_EXACT)
@@ -189,7 +189,7 @@ def _virtual_coil(block: Complex[Array, "n a b"]) -> Complex[Array, "n"]:
     return vector * jnp.conj(strongest) / jnp.abs(strongest)
 
 
-def _projection(block: Complex[Array, "n a b"], k: int, threshold: float) -> Complex[Array, "p p"]:
+def _projection(block: Complex[Array, "n y x"], k: int, threshold: float) -> Complex[Array, "p p"]:
     """Projection P on the space of the patches, ``p = n k k``; A is never stored as a whole."""
     n, n_rows, n_columns = block.shape
     places = n_columns - k + 1
@@ -232,7 +232,7 @@ def _check(
 ) -> None:
     if len(block) != 3 or min(block[1:]) < MIN_CALIBRATION_LINES:
         raise ValueError(
-            f"expected a calibration block (n, a, b) of at least {MIN_CALIBRATION_LINES} lines and "
+            f"expected a calibration block (n, y, x) of at least {MIN_CALIBRATION_LINES} lines and "
             f"columns, got shape {block}; measure more of the centre, or use adaptive maps"
         )
     if len(shape) != 2 or any(full < part for full, part in zip(shape, block[1:], strict=True)):

@@ -231,7 +231,7 @@ def test_zero_fill_keeps_the_centre_at_the_centre(part, full, at):
     [
         ((2, 3, 8), (9, 9), {}, "at least 4 lines and columns, got shape"),
         ((2, 8, 3), (9, 9), {}, "at least 4 lines and columns"),
-        ((8, 8), (9, 9), {}, r"expected a calibration block \(n, a, b\)"),
+        ((8, 8), (9, 9), {}, r"expected a calibration block \(n, y, x\)"),
         ((2, 8, 8), (9, 7), {}, "no smaller than the block"),
         ((2, 8, 8), (9,), {}, "no smaller than the block"),
         ((2, 8, 8), (9, 9), {"kernel_size": 1}, "got kernel_size=1"),
