@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Array, Float, Num
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.heart import HeartLine, heart_line
 from kgmgt_jax.metrics import evaluate
-from kgmgt_jax.types import Array, Float
 
 __all__ = [
     "FONT",

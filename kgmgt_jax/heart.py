@@ -4,10 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import ndimage
-
-from kgmgt_jax.types import Float
 
 __all__ = ["HeartLine", "heart_line", "heart_region"]
 

@@ -26,8 +26,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from kgmgt_jax.types import Array, Float
+from jaxtyping import Array, Float
 
 __all__ = ["PRESETS", "Preset", "evaluate", "nmse", "psnr", "ssim", "ssim_map"]
 

@@ -19,15 +19,10 @@ the readout need no special case.
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Complex, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Complex, Float, Int, PRNGKeyArray
 
 __all__ = [
-    "Array",
-    "Bool",
-    "Complex",
     "ComplexImage",
-    "Float",
-    "Int",
     "KSpace",
     "Key",
     "Mask",

@@ -1,11 +1,11 @@
 """Reconstructions in one step: zero-filled, and filled from the other frames."""
 
 import jax
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.measurement import average_filled, with_frames
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.consistency import adjoint
-from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["temporal_average", "zero_filled"]
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.measurement import (
     check_counts,
@@ -12,7 +13,7 @@ from kgmgt_jax.classical.measurement import (
 from kgmgt_jax.classical.solvers import conjugate_gradients, iterate
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.consistency import adjoint, forward, normal
-from kgmgt_jax.types import Array, Complex, Float, Scalar
+from kgmgt_jax.types import Scalar
 
 __all__ = ["kt_focuss"]
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.measurement import (
     ScaledData,
@@ -23,7 +24,7 @@ from kgmgt_jax.classical.solvers import (
     zero_filled_image,
 )
 from kgmgt_jax.mri.cine import check_cine
-from kgmgt_jax.types import Array, Complex, Float, Scalar
+from kgmgt_jax.types import Scalar
 
 __all__ = ["PENALTY", "low_rank_plus_sparse", "minimise_low_rank_plus_sparse"]
 

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.core import Tracer
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.mri.coils import rss
 from kgmgt_jax.mri.consistency import adjoint
 from kgmgt_jax.mri.fourier import ifft2c
-from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = [
     "ScaledData",

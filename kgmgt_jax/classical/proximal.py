@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
-from kgmgt_jax.types import Array, Complex, Float, Scalar
+from kgmgt_jax.types import Scalar
 
 __all__ = ["largest_singular_value", "shrink_singular_values", "soft_threshold"]
 

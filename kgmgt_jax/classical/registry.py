@@ -7,13 +7,13 @@ from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.direct import temporal_average, zero_filled
 from kgmgt_jax.classical.focuss import kt_focuss
 from kgmgt_jax.classical.low_rank import low_rank_plus_sparse
 from kgmgt_jax.classical.total_variation import spatial_tv, temporal_tv
 from kgmgt_jax.classical.wavelet_sparsity import wavelet
-from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["METHODS", "Algorithm", "Tuning", "tune"]
 

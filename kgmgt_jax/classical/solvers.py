@@ -5,11 +5,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Int
 
 from kgmgt_jax.classical.measurement import ScaledData
 from kgmgt_jax.mri.consistency import adjoint, normal
 from kgmgt_jax.mri.fourier import fft2c, ifft2c
-from kgmgt_jax.types import Array, Complex, Int, Scalar
+from kgmgt_jax.types import Scalar
 
 __all__ = [
     "CG",

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.differences import (
     chain_solver,
@@ -29,7 +30,7 @@ from kgmgt_jax.classical.solvers import (
     zero_filled_image,
 )
 from kgmgt_jax.mri.cine import check_cine
-from kgmgt_jax.types import Array, Complex, Float, Scalar
+from kgmgt_jax.types import Scalar
 
 __all__ = ["minimise_temporal_variation", "spatial_tv", "temporal_tv"]
 

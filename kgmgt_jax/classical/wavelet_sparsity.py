@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.measurement import (
     check_counts,
@@ -19,7 +20,7 @@ from kgmgt_jax.classical.solvers import (
 )
 from kgmgt_jax.classical.wavelet_transform import Coefficients, decompose, recompose
 from kgmgt_jax.mri.cine import check_cine
-from kgmgt_jax.types import Array, Complex, Float, Scalar
+from kgmgt_jax.types import Scalar
 
 __all__ = ["shifts", "wavelet"]
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from kgmgt_jax.types import Array, Complex
+from jaxtyping import Array, Complex
 
 __all__ = ["Coefficients", "decompose", "recompose"]
 

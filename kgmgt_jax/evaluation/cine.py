@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Complex, Float, Int
 
 from kgmgt_jax.data.transforms import INTENSITY_PERCENTILE
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.coils import sens_reduce
 from kgmgt_jax.mri.fourier import ifft2c
-from kgmgt_jax.types import Array, Complex, Float, Int, Measurement
+from kgmgt_jax.types import Measurement
 
 __all__ = ["CineInput", "scaled_cine"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,7 +18,6 @@ from kgmgt_jax.figures import (
     cine_magnitudes,
     grey_window,
 )
-from kgmgt_jax.types import Float
 
 __all__ = ["FPS", "cine_gif", "write_gif"]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from kgmgt_jax.commands import aligned, guarded
 from kgmgt_jax.data.atomic import write_atomically
@@ -28,7 +29,6 @@ from kgmgt_jax.evaluation.report.players import HEADROOM
 from kgmgt_jax.evaluation.report.sprites import sprite
 from kgmgt_jax.evaluation.statistics import Comparison, compare, mean_rows, smallest_p, write_csv
 from kgmgt_jax.figures import grey_window
-from kgmgt_jax.types import Float
 
 __all__ = ["CRITERIA", "format_readings", "main", "pool_readings", "write_reading_kit"]
 

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Array, Bool, Float, Float64
 
 from kgmgt_jax.heart import heart_region
 from kgmgt_jax.metrics import PRESETS, WINDOW, check_magnitudes, evaluate, ssim_map
-from kgmgt_jax.types import Array, Float
 
 __all__ = ["HEART", "WHOLE", "region_scores", "score_frames", "score_regions"]
 

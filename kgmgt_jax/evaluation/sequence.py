@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex64
+from jaxtyping import Array, Complex, Complex64
 
 from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.triplets import reconstruct_triplets
 from kgmgt_jax.models.encoder import Features
 from kgmgt_jax.models.kgmgt import KGMgT
 from kgmgt_jax.models.registry import Network
-from kgmgt_jax.types import Array, Complex, Measurement
+from kgmgt_jax.types import Measurement
 
 __all__ = ["OnlineReconstructor", "reconstruct_cine"]
 

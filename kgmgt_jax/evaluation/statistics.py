@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Array, Float, Float64
 from scipy import stats
 
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.evaluation.tables import CaseScores, layout_of, pooled, summarise
-from kgmgt_jax.types import Array, Float
 
 __all__ = [
     "Comparison",

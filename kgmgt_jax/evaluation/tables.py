@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from kgmgt_jax.commands import aligned
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.metrics import PRESETS
-from kgmgt_jax.types import Array, Float
 
 __all__ = [
     "CaseScores",

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Complex, Int
 
 from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.models.registry import Network
-from kgmgt_jax.types import Array, Complex, Int, Measurement
+from kgmgt_jax.types import Measurement
 
 __all__ = ["reconstruct_triplets"]
 

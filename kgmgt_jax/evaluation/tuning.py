@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from kgmgt_jax.classical import METHODS, Tuning, tune
 from kgmgt_jax.classical.registry import Case
@@ -20,7 +21,6 @@ from kgmgt_jax.data.validation import retrospective_cases
 from kgmgt_jax.evaluation.cases import Condition
 from kgmgt_jax.evaluation.overlap import same_file
 from kgmgt_jax.metrics import evaluate
-from kgmgt_jax.types import Array
 
 __all__ = ["tune_methods"]
 

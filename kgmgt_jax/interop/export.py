@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.atomic import write_atomically
@@ -32,7 +33,6 @@ from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
 from kgmgt_jax.models.chunks import chunks_for
 from kgmgt_jax.models.kgmgt import KGMgT
-from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["export_reconstruction", "main", "reconstruction_function"]
 

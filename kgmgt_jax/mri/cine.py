@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-
-from kgmgt_jax.types import Array
+from jaxtyping import Array
 
 __all__ = ["check_cine"]
 

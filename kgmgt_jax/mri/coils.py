@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Complex, Float
 
 from kgmgt_jax.mri.espirit import (
     MIN_CALIBRATION_LINES,
@@ -21,7 +22,6 @@ from kgmgt_jax.mri.espirit import (
 from kgmgt_jax.mri.fourier import ifft2c
 from kgmgt_jax.mri.sampling import centre_rank
 from kgmgt_jax.numerics import square_root
-from kgmgt_jax.types import Array, Bool, Complex, Float
 
 __all__ = [
     "MIN_CALIBRATION_LINES",

@@ -16,10 +16,11 @@ NaN too.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.mri.coils import sens_expand, sens_reduce
 from kgmgt_jax.mri.fourier import fft2c, ifft2c
-from kgmgt_jax.types import Array, Complex, Float, Scalar
+from kgmgt_jax.types import Scalar
 
 __all__ = [
     "adjoint",

@@ -17,9 +17,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.mri.fourier import ifft2c
-from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = [
     "MIN_CALIBRATION_LINES",

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-
-from kgmgt_jax.types import Array, Complex, Float
+from jaxtyping import Array, Complex, Float
 
 __all__ = ["applying_transforms_by", "fft2c", "ifft2c", "to_channels", "to_complex"]
 

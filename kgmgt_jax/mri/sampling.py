@@ -28,8 +28,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from kgmgt_jax.types import Array, Bool, Float, Int, Key
+from kgmgt_jax.types import Key
 
 __all__ = [
     "MASKS",

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.low_rank import minimise_low_rank_plus_sparse
 from kgmgt_jax.classical.measurement import (
@@ -19,7 +20,6 @@ from kgmgt_jax.data.filling.averages import frame_distances
 from kgmgt_jax.data.filling.ways import check_fill
 from kgmgt_jax.mri.consistency import forward
 from kgmgt_jax.mri.fourier import fft2c, ifft2c
-from kgmgt_jax.types import Array, Complex, Float
 
 __all__ = ["fill_on_device"]
 

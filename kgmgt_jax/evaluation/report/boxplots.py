@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 import numpy as np
-
-from kgmgt_jax.types import Array, Float
+from jaxtyping import Array, Float
 
 __all__ = ["box_plot", "nice_ticks"]
 

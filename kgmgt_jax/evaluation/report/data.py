@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from kgmgt_jax.evaluation.sampling import Sampling
 from kgmgt_jax.metrics import PRESETS
-from kgmgt_jax.types import Array, Float
 
 __all__ = ["CineExample", "Efficiency", "ReportData", "ScoreSet"]
 

@@ -10,10 +10,8 @@ import io
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
-
-from kgmgt_jax.types import Float
 
 __all__ = ["grey_levels", "pack_frames", "sprite"]
 
