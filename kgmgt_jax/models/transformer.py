@@ -137,7 +137,10 @@ class TransformerBody(nn.Module):
         fits = self.options.layers.pallas and block_fits(self.options, x.shape)
         if fits and not train and not self.is_initializing():
             return _fastest(self.clone(parent=None), self.variables["params"], x)
-        turn = lambda group, x, rates: (group(x, rates), None)  # noqa: E731
+
+        def turn(group: ResidualGroup, x: Array, rates: Array | None):
+            return group(x, rates), None
+
         loop = _loop(turn, self.n_groups, self.unroll)
         group = ResidualGroup(self.options, self.n_blocks, self.remat, self.unroll, name="groups")
         x, _ = loop(group, self.options.layers.layer_norm("norm_in")(x), rates)
