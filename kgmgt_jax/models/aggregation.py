@@ -9,9 +9,11 @@ from kgmgt_jax.models.layers import Layers, leaky_relu, pixel_shuffle
 from kgmgt_jax.models.motion import Alignment, DeformableAggregation
 from kgmgt_jax.models.transformer import TransformerBody
 
-__all__ = ["GuidedUNet", "ReferenceAggregation", "TdFA"]
+__all__ = ["GuidedUNet", "Priors", "ReferenceAggregation", "TdFA"]
 
 _FUSE_SLOPE = 0.1
+
+Priors = tuple[Float[Array, "..."], ...]  # of the five stages
 
 
 class ReferenceAggregation(nn.Module):
@@ -125,11 +127,11 @@ class GuidedUNet(nn.Module):
     def __call__(
         self,
         image: Float[Array, "b h w 2"],
-        priors: tuple[Float[Array, "..."], ...],
+        priors: Priors,
         references: tuple[Alignment, Alignment, Alignment],
         *,
         train: bool = False,
-    ) -> tuple[Float[Array, "b h w 2"], tuple[Float[Array, "..."], ...]]:
+    ) -> tuple[Float[Array, "b h w 2"], Priors]:
         """Residual of an image whose sides are multiples of ``4 window``.
 
         Args:

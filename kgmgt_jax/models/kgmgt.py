@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.aggregation import GuidedUNet
+from kgmgt_jax.models.aggregation import GuidedUNet, Priors
 from kgmgt_jax.models.denoiser import UnrolledDenoiser
 from kgmgt_jax.models.encoder import Features, FrameEncoder
 from kgmgt_jax.models.initialisation import constant
@@ -27,8 +27,6 @@ from kgmgt_jax.types import ComplexImage, Measurement, Reconstruction
 __all__ = ["KGMgT", "KnowledgeNet"]
 
 _INITIAL_INVERSE_TEMPERATURE = 20.0
-
-Priors = tuple[Float[Array, "..."], ...]
 
 
 class KnowledgeNet(nn.Module):
