@@ -1,7 +1,9 @@
 """Files below a folder."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 __all__ = ["files_below", "named_paths"]
 
@@ -15,13 +17,14 @@ def named_paths(text: str | Path) -> list[str]:
     return [str(text)] if os.path.exists(text) else str(text).split(",")
 
 
-def files_below(root: Path) -> list[Path]:
+def files_below(root: Path, unreadable: Callable[[OSError], Any] | None = None) -> list[Path]:
     """All files below a folder to any depth, sorted by path, through links to folders, too.
 
     A folder that is reached twice counts once: where it lies, else by the first link to it.
 
     Args:
         root: The folder.
+        unreadable: Told of each folder that cannot be listed; without it such are passed over.
     """
     found: list[Path] = []
     seen: set[str] = set()
@@ -29,7 +32,8 @@ def files_below(root: Path) -> list[Path]:
     while tops:
         links: list[Path] = []
         for top in tops:
-            for folder, names, files in os.walk(top):  # lists links to folders, but stays outside
+            # it lists links to folders, but stays outside
+            for folder, names, files in os.walk(top, onerror=unreadable):
                 real = os.path.realpath(folder)
                 if real in seen:
                     names.clear()

@@ -3,6 +3,7 @@
 import gzip
 import re
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ _RESULTS = re.compile(r".+_(recon|magnitude)")  # files that reconstruct.py writ
 _IN_RESULTS = {"reconstruction", "magnitude", ""}
 _ARRAYS = (".mat", ".h5", ".hdf5", ".npy")
 _SUFFIXES = (*_ARRAYS, ".cfl", ".hdr", ".nii", ".gz", ".dcm", ".ima", "")
-_PREVIEWS = ("ImgSnapshot", "ImageShow")  # the organisers' pictures of their own k-space
+# the organisers' pictures of their own k-space, and what the top folder of a disk has
+_NO_DATA = ("ImgSnapshot", "ImageShow", "lost+found")
 _NO_CINE = re.compile(
     r"(?:(?<![A-Za-z])[tT]|(?<=[a-z])T)[12](?!\d)|(?i:tagging|aorta|(?<!work)flow|black|lge|perfusion|mapping)"
 )  # t1 at the end of a word is no contrast, as in patient1
@@ -45,7 +47,7 @@ class Unit(NamedTuple):
 
 
 def find_units(root: str | Path) -> list[Unit]:
-    """Lists what there is to read below a directory, sorted by path.
+    """Lists what there is to read below a directory, sorted by path, then folders it cannot list.
 
     Masks, coil maps and reconstructions are not listed. A complex npy file counts as k-space if its
     name says so; another is listed with an error.
@@ -61,8 +63,9 @@ def find_units(root: str | Path) -> list[Unit]:
         raise DataError(root, "a file or a directory", "nothing at that path")
     if root.is_file():
         return [recognise(root)]
-    units = {}
-    for path in files_below(root):
+    units: dict[Path, Unit] = {}
+    closed: list[OSError] = []
+    for path in files_below(root, closed.append):
         if not _is_candidate(path.relative_to(root)):
             continue
         unit = recognise(path)
@@ -75,7 +78,16 @@ def find_units(root: str | Path) -> list[Unit]:
             unit = unit._replace(error=no_kspace(path, ""))
         if unit.format not in _UNLISTED:
             units[unit.path] = unit
-    return list(units.values())
+    return [*units.values(), *_unlistable(root, closed)]
+
+
+def _unlistable(root: Path, errors: Sequence[OSError]) -> Iterator[Unit]:
+    """Folders whose files are not known."""
+    for error in errors:
+        path = Path(error.filename)
+        if not _is_passed_over(path.relative_to(root)):
+            expected, fix = "a folder whose files can be listed", "give yourself access to it"
+            yield Unit(path, "damaged", DataError(path, expected, str(error.strerror), fix))
 
 
 def recognise(path: Path) -> Unit:
@@ -162,8 +174,13 @@ def _recognise_arrays(path: Path) -> Unit:
 
 def _is_candidate(path: Path) -> bool:
     """Whether a file of a tree, by its path below the root, may hold a cine."""
+    return not _is_passed_over(path) and path.suffix.lower() in _SUFFIXES
+
+
+def _is_passed_over(path: Path) -> bool:
+    """Whether a path below the root is hidden, or in a folder that never holds data."""
     hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and path.suffix.lower() in _SUFFIXES and not set(path.parts) & set(_PREVIEWS)
+    return hidden or bool(set(path.parts) & set(_NO_DATA))
 
 
 def _unzipped(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Finding what to open below a directory, and opening a path by what is in it."""
 
+import os
 import re
 import shutil
 
@@ -135,6 +136,25 @@ def test_a_damaged_file_in_a_tree_is_refused_by_name(tmp_path):
     (tmp_path / "P001/cine_lax.mat").write_bytes(b"nothing")
     with _refused("cine_lax.mat: expected a complete HDF5 file"):
         find_files(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path, monkeypatch):
+    for name in ("a", "b", ".hidden", "lost+found"):
+        writers.write_npy(tmp_path / name)
+    closed, list_folder = ["b", ".hidden", "lost+found"], os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) in closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [unit.path.name for unit in find_units(tmp_path)] == ["P1_kspace.npy", "b"]
+    with _refused("b: expected a folder whose files can be listed, got Permission denied"):
+        find_files(tmp_path)
+    closed[:] = [tmp_path.name]
+    with _refused(f"{tmp_path.name}: expected a folder whose files can be listed"):
+        open_files(tmp_path)
 
 
 def test_a_mask_goes_with_no_images(tmp_path):
