@@ -107,15 +107,24 @@ def _parameters(
     *,
     n_inputs: int = 3,
 ) -> dict:
-    """The named convolutions as variables of ``VGG``, their shapes checked."""
+    """The named convolutions as variables of ``VGG``, each array checked."""
     missing = [n for n in names if f"{n}.weight" not in found or f"{n}.bias" not in found]
     if missing:
         raise ValueError(f"{path}: expected VGG19 up to {names[-1]}, got no {', '.join(missing)}")
     for name in names:
-        n_out, got = _CHANNELS[name[4]], found[f"{name}.weight"].shape
-        if got != (n_out, n_inputs, 3, 3) or found[f"{name}.bias"].shape != (n_out,):
-            want = (n_out, n_inputs, 3, 3)
-            raise ValueError(f"{path}: expected {name}.weight of shape {want}, got {got}")
+        n_out = _CHANNELS[name[4]]
+        for part, shape in {"weight": (n_out, n_inputs, 3, 3), "bias": (n_out,)}.items():
+            _check(path, f"{name}.{part}", found[f"{name}.{part}"], shape)
         n_inputs = n_out
-    single = {key: np.asarray(value, np.float32) for key, value in found.items()}
+    used = [f"{name}.{part}" for name in names for part in ("weight", "bias")]
+    single = {key: np.asarray(found[key], np.float32) for key in used}
     return from_state_dict(list(vgg_entries("", ("params",), names)), single)
+
+
+def _check(path: str | Path, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuses an array that would make every feature meaningless."""
+    if array.shape != shape:
+        raise ValueError(f"{path}: expected {name} of shape {shape}, got {array.shape}")
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        got = "NaN or infinite values" if array.dtype.kind == "f" else str(array.dtype)
+        raise ValueError(f"{path}: expected finite floating-point numbers in {name}, got {got}")

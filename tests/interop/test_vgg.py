@@ -116,6 +116,31 @@ def test_misshapen_convolution_is_named(tmp_path):
         load_vgg19(file)
 
 
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        ("features.5.weight", lambda a: a * np.nan, "numbers in conv2_1.weight, got NaN or"),
+        ("features.5.bias", lambda a: np.full_like(a, np.inf), "in conv2_1.bias, got NaN or inf"),
+        ("features.0.weight", lambda a: a.astype(np.complex64), "conv1_1.weight, got complex64"),
+        ("features.0.bias", lambda a: a.astype(str), r"conv1_1.bias, got <U\d+"),
+        ("features.5.bias", lambda a: a[:3], r"conv2_1.bias of shape \(128,\), got \(3,\)"),
+    ],
+)
+def test_arrays_that_are_no_weights_are_named(tmp_path, key, change, message):
+    arrays = _torchvision(19)[0]
+    arrays[key] = change(arrays[key])
+    file = write_state_dict(tmp_path / "vgg.npz", arrays)
+    with pytest.raises(ValueError, match=rf"vgg.npz: expected .*{message}"):
+        load_vgg19(file, last="conv2_1")
+
+
+def test_arrays_that_are_not_used_may_be_anything(tmp_path):
+    arrays = _torchvision(19)[0]
+    arrays["features.34.bias"] *= np.nan
+    file = write_state_dict(tmp_path / "vgg.npz", arrays)
+    assert "conv2_1" in load_vgg19(file, last="conv2_1")["params"]
+
+
 def test_equal_parts_are_answered_as_a_grey_image():
     kernel = np.random.default_rng(0).standard_normal((8, 3, 3, 3), np.float32)
     two = two_channel_kernel(kernel)
