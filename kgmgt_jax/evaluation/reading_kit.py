@@ -135,7 +135,7 @@ def pool_readings(
         DataError: if a file is damaged, of another kit, by a reader who has one already, or holds a
             score outside 1 to 5.
     """
-    truth = _read_json(key, KEY_FORMAT)
+    truth = _read_key(key)
     readings: Readings = {}
     subjects: dict[str, str] = {}
     notes: list[str] = []
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         readings, subjects, notes = pool_readings(options.files, options.key)
-        chosen = options.main or _read_json(options.key, KEY_FORMAT)["main"]
+        chosen = options.main or _read_key(options.key)["main"]
         table = format_readings(readings, chosen, subjects)
         print("\n".join([table, *(f"left out: {n}" for n in notes)]))
         if options.csv is not None:
@@ -268,6 +268,18 @@ def _of_reader(
 
 def _on_scale(value: Any) -> bool:
     return type(value) is int and value in SCALE  # True is an int, and no score
+
+
+def _read_key(path: str | Path) -> dict[str, Any]:
+    record = _read_json(path, KEY_FORMAT)
+    try:
+        told = [record["main"]]
+        told += [item[k] for item in record["items"].values() for k in ("case", "method")]
+    except (AttributeError, KeyError, TypeError):
+        told = [None]
+    if not all(isinstance(name, str) for name in told):
+        raise DataError(path, "main, and a case and method a cine", "others", "copy it again")
+    return record
 
 
 def _read_json(path: str | Path, form: str) -> dict[str, Any]:

@@ -189,6 +189,28 @@ def test_damaged_files_are_refused(kit, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "edit",
+    [
+        lambda record: record.pop("main"),
+        lambda record: record.update(main=["kgmgt"]),
+        lambda record: record.update(items=[]),
+        lambda record: record["items"].update(x=None),
+        lambda record: next(iter(record["items"].values())).pop("case"),
+        lambda record: next(iter(record["items"].values())).update(method={}),
+    ],
+)
+def test_an_edited_key_ends_with_one_line(kit, tmp_path, capsys, edit):
+    path = _write(tmp_path / "a.json", kit[1], "A", _honest)
+    record = json.loads(kit[1].read_text())
+    edit(record)
+    kit[1].write_text(json.dumps(record))
+    assert main([str(path), "--key", str(kit[1])]) == 2
+    error = capsys.readouterr().err
+    assert "key.json: expected main, and a case and method a cine" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("cases", "main_method", "message"),
     [
         ({}, "kgmgt", "one case or more"),
