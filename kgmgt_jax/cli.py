@@ -110,6 +110,10 @@ def _exit_on_wrong_flags() -> Iterator[None]:
         if os.environ.get(DEBUG):
             raise
         sys.exit(fail(_about_flags(str(error))))
+    except SyntaxError as error:
+        if os.environ.get(DEBUG):
+            raise
+        sys.exit(fail(f"--config: expected a configuration in Python, got {error}"))
 
 
 def _about_flags(message: str) -> str:

@@ -38,6 +38,7 @@ def _train(*arguments, **environment):
         (["--config=configs/kgmgt.py:large"], "variants are base, released and tiny, got 'large'"),
         (["--replay"], "expected a batch in not_finite/, got none"),
         (["--config=nothere.py"], "error: nothere.py: no such file"),
+        (["--config=README.md"], "--config: expected a configuration in Python, got invalid"),
     ],
 )
 def test_wrong_flag_is_one_line(tmp_path, arguments, words):
