@@ -91,7 +91,11 @@ def _unlistable(root: Path, errors: Sequence[OSError]) -> Iterator[Unit]:
 
 
 def recognise(path: Path) -> Unit:
-    """Format of one file; never raises for what is in it."""
+    """Format of one file; never raises for what is in it, or for its name."""
+    name = str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if name != str(path):  # no record, table or page could hold it
+        error = DataError(name, "a path whose names are UTF-8", "other bytes", "rename it")
+        return Unit(Path(name), "damaged", error)
     try:
         return _recognise(path)
     except DataError as error:

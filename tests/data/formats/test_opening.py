@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from kgmgt_jax.data.__main__ import main
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import (
     DataWarning,
@@ -155,6 +156,20 @@ def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path, monkeypatch
     closed[:] = [tmp_path.name]
     with _refused(f"{tmp_path.name}: expected a folder whose files can be listed"):
         open_files(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_refused_and_the_rest_is_read(tmp_path, capsys):
+    try:
+        paths = [writers.write_image_npy(tmp_path / name) for name in ("M\udcfcller", "Müller")]
+    except OSError:
+        pytest.skip("a file system with names in UTF-8 alone")
+    with _refused(r"M\\xfcller/cine.npy: expected a path whose names are UTF-8, got other bytes"):
+        read_file(paths[0])
+    found = {unit.path.parent.name: unit.error for unit in find_units(tmp_path)}
+    assert found["Müller"] is None and isinstance(found[r"M\xfcller"], DataError)
+    assert main(["inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 files, 1 cases" in printed and printed.encode()
 
 
 def test_a_mask_goes_with_no_images(tmp_path):
