@@ -14,7 +14,7 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import CineFile, ReadOptions, open_files
-from kgmgt_jax.data.sens_cache import central_sens
+from kgmgt_jax.data.sens_cache import central_sens, maps_of
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo
 from kgmgt_jax.data.subjects import identify
@@ -115,8 +115,14 @@ class FileSlices:
         return images if list(frames) == list(range(len(images))) else images[list(frames)]
 
     def sens(self, number: int) -> Complex64[np.ndarray, "*t n h w"] | None:
-        """Sensitivities of a slice, for each frame if they change; ``None`` for a single coil."""
-        return self._load_cached(number).sens
+        """Sensitivities of a slice, for each frame if they change; ``None`` for a single coil.
+
+        Raises:
+            DataError: If they cannot be estimated.
+        """
+        loaded, info = self._load_cached(number), self.slices[number]
+        with maps_of(f"{info.source} [{info.name}]"):
+            return loaded.sens
 
     def sens_method(self, number: int) -> str | None:
         """How they were estimated; ``None`` if the file has its own, or a single coil."""

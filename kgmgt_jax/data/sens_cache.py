@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ import numpy as np
 from jaxtyping import Complex, Complex64, Float
 
 from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.base import DataWarning
 from kgmgt_jax.mri.coils import calibration_block, sens_from_block, sens_options
 
-__all__ = ["cached_sens", "central_sens"]
+__all__ = ["cached_sens", "central_sens", "maps_of"]
 
 # To be raised with every change of what the same data and options give.
 _VERSION = 1
@@ -90,6 +93,22 @@ def central_sens(
     """
     everything = np.ones((1, *average.shape[-2:]), np.float32)
     return cached_sens(average[None], everything, acs=acs, method=method, cache_dir=cache_dir)
+
+
+@contextmanager
+def maps_of(where: str) -> Iterator[None]:
+    """Names what it is whose maps cannot be estimated.
+
+    Args:
+        where: file and slice.
+
+    Raises:
+        DataError: in the place of a ``ValueError`` of `cached_sens`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(where, "coil maps, or lines to estimate them from", str(error)) from error
 
 
 def _origin(

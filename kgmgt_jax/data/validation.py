@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.mask_sampler import MaskSampler
-from kgmgt_jax.data.sens_cache import cached_sens
+from kgmgt_jax.data.sens_cache import cached_sens, maps_of
 from kgmgt_jax.data.slices import SliceSource, spread
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, triplets
 
@@ -80,7 +80,7 @@ def retrospective_cases(
         sens_cache: Folder that keeps sensitivities for the next time; ``None`` keeps none.
 
     Raises:
-        ValueError: If a mask measures too few lines around the centre to estimate sensitivities
+        DataError: If a mask measures too few lines around the centre to estimate sensitivities
             from; see `calibration_block`.
     """
     info = source.slices[number]
@@ -93,7 +93,8 @@ def retrospective_cases(
         if method is None:
             sens = source.sens(number)
         else:
-            sens = cached_sens(kspace, mask, method=method, cache_dir=sens_cache)
+            with maps_of(f"{info.source} [{info.name}]"):
+                sens = cached_sens(kspace, mask, method=method, cache_dir=sens_cache)
         yield RetrospectiveCase(kspace, mask, sens, info.name)
 
 

@@ -28,7 +28,7 @@ from kgmgt_jax.data.formats import (
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
-from kgmgt_jax.data.sens_cache import cached_sens
+from kgmgt_jax.data.sens_cache import cached_sens, maps_of
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.sources import open_prepared
@@ -314,11 +314,8 @@ def missing_sens(case: CineCase, method: str) -> Sens:
     """
     if case.sens is not None or case.n_coils == 1:
         return case.sens
-    try:
+    with maps_of(f"{case.meta.source} [{case.meta.name}]"):
         return cached_sens(case.kspace, case.mask, method=method)
-    except ValueError as error:
-        where = f"{case.meta.source} [{case.meta.name}]"
-        raise DataError(where, "coil maps, or lines to estimate them from", str(error)) from error
 
 
 def _scan(path: Path) -> tuple[str, ...]:

@@ -51,6 +51,13 @@ def test_images_of_one_coil_without_noise_come_back_as_they_are(tmp_path):
     np.testing.assert_allclose(np.abs(source.images(0, range(3))[:, 0]), images, atol=1e-3)
 
 
+def test_a_slice_too_narrow_for_maps_is_named(tmp_path):
+    np.save(tmp_path / "picture.npy", np.ones((4, 16, 3), np.float32))
+    source = FileSlices([tmp_path / "picture.npy"], acs=4)
+    with pytest.raises(DataError, match=r"picture.npy \[picture/slice0\]: expected coil maps, or"):
+        source.sens(0)
+
+
 def test_a_choice_of_coils_gives_each_file_its_own(tmp_path):
     names = [f"cine{i}.npy" for i in range(8)]
     for name in names:

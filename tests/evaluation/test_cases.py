@@ -88,6 +88,16 @@ def test_undersampled_file_without_lines_for_maps_stops_no_other(tmp_path):
     assert "expected coil maps, or lines to estimate them from" in why and not data.unscored
 
 
+def test_a_file_too_narrow_for_maps_stops_no_other(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "cine.npy", rng.random((4, 24, 16), np.float32))
+    np.save(tmp_path / "picture.npy", rng.random((4, 24, 3), np.float32))  # red, green, blue
+    data = open_evaluation(tmp_path, acs=8)
+    assert [case.name for case in data.cases([UNIFORM])] == ["cine/slice0"]
+    (why,) = data.failed.values()
+    assert "picture.npy [picture/slice0]: expected coil maps, or lines to estimate them" in why
+
+
 def test_undersampled_file_counts_only_without_its_reference(tree, tmp_path):
     data = open_evaluation(_without_reference(tree, tmp_path), acs=8)
     scored, alone = list(data.cases([UNIFORM]))
