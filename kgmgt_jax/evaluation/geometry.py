@@ -84,7 +84,8 @@ def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> G
     files = [file for file in files if file.is_file() and is_dicom(_head(file))]
     if not files:
         raise DataError(path, "a DICOM file or folder, or a NIfTI file, as template", "none")
-    return _of_dicom(path, files, shape, reverse)
+    with refusing(path, "a template whose headers are as DICOM has them"):
+        return _of_dicom(path, files, shape, reverse)
 
 
 def _head(path: Path) -> bytes:

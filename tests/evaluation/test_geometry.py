@@ -270,6 +270,16 @@ def test_unfit_templates_are_refused_in_one_line(tmp_path, make, message):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("keyword", ["InstanceNumber", "TriggerTime", "SliceThickness"])
+def test_headers_that_cannot_be_read_are_refused_by_name(tmp_path, keyword):
+    (path,) = write_template(tmp_path / "series", n_slices=1, n_frames=1).iterdir()
+    image = pydicom.dcmread(path)
+    image[keyword] = pydicom.DataElement(keyword, "LO", ["REMOVED", "REMOVED"])
+    image.save_as(path, implicit_vr=False)
+    with pytest.raises(DataError, match="series: expected a template whose headers are as DICOM"):
+        read_geometry(tmp_path / "series", (1, 1, 20, 30))
+
+
 def test_frames_share_the_cycle_of_a_nifti_template(tmp_path):
     image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), np.eye(4))
     image.header.set_zooms((1, 1, 1, 0.05))
