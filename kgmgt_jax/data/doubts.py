@@ -17,14 +17,25 @@ def doubts(case: CineCase) -> list[str]:
     Args:
         case: Any.
     """
-    found = [_zeros(case), _off_centre(case), _columns(case), _few_lines(case)]
+    found = [_frames(case), _zeros(case), _off_centre(case), _columns(case), _few_lines(case)]
     where = f"{case.meta.source} [{case.meta.name}]"
     return [f"{where}: {doubt}" for doubt in found if doubt]
 
 
+def _frames(case: CineCase) -> str:
+    empty = np.flatnonzero(~(case.kspace != 0).any(axis=(1, 2, 3)))
+    if not empty.size:
+        return ""
+    return (
+        f"{empty.size} of {case.n_frames} frames have no signal at all, frame {empty[0]} the first "
+        "of them; what their images show is not theirs"
+    )
+
+
 def _zeros(case: CineCase) -> str:
     lines = (case.kspace != 0).any(axis=(1, 3))
-    empty = int(np.count_nonzero((case.mask.any(axis=2) & ~lines).any(axis=0)))
+    measured = case.mask.any(axis=2) & lines.any(axis=1, keepdims=True)
+    empty = int(np.count_nonzero((measured & ~lines).any(axis=0)))
     if not empty:
         return ""
     return f"{empty} of {lines.shape[1]} lines are zero though the mask says measured"

@@ -37,6 +37,15 @@ def test_zeros_that_count_as_measured_in_some_frame():
     assert doubt == "file.mat [case]: 2 of 32 lines are zero though the mask says measured"
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_frames_without_any_signal(told):
+    kspace, mask = FULL.copy(), np.ones((3, 32, 24), np.float32)
+    kspace[1:] = 0
+    mask[1:] = told  # whether the mask says measured
+    (doubt,) = doubts(_case(mask, kspace))
+    assert "case]: 2 of 3 frames have no signal at all, frame 1 the first of them" in doubt
+
+
 @pytest.mark.parametrize("axes, named", [((-2, -1), "ky and kx"), (-2, "ky"), (-1, "kx")])
 def test_kspace_that_is_not_centred(axes, named):
     (doubt,) = doubts(_case(kspace=np.fft.ifftshift(FULL, axes=axes)))
