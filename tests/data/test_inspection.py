@@ -1,5 +1,7 @@
 """`python -m kgmgt_jax.data inspect`: the table tells what is there."""
 
+from pathlib import Path
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -35,6 +37,22 @@ def test_a_damaged_slice_is_a_problem_and_the_others_count(tmp_path):
     write_mat(tmp_path / "cine_sax.mat", "kspace_full", data)
     (finding,) = _findings(tmp_path)
     assert len(finding.cases) == 1 and "NaN" in finding.problems[0]
+
+
+def test_a_file_that_may_not_be_read_is_a_problem_and_the_others_count(tmp_path, monkeypatch):
+    writers.write_bart(tmp_path / "a")
+    writers.write_cmrxrecon(tmp_path / "b")
+    read = Path.read_bytes
+
+    def read_bytes(path):
+        if path.suffix == ".hdr":  # BART's; formats of one file are refused as they are found
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    first, second = _findings(tmp_path)
+    assert "ksp.cfl: expected a file that can be read, got" in first.problems[0]
+    assert "Permission denied" in first.problems[0] and len(second.cases) == 2
 
 
 def test_lines_of_zeros_in_full_kspace_are_a_problem(tmp_path):

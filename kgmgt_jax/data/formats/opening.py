@@ -190,7 +190,10 @@ def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
         "dicom": lambda: read_series(_dicom_files(path), path, simulation),
         "images": lambda: _open_stacks(path, simulation),
     }
-    files = [_open_named(unit, options)] if named else list(openers[unit.format]())
+    try:
+        files = [_open_named(unit, options)] if named else list(openers[unit.format]())
+    except OSError as error:  # gone since it was found, or not for everyone
+        raise DataError(path, "a file that can be read", str(error)) from error
     if mask is not None:
         _check_takes_mask(files, mask)
     return files
