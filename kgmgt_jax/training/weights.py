@@ -90,10 +90,11 @@ def load_weights(path: str | Path) -> tuple[Any, dict]:
             ``"pretrained"`` for the one in the package (``"./pretrained"`` is a folder).
 
     Raises:
-        CheckpointError: if there is none, or it cannot be read.
+        CheckpointError: if there is none, or it cannot be read or is not finite.
     """
-    restored = _restore(_located(path), {"weights": _ARRAYS, "config": _JSON})
-    weights = jax.tree.map(_at_least_float32, restored.weights)
+    folder = _located(path)
+    restored = _restore(folder, {"weights": _ARRAYS, "config": _JSON})
+    weights = _checked(folder, restored.weights)
     return ml_collections.ConfigDict(freeze(restored.config)), weights
 
 
@@ -150,9 +151,20 @@ def _shipped(folder: Path) -> Path:
     return folder / "weights"
 
 
-def _at_least_float32(array: Any) -> Any:
-    small = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
-    return array.astype(np.float32) if small else array
+def _checked(folder: Path, tree: Any) -> Any:
+    """Arrays of a checkpoint, small floating types as float32, none with NaN or infinity."""
+
+    def check(path: tuple, array: Any) -> Any:
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            return array
+        array = array.astype(np.float32) if array.dtype.itemsize < 4 else array
+        if not np.isfinite(array).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            got = f"NaN or infinite values in {name}"
+            raise CheckpointError(f"{folder}: expected finite weights, got {got}; use another one")
+        return array
+
+    return jax.tree.map_with_path(check, tree)
 
 
 def load_item(path: str | Path, name: str) -> Any:
@@ -168,7 +180,7 @@ def load_item(path: str | Path, name: str) -> Any:
     folder = _located(path)
     if not (folder / name).is_dir():
         return None
-    return jax.tree.map(_at_least_float32, _restore(folder, {name: _ARRAYS})[name])
+    return _checked(folder, _restore(folder, {name: _ARRAYS})[name])
 
 
 def save_weights(

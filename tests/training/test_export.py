@@ -102,6 +102,16 @@ def test_values_out_of_range_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("item", ["weights", FIXED_WEIGHTS])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, item):
+    trees = {name: {"params": {"a": {"bias": np.zeros(3)}}} for name in ("weights", FIXED_WEIGHTS)}
+    trees[item]["params"]["a"]["bias"][1] = np.nan
+    path = save_weights(tmp_path / "c", {"model": {}, "data": {}}, **trees)
+    with pytest.raises(CheckpointError, match=r"c: expected finite weights, got .* params/a/bias"):
+        load_weights(path)
+        load_item(path, FIXED_WEIGHTS)
+
+
 def test_command_line_prints_the_size_or_one_line(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint), "--out", str(tmp_path / "out")]) == 0
     assert f"{tmp_path / 'out'}: 0.3 MiB" in capsys.readouterr().out
