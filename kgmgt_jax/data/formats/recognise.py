@@ -86,8 +86,8 @@ def _unlistable(root: Path, errors: Sequence[OSError]) -> Iterator[Unit]:
     for error in errors:
         path = Path(error.filename)
         if not _is_passed_over(path.relative_to(root)):
-            expected, fix = "a folder whose files can be listed", "give yourself access to it"
-            yield Unit(path, "damaged", DataError(path, expected, str(error.strerror), fix))
+            expected = "a folder whose files can be listed"
+            yield Unit(path, "damaged", DataError(path, expected, str(error.strerror)))
 
 
 def recognise(path: Path) -> Unit:
