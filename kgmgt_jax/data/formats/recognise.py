@@ -160,7 +160,7 @@ def _recognise_arrays(path: Path) -> Unit:
     arrays = list_arrays(path)
     if _is_result(path, arrays):
         return Unit(path, "results", no_kspace(path, "images"))
-    if path.suffix == ".npy":
+    if set(arrays) == {""}:
         return _recognise_npy(path, arrays[""])
     if is_ismrmrd(arrays):
         return Unit(path, "ismrmrd")

@@ -199,7 +199,7 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
     files = [path]
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file())
-    elif path.suffix in (".npy", ".cfl"):
+    elif path.suffix.lower() in (".npy", ".cfl"):
         files += filter(None, (companion(path, role) for role in ("mask", "sens")))
         if path.suffix == ".cfl":
             files += [file.with_suffix(".hdr") for file in files]

@@ -71,6 +71,18 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     assert [unit.path for unit in find_units(tmp_path)] == [path]
 
 
+def test_npy_files_in_capitals_belong_together(tmp_path):
+    expected = read_file(writers.write_npy(tmp_path))[0]
+    for path in sorted(tmp_path.iterdir()):
+        path.rename(path.with_name(path.name.upper()))
+    (unit,) = find_units(tmp_path)
+    assert unit.path.name == "P1_KSPACE.NPY" and unit.error is None
+    case = read_file(unit.path)[0]
+    assert case.meta.mask_source.endswith("P1_MASK.NPY")
+    np.testing.assert_array_equal(case.mask, expected.mask)
+    np.testing.assert_array_equal(case.sens, expected.sens)
+
+
 def test_kspace_called_like_a_result_is_kspace(tmp_path):
     path = write_mat(tmp_path / "P001_recon.mat", "kspace_single_full", writers.kspace()[:, :, 0])
     (unit,) = find_units(tmp_path)
