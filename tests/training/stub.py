@@ -1,4 +1,4 @@
-"""A network of two convolutions in place of KGMgT, and data, for tests of what surrounds it."""
+"""Two convolutions in place of KGMgT, two of its critic, and data: for tests of what surrounds."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,13 @@ import pytest
 from flax import linen as nn
 
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
+from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.training import loop
 from kgmgt_jax.types import Reconstruction
 from tests.training.small import small_config
+from tests.training.toy import Score
 
 
 class TwoConvolutions(nn.Module):
@@ -25,11 +27,18 @@ class TwoConvolutions(nn.Module):
         return Reconstruction(to_complex(image), to_complex(mentor))
 
 
+def _critic(**fields):
+    """A stub, whatever the fields of a critic are."""
+    Critic(**fields)  # which they have to be
+    return Score()
+
+
 @pytest.fixture(scope="module")
 def stub():
-    """The stub in the network's place."""
+    """Stubs in the place of both networks, for the rest of the module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "build_model", lambda _: TwoConvolutions())
+        patch.setattr(loop, "Critic", _critic)
         yield
 
 

@@ -1,6 +1,6 @@
 """Training runs end to end on phantoms: logs, checkpoints, resumption, refusals.
 
-The network is a stub of two convolutions, the critic a real one; the whole network's run is slow.
+Network and critic are stubs of two convolutions; the run of the true ones is slow.
 """
 
 import itertools
@@ -15,13 +15,15 @@ import jax
 import numpy as np
 import pytest
 
+from kgmgt_jax.models.critic import Critic
+from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.training import loop
 from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.loop import train
 from kgmgt_jax.training.watch import load_batch
 from kgmgt_jax.training.weights import FIXED_WEIGHTS, CheckpointError, load_weights, save_weights
 from kgmgt_jax.training.writer import Writer
-from tests.training.stub import TwoConvolutions, compiled_once, data, loop_config, stub
+from tests.training.stub import compiled_once, data, loop_config, stub
 
 __all__ = ["compiled_once", "data", "stub"]  # fixtures
 
@@ -115,8 +117,11 @@ def test_resuming_after_a_signal_equals_not_stopping(runs):
 
 
 @pytest.mark.slow
-def test_whole_network_resumes_as_if_not_stopped(data, tmp_path):
+def test_whole_network_resumes_as_if_not_stopped(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "build_model", build_model)  # the stubs are still there,
+    monkeypatch.setattr(loop, "Critic", Critic)  # if other tests of the module ran before
     runs = whole_and_pieces(data, tmp_path)
+    assert "unet" in runs.whole.generator.params["mentor_net"]
     assert equal(runs.whole, runs.pieces)
 
 
@@ -229,7 +234,6 @@ def test_steps_after_the_last_checkpoint_are_logged_once(data, stub, tmp_path, m
         train(config, tmp_path)
     assert [row["step"] for row in _log(tmp_path)] == [1, 2, 3]
     monkeypatch.undo()
-    monkeypatch.setattr(loop, "build_model", lambda _: TwoConvolutions())
     train(config, tmp_path, stop_after=4)
     assert [row["step"] for row in _log(tmp_path) if "loss" in row] == [1, 2, 3, 4]
 
