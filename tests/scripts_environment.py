@@ -1,11 +1,12 @@
-"""The environment in which tests start the scripts: one CPU device, the suite's compiler flags."""
+"""The environment in which tests start other processes: CPU devices, the suite's compiler flags."""
 
 import os
 
 __all__ = ["scripts_environment"]
 
 
-def scripts_environment(**more: str) -> dict[str, str]:
+def scripts_environment(*, n_devices: int = 1, **more: str) -> dict[str, str]:
     """Environment variables; of several values of a compiler flag the last one counts."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
+    count = f"--xla_force_host_platform_device_count={n_devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {count}"
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **more}

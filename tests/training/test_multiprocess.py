@@ -1,6 +1,5 @@
 """Two processes of two devices each take the steps of one device."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.training import parallel
+from tests.scripts_environment import scripts_environment
 from tests.training.small import random_batch
 from tests.training.toy import TOY, check_alike, small_kgmgt, three_steps, toy_config
 
@@ -27,18 +27,13 @@ def _free_port() -> int:
 
 def _two_processes(network, folder, n_model=1):
     """What each of two processes of two devices saw of the three steps."""
-    common = {
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": "2",
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    }
+    common = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    environment = scripts_environment(n_devices=2, **common)
     out = str(folder / "{}.npz")
     command = [sys.executable, "-m", "tests.training.worker", network, out, str(n_model)]
     processes = [
         subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | common | {"RANK": str(rank)}, stderr=subprocess.PIPE
+            command, cwd=ROOT, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE
         )
         for rank in range(2)
     ]
