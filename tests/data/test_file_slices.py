@@ -1,7 +1,6 @@
 """Slices straight from files: read once, calibrated on what every mask contains."""
 
 import pickle
-from pathlib import Path
 
 import h5py
 import jax.numpy as jnp
@@ -15,12 +14,6 @@ from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.transforms import coil_combine, fft2c
 from kgmgt_jax.mri.coils import estimate_sens
 from tests.data.small_files import write_file
-
-
-@pytest.fixture
-def files(tmp_path) -> list[Path]:
-    """Two subjects of two slices of four frames."""
-    return [write_file(tmp_path, subject) for subject in ("P001", "P002")]
 
 
 def test_slices_come_in_order_with_their_shapes(files):

@@ -17,12 +17,6 @@ from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
 from tests.data.small_files import same, take, write_file
 
 
-@pytest.fixture
-def files(tmp_path) -> list[Path]:
-    """Two subjects of two slices of four frames: 16 examples."""
-    return [write_file(tmp_path, subject) for subject in ("P001", "P002")]
-
-
 def _options(
     kinds=("variable_density", "kt_uniform"),
     accelerations=(2.0, 3.0),

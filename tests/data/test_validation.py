@@ -16,12 +16,6 @@ from tests.data.small_files import same, take, write_file
 SETTINGS = {"mask_kind": "variable_density", "acceleration": 3.0, "acs": 4}
 
 
-@pytest.fixture
-def files(tmp_path) -> list[Path]:
-    """Two subjects of two slices of four frames."""
-    return [write_file(tmp_path, subject) for subject in ("P001", "P002")]
-
-
 def _cases(files: list[Path], **options):
     return validation_cases(FileSlices(files, acs=4), **SETTINGS | options)
 
