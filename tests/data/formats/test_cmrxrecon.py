@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.formats.cmrxrecon_tree import subject_of
+from tests.data.formats.refusals import refused
 
 SHAPE = (3, 2, 2, 6, 4)  # (t, z, n, ky, kx)
 CHUNKS = (1, 1, 2, 6, 4)
@@ -50,11 +50,6 @@ def _mask() -> np.ndarray:
     mask = np.zeros(SHAPE[-2:])
     mask[::2] = 1
     return mask
-
-
-def _refused(message: str):
-    """Expects a `DataError` of one line that matches ``message``."""
-    return pytest.raises(DataError, match=rf"^[^\n]*{message}[^\n]*$")
 
 
 # Files in the official layout
@@ -172,17 +167,17 @@ def test_the_mask_and_not_the_zeros_says_what_was_measured(tmp_path):
 
 
 def test_an_undersampled_file_without_mask_names_the_missing_one(tmp_path):
-    with _refused(r"cine_sax_mask.mat, got no file; .*--mask"):
+    with refused(r"cine_sax_mask.mat, got no file; .*--mask"):
         read_file(_undersampled(tmp_path))
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path):
-    with _refused(r"cine_sax_mask.mat: expected .*\(6, 4\).*, got \(4, 6\)"):
+    with refused(r"cine_sax_mask.mat: expected .*\(6, 4\).*, got \(4, 6\)"):
         read_file(_undersampled(tmp_path, mask04=_mask().T))
 
 
 def test_a_mask_of_another_acceleration_is_refused(tmp_path):
-    with _refused(r"'mask04' or 'mask', got the keys \['mask08'\]"):
+    with refused(r"'mask04' or 'mask', got the keys \['mask08'\]"):
         read_file(_undersampled(tmp_path, mask08=_mask()))
 
 
@@ -192,18 +187,18 @@ def test_the_mask_of_the_right_acceleration_is_chosen(tmp_path):
 
 
 def test_a_complex_mask_is_refused(tmp_path):
-    with _refused("'mask04' with real numbers, got"):
+    with refused("'mask04' with real numbers, got"):
         read_file(_undersampled(tmp_path, mask04=_mask() * 1j))
 
 
 def test_a_mask_that_misses_measured_samples_is_refused(tmp_path):
-    with _refused("24 samples outside the mask"):
+    with refused("24 samples outside the mask"):
         read_file(_undersampled(tmp_path, mask04=_mask() * (np.arange(6) < 4)[:, None]))[0]
 
 
 def test_a_full_file_together_with_a_mask_is_refused(tmp_path):
     path = _write(tmp_path / "cine_sax.mat", kspace_full=_kspace())
-    with _refused("'kspace_full' together with mask='m.mat'"):
+    with refused("'kspace_full' together with mask='m.mat'"):
         read_file(path, mask="m.mat")
 
 
@@ -247,13 +242,13 @@ def test_plain_kspace_in_the_organisers_folders_is_full_whatever_its_zeros(tmp_p
 
 def test_a_missing_key_is_refused_with_the_keys_found(tmp_path):
     path = _write(tmp_path / "cine_sax.mat", kspaces=_kspace(), other=np.ones(1))
-    with _refused(r"known format, got 'kspaces' complex \(3, 2, 2, 6, 4\), 'other'.*--key kspaces"):
+    with refused(r"known format, got 'kspaces' complex \(3, 2, 2, 6, 4\), 'other'.*--key kspaces"):
         read_file(path)
 
 
 def test_a_named_key_that_is_missing_is_refused(tmp_path):
     path = _write(tmp_path / "cine_sax.mat", kspace_full=_kspace())
-    with _refused(r"'kspace', got the keys \['kspace_full'\]"):
+    with refused(r"'kspace', got the keys \['kspace_full'\]"):
         read_file(path, key="kspace")
 
 
@@ -262,13 +257,13 @@ def test_a_named_key_that_is_missing_is_refused(tmp_path):
 )
 def test_another_number_of_axes_is_refused(tmp_path, key, shape):
     path = _write(tmp_path / "cine_sax.mat", **{key: _kspace(shape)})
-    with _refused(r"axes \(t, z, .*ky, kx\), got shape \(3, 2"):
+    with refused(r"axes \(t, z, .*ky, kx\), got shape \(3, 2"):
         read_file(path)
 
 
 def test_real_numbers_are_refused(tmp_path):
     path = _write(tmp_path / "cine_sax.mat", kspace_full=np.abs(_kspace()))
-    with _refused("compound of floats 'real' and 'imag', got float32"):
+    with refused("compound of floats 'real' and 'imag', got float32"):
         read_file(path)
 
 
@@ -276,14 +271,14 @@ def test_nan_is_refused_with_its_frame(tmp_path):
     kspace = _kspace()
     kspace[2, 0, 0, 0, 0] = np.nan
     path = _write(tmp_path / "cine_sax.mat", kspace_full=kspace)
-    with _refused(r"finite k-space, got 1 NaN or infinite samples in frames \[2\]"):
+    with refused(r"finite k-space, got 1 NaN or infinite samples in frames \[2\]"):
         read_file(path)[0]
 
 
 def test_a_truncated_file_is_refused(tmp_path):
     path = _write(tmp_path / "cine_sax.mat", kspace_full=_kspace())
     path.write_bytes(path.read_bytes()[:-100])
-    with _refused("complete HDF5 file .*truncated"):
+    with refused("complete HDF5 file .*truncated"):
         read_file(path)
 
 
@@ -296,22 +291,22 @@ def test_damage_in_one_slice_is_refused_there_and_leaves_the_other_readable(tmp_
     path.write_bytes(damaged)
     file = read_file(path)
     assert file[0].shape == (3, 2, 6, 4)
-    with _refused("complete HDF5 file"):
+    with refused("complete HDF5 file"):
         file[1]
 
 
 def test_a_file_that_is_no_hdf5_is_refused(tmp_path):
     path = tmp_path / "cine_sax.mat"
     path.write_text("MATLAB 5.0 MAT-file")
-    with _refused("MATLAB v7.3.*; .*-v7.3"):
+    with refused("MATLAB v7.3.*; .*-v7.3"):
         read_file(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with _refused("a .mat file, got no file"):
+    with refused("a .mat file, got no file"):
         read_file(tmp_path / "cine_sax.mat")
 
 
 def test_an_empty_directory_in_place_of_a_file_is_refused(tmp_path):
-    with _refused("expected cines in files of a known format, got none"):
+    with refused("expected cines in files of a known format, got none"):
         read_file(tmp_path)

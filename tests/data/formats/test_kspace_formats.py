@@ -4,17 +4,13 @@ import h5py
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import base as base_module
 from kgmgt_jax.data.formats import open_files, read_file
 from kgmgt_jax.data.transforms import triplets
 from tests.data.formats import writers
+from tests.data.formats.refusals import refused
 
 LINES = writers.line_mask().astype(np.float32)
-
-
-def _refused(message: str):
-    return pytest.raises(DataError, match=rf"^[^\n]*{message}[^\n]*$")
 
 
 # fastMRI
@@ -55,7 +51,7 @@ def test_a_fastmri_mask_of_another_width_is_refused(tmp_path):
     with h5py.File(path, "r+") as file:
         del file["mask"]
         file["mask"] = np.ones(8, np.float32)
-    with _refused(r"one for each of W = 9, got float32 \(8,\)"):
+    with refused(r"one for each of W = 9, got float32 \(8,\)"):
         read_file(path)
 
 
@@ -79,7 +75,7 @@ def test_a_bart_header_that_contradicts_the_numbers_is_refused(tmp_path):
     path = writers.write_bart(tmp_path)
     header = path.with_suffix(".hdr")
     header.write_text(header.read_text().replace("8 9", "8 10"))
-    with _refused(r"ksp.hdr: expected 15360 bytes for sizes .*, got 13824 bytes in ksp.cfl"):
+    with refused(r"ksp.hdr: expected 15360 bytes for sizes .*, got 13824 bytes in ksp.cfl"):
         read_file(path)
 
 
@@ -87,7 +83,7 @@ def test_bart_axes_that_no_cine_has_are_refused(tmp_path):
     path = writers.write_bart(tmp_path)
     header = path.with_suffix(".hdr")
     header.write_text(header.read_text().replace(" 3 1 1 2 ", " 1 3 1 2 "))
-    with _refused(r"sizes over 1 on axes \[11\]"):
+    with refused(r"sizes over 1 on axes \[11\]"):
         read_file(path)
 
 
@@ -109,7 +105,7 @@ def test_maps_beside_bart_kspace_are_its_maps(tmp_path, n_sets, t, z):
 def test_bart_maps_of_other_coils_are_refused(tmp_path):
     path = writers.write_bart(tmp_path)
     writers.write_bart_array(tmp_path / "sens.cfl", writers.kspace((1, 1, 3, 9, 8)))
-    with _refused(r"sens.cfl: expected coil maps for sizes .*, got sizes \(8, 9, 1, 3, "):
+    with refused(r"sens.cfl: expected coil maps for sizes .*, got sizes \(8, 9, 1, 3, "):
         read_file(path)
 
 
@@ -159,20 +155,20 @@ def test_without_a_mask_file_zeros_were_not_measured(tmp_path):
 def test_an_npy_mask_of_another_shape_is_refused_with_both(tmp_path):
     path = writers.write_npy(tmp_path)
     np.save(tmp_path / "P1_mask.npy", np.ones((3, 8, 9)))
-    with _refused(r"P1_mask.npy: expected .*\(9, 8\).*, got \(3, 8, 9\)"):
+    with refused(r"P1_mask.npy: expected .*\(9, 8\).*, got \(3, 8, 9\)"):
         read_file(path)
 
 
 def test_npy_maps_of_another_coil_count_are_refused(tmp_path):
     path = writers.write_npy(tmp_path)
     np.save(tmp_path / "P1_sens.npy", writers.kspace((3, 9, 8)))
-    with _refused(r"P1_sens.npy: expected complex maps"):
+    with refused(r"P1_sens.npy: expected complex maps"):
         read_file(path)
 
 
 def test_pickled_objects_are_never_loaded(tmp_path):
     np.save(tmp_path / "kspace.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with _refused("a complete npy file"):
+    with refused("a complete npy file"):
         read_file(tmp_path / "kspace.npy")
 
 
@@ -347,7 +343,7 @@ def test_ismrmrd_pixels_have_the_height_of_ky(tmp_path):
 
 def test_readouts_without_a_sample_to_keep_are_refused(tmp_path):
     pytest.importorskip("ismrmrd")
-    with _refused("some of 8 samples of a readout to be kept, got 5 in front and 3 behind"):
+    with refused("some of 8 samples of a readout to be kept, got 5 in front and 3 behind"):
         read_file(writers.write_ismrmrd(tmp_path, discard=(5, 3)))
 
 
@@ -408,7 +404,7 @@ def test_ismrmrd_lines_beyond_the_header_are_refused(tmp_path):
         acquisition = file.read_acquisition(5)
         acquisition.idx.kspace_encode_step_1 = 9
         file.write_acquisition(acquisition, 5)
-    with _refused("lines 0 to 8 as its header says, got a readout of line 9"):
+    with refused("lines 0 to 8 as its header says, got a readout of line 9"):
         read_file(path)
 
 
@@ -419,5 +415,5 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     pytest.importorskip("ismrmrd")
     path = writers.write_ismrmrd(tmp_path)
     monkeypatch.setattr(base_module.importlib, "import_module", missing)
-    with _refused(r"the package 'ismrmrd'.*pip install 'kgmgt-jax\[formats\]'"):
+    with refused(r"the package 'ismrmrd'.*pip install 'kgmgt-jax\[formats\]'"):
         read_file(path)

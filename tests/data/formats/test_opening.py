@@ -22,6 +22,7 @@ from kgmgt_jax.data.formats import (
 from kgmgt_jax.data.formats.roles import role_of
 from kgmgt_jax.data.matfile import write_mat
 from tests.data.formats import writers
+from tests.data.formats.refusals import refused
 
 KINDS = {
     "cmrxrecon": writers.write_cmrxrecon,
@@ -30,11 +31,6 @@ KINDS = {
     "npy": writers.write_npy,
     "images": writers.write_stacks,
 }
-
-
-def _refused(message: str):
-    """Expects a `DataError` of one line that matches ``message``."""
-    return pytest.raises(DataError, match=rf"^[^\n]*{message}[^\n]*$")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,7 +143,7 @@ def test_other_scans_are_told_by_their_names(tmp_path, name):
 def test_a_damaged_file_in_a_tree_is_refused_by_name(tmp_path):
     write_mat(tmp_path / "P001/cine_sax.mat", "kspace_full", writers.kspace())
     (tmp_path / "P001/cine_lax.mat").write_bytes(b"nothing")
-    with _refused("cine_lax.mat: expected a complete HDF5 file"):
+    with refused("cine_lax.mat: expected a complete HDF5 file"):
         find_files(tmp_path)
 
 
@@ -163,10 +159,10 @@ def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert [unit.path.name for unit in find_units(tmp_path)] == ["P1_kspace.npy", "b"]
-    with _refused("b: expected a folder whose files can be listed, got Permission denied"):
+    with refused("b: expected a folder whose files can be listed, got Permission denied"):
         find_files(tmp_path)
     closed[:] = [tmp_path.name]
-    with _refused(f"{tmp_path.name}: expected a folder whose files can be listed"):
+    with refused(f"{tmp_path.name}: expected a folder whose files can be listed"):
         open_files(tmp_path)
 
 
@@ -175,7 +171,7 @@ def test_a_name_that_is_no_text_is_refused_and_the_rest_is_read(tmp_path, capsys
         paths = [writers.write_image_npy(tmp_path / name) for name in ("M\udcfcller", "Müller")]
     except OSError:
         pytest.skip("a file system with names in UTF-8 alone")
-    with _refused(r"M\\xfcller/cine.npy: expected a path whose names are UTF-8, got other bytes"):
+    with refused(r"M\\xfcller/cine.npy: expected a path whose names are UTF-8, got other bytes"):
         read_file(paths[0])
     found = {unit.path.parent.name: unit.error for unit in find_units(tmp_path)}
     assert found["Müller"] is None and isinstance(found[r"M\xfcller"], DataError)
@@ -186,20 +182,20 @@ def test_a_name_that_is_no_text_is_refused_and_the_rest_is_read(tmp_path, capsys
 
 def test_a_mask_goes_with_no_images(tmp_path):
     path = writers.write_image_npy(tmp_path)
-    with _refused("images together with mask='m.npy'"):
+    with refused("images together with mask='m.npy'"):
         read_file(path, mask="m.npy")
 
 
 def test_a_mask_goes_with_no_images_whose_axes_are_named(tmp_path):
     path = writers.write_image_npy(tmp_path)
-    with _refused("images together with mask='m.npy'; leave out --mask"):
+    with refused("images together with mask='m.npy'; leave out --mask"):
         read_file(path, mask="m.npy", axes="t,y,x")
 
 
 def test_a_mask_goes_with_no_ismrmrd_file(tmp_path):
     pytest.importorskip("ismrmrd")
     path = writers.write_ismrmrd(tmp_path)
-    with _refused("readouts together with mask='m.npy'; leave out --mask"):
+    with refused("readouts together with mask='m.npy'; leave out --mask"):
         read_file(path, mask="m.npy")
 
 
@@ -214,18 +210,18 @@ def test_find_full_opens_the_fully_sampled_ones(data_dir):
 
 
 def test_an_empty_directory_is_refused(tmp_path):
-    with _refused("expected cines in files of a known format, got none"):
+    with refused("expected cines in files of a known format, got none"):
         find_files(tmp_path)
 
 
 def test_a_missing_directory_is_refused(tmp_path):
-    with _refused("expected a file or a directory, got nothing at that path"):
+    with refused("expected a file or a directory, got nothing at that path"):
         find_files(tmp_path / "nowhere")
 
 
 def test_a_directory_without_the_wanted_kind_is_refused(tmp_path):
     writers.write_cmrxrecon(tmp_path)
-    with _refused("expected fully sampled cines, got none of that kind"):
+    with refused("expected fully sampled cines, got none of that kind"):
         find_full(tmp_path)
 
 
@@ -245,7 +241,7 @@ def test_what_lies_beside_the_kspace_of_bart_is_no_kspace(tmp_path, name):
     path = writers.write_bart(tmp_path)
     _write_bart(tmp_path / f"{name}.cfl", [8, 9, 1, 4] + [1] * 12)
     assert find_files(tmp_path) == [path]
-    with _refused("expected k-space, got .*, by its name; rename it"):
+    with refused("expected k-space, got .*, by its name; rename it"):
         read_file(tmp_path / f"{name}.cfl")
 
 
@@ -257,7 +253,7 @@ def test_a_complex_npy_file_of_a_tree_counts_as_kspace_if_its_name_says_so(tmp_p
         assert find_files(tmp_path) == [path]
     assert find_files(other) == [other] and read_file(other)[0].shape == (3, 4, 9, 8)
     path.unlink()
-    with _refused("us.npy: expected k-space, got .*; rename it, e.g. to us_kspace.npy"):
+    with refused("us.npy: expected k-space, got .*; rename it, e.g. to us_kspace.npy"):
         find_files(tmp_path)
     (named,) = open_files(tmp_path, ReadOptions(axes="t,coil,ky,kx"))
     assert named.path == other
@@ -266,7 +262,7 @@ def test_a_complex_npy_file_of_a_tree_counts_as_kspace_if_its_name_says_so(tmp_p
 @pytest.mark.parametrize("name", ["kspace_sens", "sens_maps", "kspace_img"])
 def test_the_last_word_of_a_name_says_what_it_is(tmp_path, name):
     np.save(tmp_path / f"{name}.npy", writers.kspace((3, 4, 9, 8)))
-    with _refused("got (coil maps|images), by its name"):
+    with refused("got (coil maps|images), by its name"):
         read_file(tmp_path / f"{name}.npy")
     assert read_file(tmp_path / f"{name}.npy", axes="t,coil,ky,kx")[0].shape == (3, 4, 9, 8)
 
