@@ -5,16 +5,7 @@ import pytest
 
 from kgmgt_jax.data.augmentation import Augmentation, crop_case, pad_case, rotate_case
 from kgmgt_jax.data.transforms import coil_combine, fft2c
-
-
-def _random(*shape: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
-
-
-def _sens(n: int, h: int, w: int) -> np.ndarray:
-    sens = _random(n, h, w, seed=1)
-    return sens / np.sqrt(np.sum(np.abs(sens) ** 2, axis=0, keepdims=True))
+from tests.data.draws import random_complex, random_maps
 
 
 def test_a_crop_is_one_window_of_all_frames_coils_and_sensitivities():
@@ -34,20 +25,20 @@ def test_every_window_that_fits_occurs():
 
 @pytest.mark.parametrize("size", [(None, None), (9, 9), (6, 5)])
 def test_a_crop_that_does_not_fit_keeps_the_axis(size):
-    images = _random(2, 1, 6, 5)
+    images = random_complex(2, 1, 6, 5)
     np.testing.assert_array_equal(
         crop_case(images, None, size, np.random.default_rng(0))[0], images
     )
 
 
 def _augmented(n: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
-    images, sens = _random(2, 3, 4, 5), _sens(3, 4, 5)
+    images, sens = random_complex(2, 3, 4, 5), random_maps(3, 4, 5)
     rng = np.random.default_rng(0)
     return [Augmentation().apply(images, sens, rng) for _ in range(n)]
 
 
 def test_augmentation_is_one_of_four_mirrorings():
-    magnitude = np.abs(_random(2, 3, 4, 5))
+    magnitude = np.abs(random_complex(2, 3, 4, 5))
     mirrored = [np.flip(magnitude, axes) for axes in ((), (-2,), (-1,), (-2, -1))]
     matches = [[np.allclose(np.abs(a), m, rtol=1e-5) for m in mirrored] for a, _ in _augmented()]
     np.testing.assert_array_equal(np.sum(matches, axis=1), 1)
@@ -71,7 +62,7 @@ def test_the_phase_is_any_of_the_whole_circle():
 
 
 def test_sensitivities_are_mirrored_with_the_images():
-    image, sens = _random(1, 1, 4, 5), _sens(3, 4, 5)
+    image, sens = random_complex(1, 1, 4, 5), random_maps(3, 4, 5)
     rng = np.random.default_rng(0)
     for _ in range(8):
         coil_images, mirrored = Augmentation().apply(sens * image, sens, rng)
@@ -89,7 +80,7 @@ def _only(**options) -> Augmentation:
 
 
 def test_quarter_turns_are_the_four_rotations_of_square_images():
-    images, sens = _random(2, 3, 5, 5), _sens(3, 5, 5)
+    images, sens = random_complex(2, 3, 5, 5), random_maps(3, 5, 5)
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(16):
@@ -102,14 +93,14 @@ def test_quarter_turns_are_the_four_rotations_of_square_images():
 
 
 def test_quarter_turns_leave_other_shapes():
-    images = _random(2, 1, 4, 5)
+    images = random_complex(2, 1, 4, 5)
     for seed in range(6):
         rng = np.random.default_rng(seed)
         np.testing.assert_array_equal(_only(quarter_turns=True).apply(images, None, rng)[0], images)
 
 
 def test_a_quarter_of_a_turn_by_interpolation_is_a_quarter_turn():
-    images, sens = _random(2, 3, 5, 5), _sens(3, 5, 5)
+    images, sens = random_complex(2, 3, 5, 5), random_maps(3, 5, 5)
     turned, maps = rotate_case(images, sens, 90.0)
     np.testing.assert_allclose(turned, np.rot90(images, 1, (-2, -1)), atol=1e-5)
     np.testing.assert_allclose(maps, np.rot90(sens, 1, (-2, -1)), atol=1e-5)
@@ -125,7 +116,7 @@ def test_rotation_interpolates_linearly_about_the_middle():
 
 
 def test_rotated_maps_have_unit_norm_where_there_are_any():
-    _, maps = rotate_case(_random(1, 3, 8, 8), _sens(3, 8, 8), 30.0)
+    _, maps = rotate_case(random_complex(1, 3, 8, 8), random_maps(3, 8, 8), 30.0)
     norm = np.sqrt(np.sum(np.abs(maps) ** 2, axis=0))
     assert maps.dtype == np.complex64 and norm[4, 4] == pytest.approx(1, abs=1e-5)
     assert np.all((np.abs(norm - 1) < 1e-5) | (norm == 0)) and (norm == 0).any()
@@ -164,21 +155,21 @@ def test_padding_keeps_the_image_at_the_centre_of_the_transform(new):
 
 
 def test_added_coils_receive_nothing():
-    images, sens = _random(2, 3, 4, 5), _sens(3, 4, 5)
+    images, sens = random_complex(2, 3, 4, 5), random_maps(3, 4, 5)
     padded, maps = pad_case(images, sens, (5, 4, 5))
     assert padded.shape == (2, 5, 4, 5) and not padded[:, 3:].any() and not maps[3:].any()
     np.testing.assert_allclose(coil_combine(padded, maps), coil_combine(images, sens), atol=1e-6)
 
 
 def test_a_single_coil_among_several_has_sensitivity_one():
-    images = _random(2, 1, 4, 5)
+    images = random_complex(2, 1, 4, 5)
     padded, maps = pad_case(images, None, (3, 4, 5))
     np.testing.assert_array_equal(coil_combine(padded, maps), images[:, 0])
 
 
 def test_a_case_larger_than_its_bucket_is_refused():
     with pytest.raises(ValueError, match=r"at least .*\(1, 4, 5\), got shape=\(1, 4, 4\)"):
-        pad_case(_random(2, 1, 4, 5), None, (1, 4, 4))
+        pad_case(random_complex(2, 1, 4, 5), None, (1, 4, 4))
 
 
 @pytest.mark.parametrize(

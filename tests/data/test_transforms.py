@@ -9,16 +9,7 @@ from kgmgt_jax.data.filling import INPUT_FILLS
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.transforms import fft2c, ifft2c, neighbours, triplet_of_images, triplets
 from kgmgt_jax.mri import coils, fourier
-
-
-def _random(*shape: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
-
-
-def _sens(n: int, h: int, w: int) -> np.ndarray:
-    sens = _random(n, h, w, seed=1)
-    return sens / np.sqrt(np.sum(np.abs(sens) ** 2, axis=0, keepdims=True))
+from tests.data.draws import random_complex, random_maps
 
 
 def _cine(t: int = 4, n: int = 1, h: int = 6, w: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +18,7 @@ def _cine(t: int = 4, n: int = 1, h: int = 6, w: int = 5) -> tuple[np.ndarray, n
     rows = rng.random((t, h)) < 0.5
     rows[:, h // 2] = True
     mask = np.broadcast_to(rows[..., None], (t, h, w)).astype(np.float32)
-    return _random(t, n, h, w), mask
+    return random_complex(t, n, h, w), mask
 
 
 # Fourier transforms
@@ -35,23 +26,23 @@ def _cine(t: int = 4, n: int = 1, h: int = 6, w: int = 5) -> tuple[np.ndarray, n
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (6, 5), (1, 1)])
 def test_the_host_transform_is_the_device_transform(size):
-    images = _random(2, *size)
+    images = random_complex(2, *size)
     expected = fourier.fft2c(jnp.asarray(images))
     np.testing.assert_allclose(fft2c(images), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (6, 5), (1, 1)])
 def test_the_inverse_undoes_the_transform(size):
-    images = _random(2, *size)
+    images = random_complex(2, *size)
     np.testing.assert_allclose(ifft2c(fft2c(images)), images, atol=2e-6)
 
 
 def test_single_precision_is_kept():
-    assert fft2c(_random(3, 4)).dtype == ifft2c(_random(3, 4)).dtype == np.complex64
+    assert fft2c(random_complex(3, 4)).dtype == ifft2c(random_complex(3, 4)).dtype == np.complex64
 
 
 def test_the_input_is_left_as_it_is():
-    images = _random(4, 4)
+    images = random_complex(4, 4)
     before = images.copy()
     ifft2c(fft2c(images))
     np.testing.assert_array_equal(images, before)
@@ -61,14 +52,14 @@ def test_the_input_is_left_as_it_is():
 
 
 def test_coils_combine_as_on_the_device():
-    images, sens = _random(2, 3, 4, 5), _sens(3, 4, 5)
+    images, sens = random_complex(2, 3, 4, 5), random_maps(3, 4, 5)
     expected = coils.sens_reduce(jnp.asarray(images), jnp.asarray(sens)[None])
     np.testing.assert_allclose(transforms.coil_combine(images, sens), expected, atol=1e-6)
 
 
 def test_several_coils_without_sensitivities_are_refused():
     with pytest.raises(ValueError, match="n_coils=3 and sens=None"):
-        transforms.coil_combine(_random(3, 4, 5), None)
+        transforms.coil_combine(random_complex(3, 4, 5), None)
 
 
 def test_the_scale_is_the_99th_percentile_over_the_case():
@@ -122,7 +113,7 @@ def triplet(kspace, mask, sens, t, **options):
 @pytest.mark.parametrize("n", [1, 3])
 def test_shapes_and_dtypes(n):
     kspace, mask = _cine(n=n)
-    example = triplet(kspace, mask, None if n == 1 else _sens(n, 6, 5), 1)
+    example = triplet(kspace, mask, None if n == 1 else random_maps(n, 6, 5), 1)
     found = {name: (array.shape, array.dtype.name) for name, array in example.items()}
     expected = dict.fromkeys(
         ("target", "preceding", "succeeding", "reference"), ((6, 5), "complex64")
@@ -153,7 +144,7 @@ def test_unmeasured_kspace_is_zero():
 
 def test_the_reference_keeps_the_file_units_up_to_the_scale():
     kspace, mask = _cine(n=3)
-    sens = _sens(3, 6, 5)
+    sens = random_maps(3, 6, 5)
     example = triplet(kspace, mask, sens, 1)
     expected = transforms.coil_combine(ifft2c(kspace[1]), sens)
     np.testing.assert_allclose(example["reference"] * example["scale"], expected, atol=1e-5)
@@ -191,7 +182,7 @@ def test_without_gating_the_first_frame_precedes_itself():
 
 def test_a_batch_is_its_triplets_stacked():
     kspace, mask = _cine(n=3)
-    sens = _sens(3, 6, 5)
+    sens = random_maps(3, 6, 5)
     batch = triplets(kspace, mask, sens, [3, 0])
     for row, t in enumerate((3, 0)):
         for name, array in triplet(kspace, mask, sens, t).items():
@@ -216,7 +207,7 @@ def test_filled_inputs_leave_the_measurement_alone(input_fill):
 @pytest.mark.parametrize("kind", ["kt_gaussian", "kt_radial"])
 @pytest.mark.parametrize(("n", "h", "w"), [(1, 12, 11), (3, 11, 12)])
 def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):
-    images, sens = _random(4, n, h, w), None if n == 1 else _sens(n, h, w)
+    images, sens = random_complex(4, n, h, w), None if n == 1 else random_maps(n, h, w)
     mask = MaskSampler((kind,), (3.0,), 2).draw(np.random.default_rng(0), (4, h, w))
     fast = triplet_of_images(images, mask, sens, (3, 0, 1), input_fill=input_fill)
     slow = triplet(fft2c(images), mask, sens, 0, input_fill=input_fill)
@@ -228,7 +219,7 @@ def test_examples_of_images_are_those_of_kspace(input_fill, kind, n, h, w):
 
 @pytest.mark.parametrize("input_fill", ["neighbours", "blended"])
 def test_examples_of_images_of_a_cine_with_ends_are_those_of_kspace(input_fill):
-    images, mask = _random(4, 1, 6, 5), _cine()[1]
+    images, mask = random_complex(4, 1, 6, 5), _cine()[1]
     ends = {"circular": False, "input_fill": input_fill}
     fast = triplet_of_images(images, mask, None, (0, 0, 1), **ends)
     slow = triplet(fft2c(images), mask, None, 0, **ends)
@@ -238,8 +229,8 @@ def test_examples_of_images_of_a_cine_with_ends_are_those_of_kspace(input_fill):
 
 @pytest.mark.parametrize("input_fill", ["zero", "low_rank", "blended"])
 def test_maps_of_each_frame_follow_their_frames(input_fill):
-    images, mask = _random(4, 3, 6, 5), _cine()[1]
-    sens = np.stack([np.roll(_sens(3, 6, 5), i, axis=-1) for i in range(4)])
+    images, mask = random_complex(4, 3, 6, 5), _cine()[1]
+    sens = np.stack([np.roll(random_maps(3, 6, 5), i, axis=-1) for i in range(4)])
     fast = triplet_of_images(images, mask, sens, (3, 0, 1), input_fill=input_fill)
     slow = triplet(fft2c(images), mask, sens, 0, input_fill=input_fill)
     for name, array in slow.items():
@@ -247,7 +238,7 @@ def test_maps_of_each_frame_follow_their_frames(input_fill):
 
 
 def test_intensity_multiplies_what_the_network_sees():
-    images, mask = _random(4, 1, 6, 5), _cine()[1]
+    images, mask = random_complex(4, 1, 6, 5), _cine()[1]
     plain = triplet_of_images(images, mask, None, (3, 0, 1))
     bright = triplet_of_images(images, mask, None, (3, 0, 1), intensity=1.5)
     for name in ("target", "preceding", "succeeding", "reference", "kspace"):
