@@ -83,6 +83,7 @@ def _read_masks(
         raise DataError(path, f"{key!r} with real numbers", f"{arrays[key].dtype}")
     t, n_slices, h, w = (order.size(letter, shape) for letter in "tzhw")
     found = arrays[key].shape
+    found = (h,) if sorted(found) == sorted((1, h)) else found  # a vector, as MATLAB stores it
     what = f"a mask for {owner}"
     lines = {"h": (h,), "th": (t, h), "ht": (h, t)}
     fits = [letters for letters, sizes in lines.items() if sizes == found]
@@ -92,7 +93,7 @@ def _read_masks(
     else:
         others = {str(AxisOrder(letters)): lines[letters] for letters in ("h", "th")}
         own = order.of_companion(found, shape, "n", path, what, others)
-    stored = read_array(path, key)
+    stored = read_array(path, key).reshape(found)
     slices = range(n_slices if "z" in own.letters else 1)
     masks = np.stack([own.arrange(stored[own.index(z)], "thw") for z in slices])
     return np.broadcast_to(masks, (len(masks), t, h, w)).astype(np.float32)

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.data.formats.cmrxrecon_tree import subject_of
@@ -154,6 +155,14 @@ def test_a_mask_file_can_be_named(tmp_path):
     assert read_file(path, mask=_write(tmp_path / "m.mat", mask=mask))[0].mask.shape == (3, 6, 4)
     np.save(tmp_path / "m.npy", mask)  # which has no name
     assert read_file(path, mask=tmp_path / "m.npy")[0].mask.shape == (3, 6, 4)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (1, 6)])
+def test_a_mask_of_lines_may_be_a_vector_of_matlab_s(tmp_path, shape):
+    lines = _mask()[:, 0]
+    scipy.io.savemat(tmp_path / "m.mat", {"mask": lines.reshape(shape)})
+    case = read_file(_undersampled(tmp_path), mask=tmp_path / "m.mat")[0]
+    np.testing.assert_array_equal(case.mask, np.broadcast_to(lines[:, None], (3, 6, 4)))
 
 
 def test_a_full_file_has_a_mask_of_ones(tmp_path):
