@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-__all__ = ["PRESETS", "Preset", "evaluate", "nmse", "psnr", "ssim", "ssim_map"]
+__all__ = ["PRESETS", "Preset", "check_preset", "evaluate", "nmse", "psnr", "ssim", "ssim_map"]
 
 WINDOW = 7
 K1, K2 = 0.01, 0.03
@@ -179,6 +179,12 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def check_preset(preset: str) -> None:
+    """Raises ``ValueError`` unless there is a preset by that name."""
+    if preset not in PRESETS:
+        raise ValueError(f"expected preset to be one of {', '.join(PRESETS)}, got {preset=}")
+
+
 def evaluate(
     reference: Float[Array | np.ndarray, "t h w"],
     prediction: Float[Array | np.ndarray, "t h w"],
@@ -200,8 +206,7 @@ def evaluate(
             small, or a frame of the reference is all zero (or, z-scored, constant).
         TypeError: if a cine is complex.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"expected preset to be one of {', '.join(PRESETS)}, got {preset=}")
+    check_preset(preset)
     reference, prediction = _pair(reference, prediction)
     if reference.ndim != 3:
         raise ValueError(f"expected cines of shape (t, h, w), got {reference.shape=}")

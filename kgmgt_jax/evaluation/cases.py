@@ -35,6 +35,7 @@ from kgmgt_jax.data.sources import open_prepared
 from kgmgt_jax.data.subjects import identify
 from kgmgt_jax.data.validation import retrospective_cases
 from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
+from kgmgt_jax.evaluation.places import Cine, path_below, places_of
 from kgmgt_jax.evaluation.sampling import Sampling
 
 __all__ = ["Condition", "EvaluationCase", "EvaluationSet", "missing_sens", "open_evaluation"]
@@ -77,9 +78,7 @@ class EvaluationCase:
         sampling: how it was undersampled, with its own true acceleration.
         condition: which of those asked for; ``None`` for a file undersampled as it came.
         simulation: how the k-space was simulated; empty for measured k-space.
-        place: where its images go below a folder: the path of its file below the one that was
-            given, without the suffix unless another file would be there too; of several cines in
-            one file, its own name below that.
+        place: where its images go below a folder; see `places_of`.
         slice_index: its place in that file.
         n_slices: slices of that file, without those that are left out.
         pixel_mm: height and width of a pixel; ``None`` where the file does not say.
@@ -123,7 +122,8 @@ class EvaluationSet:
         self.slices: Sequence[SliceInfo] = () if source is None else source.slices
         self.unscored: dict[str, str] = {}
         self._n_slices = Counter(map(_cine_of, self.slices))
-        self._places = self._all_places()
+        who = {_cine_of(info): info.subject for info in self.slices}
+        self._places = places_of(root, who | {(str(f.path), f.name): "" for f in undersampled})
 
     def n_frames(self, n_conditions: int) -> int:
         """Frames that one method has to reconstruct."""
@@ -200,7 +200,7 @@ class EvaluationSet:
     def _as_acquired(self, file: CineFile, z: int) -> EvaluationCase:
         case = file[z]
         nominal = case.meta.nominal_acceleration
-        below = self._below(file.path) or Path(file.name)
+        below = path_below(self._root, file.path) or Path(file.name)
         name = f"{case.meta.name} ({below.as_posix()})"
         sens = missing_sens(case, self.sens)
         self.unscored[name] = "undersampled, and no fully sampled file of the same scan"
@@ -219,36 +219,6 @@ class EvaluationSet:
             n_slices=len(file),
             pixel_mm=case.meta.pixel_mm,
         )
-
-    def _below(self, path: Path) -> Path | None:
-        """A file's path below the root; ``None`` where it lies elsewhere."""
-        found = self._root.is_dir() and path.is_relative_to(self._root)
-        return path.relative_to(self._root) if found else None
-
-    def _all_places(self) -> dict[tuple[str, str], Path]:
-        """Where images of each cine go; see `EvaluationCase`."""
-        subjects = {_cine_of(info): info.subject for info in self.slices}
-        cines = subjects | {(str(file.path), file.name): "" for file in self._undersampled}
-        n_cines = Counter(path for path, _ in cines)
-        short = {cine: self._place_of(*cine, who, n_cines[cine[0]]) for cine, who in cines.items()}
-        n_there = Counter(short.values())
-        return {
-            (path, name): short[path, name]
-            if n_there[short[path, name]] == 1
-            else self._below(Path(path)) or short[path, name]
-            for path, name in cines
-        }
-
-    def _place_of(self, path: str, name: str, subject: str, n_cines: int) -> Path:
-        """The path of a file without its suffix, or of a prepared set one of subject and name."""
-        below = self._below(Path(path))
-        if self._root.is_file() or below == Path():
-            return Path(name)
-        if below is None:
-            parts = [re.sub(r"[^\w-]+", "_", part) for part in subject.split("/")]
-            return Path(*parts, name)
-        bare = below if Path(path).is_dir() else below.with_suffix("")
-        return bare if n_cines == 1 else bare / name.removeprefix(f"{below.stem}/")
 
 
 def open_evaluation(
@@ -329,8 +299,7 @@ def _shown(path: Path, root: Path) -> str:
     return os.path.relpath(path, root if root.is_dir() else root.parent)
 
 
-def _cine_of(info: SliceInfo) -> tuple[str, str]:
-    """Path of its file, and its name without the slice."""
+def _cine_of(info: SliceInfo) -> Cine:
     return info.source, info.name.removesuffix(f"/slice{info.slice_index}")
 
 

@@ -27,7 +27,7 @@ from kgmgt_jax.evaluation.methods import ZERO_FILLED, Reconstructor
 from kgmgt_jax.evaluation.outputs import check_outputs
 from kgmgt_jax.evaluation.report import Efficiency
 from kgmgt_jax.evaluation.summary import Outcome, write_summary
-from kgmgt_jax.metrics import PRESETS
+from kgmgt_jax.metrics import check_preset
 from kgmgt_jax.training.weights import CheckpointError
 
 __all__ = ["Options", "check_folders", "evaluate_set"]
@@ -62,9 +62,8 @@ class Options:
             raise ValueError(
                 f"expected a sampling and a preset, got {self.conditions=}, {self.presets=}"
             )
-        unknown = sorted(set(self.presets) - set(PRESETS))
-        if unknown:
-            raise ValueError(f"expected presets among {', '.join(PRESETS)}, got {unknown}")
+        for preset in self.presets:
+            check_preset(preset)
 
 
 def evaluate_set(

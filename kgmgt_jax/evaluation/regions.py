@@ -13,7 +13,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float64
 
 from kgmgt_jax.heart import heart_region
-from kgmgt_jax.metrics import PRESETS, WINDOW, check_magnitudes, evaluate, ssim_map
+from kgmgt_jax.metrics import (
+    PRESETS,
+    WINDOW,
+    check_magnitudes,
+    check_preset,
+    evaluate,
+    ssim_map,
+)
 
 __all__ = ["HEART", "WHOLE", "region_scores", "score_frames", "score_regions"]
 
@@ -127,8 +134,7 @@ def score_regions(
 
 
 def _check(reference: Cine, prediction: Cine, region: Bool[np.ndarray, "h w"], preset: str) -> None:
-    if preset not in PRESETS:
-        raise ValueError(f"expected preset to be one of {', '.join(PRESETS)}, got {preset=}")
+    check_preset(preset)
     check_magnitudes(reference, prediction)
     shapes = reference.shape, prediction.shape
     if reference.ndim != 3 or shapes[0] != shapes[1] or region.shape != reference.shape[1:]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from kgmgt_jax.commands import aligned
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.metrics import PRESETS
+from kgmgt_jax.metrics import check_preset
 
 __all__ = [
     "CaseScores",
@@ -91,7 +91,7 @@ def metrics_record(
             is NaN, or ``extra`` repeats a name.
         TypeError: if ``extra`` holds something JSON cannot.
     """
-    _check_preset(preset)
+    check_preset(preset)
     cases = [_case(name, scores) for name, scores in per_case.items()]
     record = {
         "preset": preset,
@@ -243,11 +243,6 @@ def _case(name: str, scores: Scores) -> dict[str, Any]:
         for method, metrics in summarise(scores).items()
     }
     return {"name": name, "n_scores": n_scores, "methods": means}
-
-
-def _check_preset(preset: str) -> None:
-    if preset not in PRESETS:
-        raise ValueError(f"expected preset to be one of {', '.join(PRESETS)}, got {preset=}")
 
 
 def _acceleration(acceleration: Mapping[str, float | None], kind: str) -> float | None:

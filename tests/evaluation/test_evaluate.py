@@ -302,7 +302,7 @@ def test_methods_of_one_name_are_refused(tree, tmp_path, names):
 
 
 def test_an_unknown_preset_is_refused_before_any_case():
-    with pytest.raises(ValueError, match=r"presets among .*frame.*got \['foo'\]"):
+    with pytest.raises(ValueError, match=r"preset to be one of .*frame.*got preset='foo'"):
         Options([Condition("uniform", 4.0, 8)], ["frame", "foo"])
 
 

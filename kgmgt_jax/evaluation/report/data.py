@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kgmgt_jax.evaluation.sampling import Sampling
-from kgmgt_jax.metrics import PRESETS
+from kgmgt_jax.metrics import check_preset
 
 __all__ = ["CineExample", "Efficiency", "ReportData", "ScoreSet"]
 
@@ -33,10 +33,7 @@ class ScoreSet:
     subjects: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(
-                f"expected preset to be one of {', '.join(PRESETS)}, got {self.preset!r}"
-            )
+        check_preset(self.preset)
         if not self.scores or not all(self.scores.values()):
             raise ValueError(f"expected scores of at least one case in each region, {self.scores=}")
 
