@@ -110,7 +110,7 @@ def _exit_on_wrong_flags() -> Iterator[None]:
         if os.environ.get(DEBUG):
             raise
         sys.exit(fail(_about_flags(str(error))))
-    except SyntaxError as error:
+    except (NameError, SyntaxError) as error:  # a file of JSON or YAML, or of no code at all
         if os.environ.get(DEBUG):
             raise
         sys.exit(fail(f"--config: expected a configuration in Python, got {error}"))

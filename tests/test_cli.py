@@ -15,6 +15,7 @@ from kgmgt_jax.commands import guarded
 from tests.scripts_environment import scripts_environment
 
 ROOT = Path(__file__).resolve().parents[1]
+STORED = "kgmgt_jax/pretrained/weights/config/metadata"  # in JSON
 
 
 def _train(*arguments, **environment):
@@ -39,6 +40,7 @@ def _train(*arguments, **environment):
         (["--replay"], "expected a batch in not_finite/, got none"),
         (["--config=nothere.py"], "error: nothere.py: no such file"),
         (["--config=README.md"], "--config: expected a configuration in Python, got invalid"),
+        ([f"--config={STORED}"], "expected a configuration in Python, got name 'true' is not"),
     ],
 )
 def test_wrong_flag_is_one_line(tmp_path, arguments, words):
