@@ -274,11 +274,13 @@ def _read_key(path: str | Path) -> dict[str, Any]:
     record = _read_json(path, KEY_FORMAT)
     try:
         told = [record["main"]]
-        told += [item[k] for item in record["items"].values() for k in ("case", "method")]
+        for item in record["items"].values():
+            told += [item["case"], item["method"], item.get("subject", "")]
     except (AttributeError, KeyError, TypeError):
         told = [None]
     if not all(isinstance(name, str) for name in told):
-        raise DataError(path, "main, and a case and method a cine", "others", "copy it again")
+        expected = "names: main, and a case, subject and method a cine"
+        raise DataError(path, expected, "others", "copy it again")
     return record
 
 

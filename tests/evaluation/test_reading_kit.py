@@ -197,6 +197,7 @@ def test_damaged_files_are_refused(kit, tmp_path):
         lambda record: record["items"].update(x=None),
         lambda record: next(iter(record["items"].values())).pop("case"),
         lambda record: next(iter(record["items"].values())).update(method={}),
+        lambda record: [item.update(subject=["A"]) for item in record["items"].values()],
     ],
 )
 def test_an_edited_key_ends_with_one_line(kit, tmp_path, capsys, edit):
@@ -206,7 +207,7 @@ def test_an_edited_key_ends_with_one_line(kit, tmp_path, capsys, edit):
     kit[1].write_text(json.dumps(record))
     assert main([str(path), "--key", str(kit[1])]) == 2
     error = capsys.readouterr().err
-    assert "key.json: expected main, and a case and method a cine" in error
+    assert "key.json: expected names: main, and a case, subject and method a cine" in error
     assert error.count("\n") == 1
 
 
