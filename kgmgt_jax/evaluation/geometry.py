@@ -17,8 +17,8 @@ from jaxtyping import Float64
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
-from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
-from kgmgt_jax.data.formats.dicom import PARALLEL, frame_seconds, slices_by_depth
+from kgmgt_jax.data.formats.base import PARALLEL, import_optional, orientation, refusing
+from kgmgt_jax.data.formats.dicom import frame_seconds, slices_by_depth
 from kgmgt_jax.data.formats.dicom_images import is_dicom, is_magnitude
 from kgmgt_jax.data.formats.images import nifti_units
 

@@ -18,6 +18,7 @@ from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
 __all__ = [
     "ALL_SAMPLES",
     "FROM_SAMPLES",
+    "PARALLEL",
     "CineFile",
     "DataWarning",
     "import_optional",
@@ -28,6 +29,7 @@ __all__ = [
 
 ALL_SAMPLES, FROM_SAMPLES = "all samples", "the samples that are not zero"
 """Where a mask comes from that no file holds."""
+PARALLEL = 0.01  # largest difference of directions of parallel slices, as unit vectors
 
 _FILTERS = threading.RLock()  # those of warnings are the process's, not a thread's
 

@@ -18,20 +18,18 @@ from jaxtyping import Num
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import file_state
-from kgmgt_jax.data.formats.base import DataWarning
+from kgmgt_jax.data.formats.base import PARALLEL, DataWarning
 from kgmgt_jax.data.formats.dicom_images import DicomImage, describe_images, read_pixels
 from kgmgt_jax.data.formats.images import ImageFile
 from kgmgt_jax.data.simulation import Simulation
 
 __all__ = [
-    "PARALLEL",
     "DicomSeries",
     "frame_seconds",
     "read_series",
     "slices_by_depth",
 ]
 
-PARALLEL = 0.01  # largest difference of directions of parallel slices, as unit vectors
 _SAME_DEPTH = 0.05  # mm
 
 

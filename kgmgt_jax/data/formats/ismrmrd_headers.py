@@ -13,7 +13,7 @@ import numpy as np
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import check_size, get_dataset
-from kgmgt_jax.data.formats.base import refusing
+from kgmgt_jax.data.formats.base import PARALLEL, refusing
 
 __all__ = [
     "GROUP",
@@ -28,7 +28,6 @@ __all__ = [
 ]
 
 GROUP = "dataset"
-_SAME_DIRECTION = 0.01  # largest difference of unit vectors
 _SKIPPED = (
     "ACQ_IS_NOISE_MEASUREMENT",
     "ACQ_IS_PARALLEL_CALIBRATION",
@@ -170,6 +169,5 @@ def _by_position(heads: np.ndarray) -> np.ndarray:
 def are_parallel(heads: np.ndarray) -> bool:
     """Whether readouts are of parallel slices, whose rows and columns lie alike."""
     return all(
-        np.abs(heads[name] - heads[name][:1]).max() < _SAME_DIRECTION
-        for name in ("read_dir", "phase_dir")
+        np.abs(heads[name] - heads[name][:1]).max() < PARALLEL for name in ("read_dir", "phase_dir")
     )
