@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Complex64
 
-from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.case import CineCase
 from kgmgt_jax.data.prepared.options import PrepareOptions
-from kgmgt_jax.data.sens_cache import central_sens
+from kgmgt_jax.data.sens_cache import central_sens, maps_of
 from kgmgt_jax.data.transforms import (
     central,
     coil_combine,
@@ -72,11 +72,8 @@ def process(case: CineCase, options: PrepareOptions) -> ProcessedSlice:
 def _estimate(
     images: Complex64[np.ndarray, "t n h w"], case: CineCase, acs: int, method: str
 ) -> Complex64[np.ndarray, "n h w"]:
-    try:
+    with maps_of(f"{case.meta.source} [{case.meta.name}]"):
         return central_sens(fft2c(images.mean(axis=0)), acs=acs, method=method)
-    except ValueError as error:
-        where = f"{case.meta.source} [{case.meta.name}]"
-        raise DataError(where, "k-space to calibrate the coils on", str(error)) from error
 
 
 def _acquired(

@@ -99,5 +99,5 @@ def test_a_single_coil_has_no_sensitivities():
 
 
 def test_too_few_lines_to_calibrate_on_are_told_by_slice():
-    with pytest.raises(DataError, match=r"file.mat \[P1/slice0\]: expected k-space to calibrate"):
+    with pytest.raises(DataError, match=r"file.mat \[P1/slice0\]: expected coil maps, or lines"):
         process(_case((2, 3, 3, 8)), PrepareOptions(sens="adaptive"))
