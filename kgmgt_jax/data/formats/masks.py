@@ -45,7 +45,8 @@ def read_mask(
     Args:
         path: The file. Its array is called ``mask`` or ``maskNN``; the only one goes by any name.
         shape: ``(t, ky, kx)`` of the k-space. The mask may lack the frames, or have one value a
-            ky line: ``(ky,)``, or ``(t, ky)`` where that cannot be anything else.
+            ky line: ``(ky,)``, in MATLAB's way ``(ky, 1)`` or ``(1, ky)``, or ``(t, ky)`` where
+            that cannot be anything else.
         owner: Name of the file with the k-space, for error messages.
         acceleration: Nominal acceleration of the k-space; a mask named for another is refused.
         order: Letters of the axes that the mask shares with the k-space, as that is stored.

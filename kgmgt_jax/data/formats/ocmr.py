@@ -1,9 +1,10 @@
 """Reader for ISMRMRD files (HDF5, group ``dataset``), such as those of OCMR.
 
 Readouts are sorted into (phase, coil, ky, kx) for each slice, set and, beside several cardiac
-phases, repetition; with one phase the repetitions are the frames. Averages of one line are
-averaged. ``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``; lines below its ``minimum``
-were never acquired. Partial echoes (``center_sample``) and partial Fourier scans
+phases, repetition; with one phase the repetitions are the frames. Parallel slices that are numbered
+as they were acquired, in turns, come in order of position. Averages of one line are averaged.
+``ny = encodingLimits.kspace_encoding_step_1.maximum + 1``; lines below its ``minimum`` were never
+acquired. Partial echoes (``center_sample``) and partial Fourier scans
 (``kspace_encoding_step_1.center``, where most of the energy lies nearer to it than to the middle)
 are padded with zeros, so that the centre of k-space lies in the middle; the mask says where.
 Readouts that were sampled in reverse are turned round, and ``center_sample`` is that of the others.
