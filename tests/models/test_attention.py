@@ -13,7 +13,6 @@ from kgmgt_jax.models.attention import (
     SquareAttention,
     anchored_attention,
 )
-from kgmgt_jax.models.windows import relative_position_index, shift_mask
 from tests.models.fixtures import Fixture, relative_error
 
 
@@ -33,9 +32,6 @@ def test_square_attention_equals_reference(fixtures_dir, size, shift):
     x = jnp.asarray(fixture[f"in/{case}/x"])
     y = jax.jit(lambda v, x: SquareAttention(16, 4, 8).apply(v, x, bool(shift)))(variables, x)
     assert relative_error(y, fixture[f"out/{case}/y"]) < 5e-6
-    if shift:
-        mask = np.where(shift_mask(*x.shape[1:3], 8, shift), -100.0, 0.0)
-        np.testing.assert_array_equal(mask, fixture[f"out/{case}/mask"])
 
 
 def test_anchored_attention_equals_reference(fixtures_dir):
@@ -46,15 +42,14 @@ def test_anchored_attention_equals_reference(fixtures_dir):
     assert relative_error(y.reshape(2, -1, 16), fixture["out/y"]) < 5e-5
 
 
-def test_anchor_bias_and_indices_equal_reference(fixtures_dir):
+def test_anchor_bias_equals_reference(fixtures_dir):
     fixture = Fixture(fixtures_dir, "c_mixed_attention")
     params = _submodule("mixed_attn.", "rect", fixture.weights())["params"]
     window, anchors = (8, 8), (4, 4)
-    for name, query, key, index, bias in (
-        ("gather", anchors, window, "index_a2w", "bias1"),
-        ("spread", window, anchors, "index_w2a", "bias2"),
+    for name, query, key, bias in (
+        ("gather", anchors, window, "bias1"),
+        ("spread", window, anchors, "bias2"),
     ):
-        np.testing.assert_array_equal(relative_position_index(query, key), fixture[f"out/{index}"])
         scale, got = AnchorStep(4).apply({"params": params[name]}, query, key)
         assert relative_error(got, fixture[f"out/{bias}"]) < 5e-5
         assert float(jnp.max(scale)) <= 100.001
