@@ -1,5 +1,6 @@
 """`python -m kgmgt_jax.data inspect`: the table tells what is there."""
 
+import os
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -53,6 +54,23 @@ def test_a_file_that_may_not_be_read_is_a_problem_and_the_others_count(tmp_path,
     first, second = _findings(tmp_path)
     assert "ksp.cfl: expected a file that can be read, got" in first.problems[0]
     assert "Permission denied" in first.problems[0] and len(second.cases) == 2
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch, capsys):
+    closed = tmp_path / "closed"
+    writers.write_bart(closed)
+
+    def scandir(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    def stat(path, *, of=os.stat, **options):
+        return scandir(path) if closed in Path(path).parents else of(path, **options)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "stat", stat)
+    assert main(["inspect", str(closed)]) == 1
+    told = "closed: expected a folder whose files can be listed, got Permission denied"
+    assert told in capsys.readouterr().out
 
 
 def test_lines_of_zeros_in_full_kspace_are_a_problem(tmp_path):

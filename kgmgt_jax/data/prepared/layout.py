@@ -1,6 +1,7 @@
 """Names of the files and datasets of a prepared set."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ CHECKSUMS, SKIPPED, STAGING = "checksums.txt", "skipped.json", ".preparing"
 
 
 def is_prepared(path: str | Path) -> bool:
-    """Whether a folder is a prepared set, be it finished or not."""
-    return any((Path(path) / name).exists() for name in (CHECKSUMS, STAGING))
+    """Whether a folder is a prepared set, be it finished or not; none that cannot be entered is."""
+    return any(os.path.exists(Path(path, name)) for name in (CHECKSUMS, STAGING))
 
 
 def shard_path(root: Path, dataset: str, split: str, index: int, n_shards: int) -> Path:
