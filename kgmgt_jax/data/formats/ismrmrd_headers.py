@@ -157,12 +157,13 @@ def sort_readouts(numbers: np.ndarray, reverse: np.ndarray, heads: np.ndarray) -
 
 
 def _by_position(heads: np.ndarray) -> np.ndarray:
-    """The new number of each case: its own, or its place in a stack acquired in turns."""
+    """The new number of each case: its own, or its slice's place in a stack acquired in turns."""
     normal = np.cross(heads["read_dir"][0], heads["phase_dir"][0])
-    depth = np.round(heads["position"] @ normal, 1)  # mm
+    _, first, of_slice = np.unique(heads["idx"]["slice"], return_index=True, return_inverse=True)
+    depth = np.round(heads["position"][first] @ normal, 1)  # mm
     steps = np.diff(depth)
     in_turns = are_parallel(heads) and steps.size and steps.min() < 0 < steps.max()
-    order = np.argsort(depth, kind="stable") if in_turns else np.arange(len(heads))
+    order = np.argsort(depth[of_slice], kind="stable") if in_turns else np.arange(len(heads))
     return np.argsort(order)
 
 

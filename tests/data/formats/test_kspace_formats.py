@@ -201,14 +201,15 @@ def test_ismrmrd_readouts_that_are_no_images_are_skipped(tmp_path):
     np.testing.assert_allclose(read_file(path)[0].kspace, writers.kspace()[:, 0], atol=1e-6)
 
 
-def _place_slices(path, positions, directions):
-    """Makes four slices of two averages of two, and says where they lie."""
+def _place_slices(path, positions, directions, counter="slice"):
+    """Makes four slices, or sets of one, of two averages of two, and says where they lie."""
     ismrmrd = pytest.importorskip("ismrmrd")
     with ismrmrd.Dataset(str(path), "dataset") as file:
         for number in range(1, file.number_of_acquisitions()):
             acquisition = file.read_acquisition(number)
             z = 2 * acquisition.idx.slice + acquisition.idx.average
-            acquisition.idx.slice, acquisition.position[:] = z, positions[z]
+            acquisition.idx.slice, acquisition.position[:] = 0, positions[z]
+            setattr(acquisition.idx, counter, z)
             acquisition.read_dir[:], acquisition.phase_dir[:] = directions[z]
             file.write_acquisition(acquisition, number)
 
@@ -233,6 +234,16 @@ def test_slices_that_ismrmrd_numbers_as_acquired_are_in_order_of_position(tmp_pa
         np.testing.assert_allclose(case.kspace, expected, atol=1e-6)
         assert case.meta.is_stack
     assert ("slices are in order of position" in file.notes) == (order != (0, 1, 2, 3))
+
+
+def test_sets_of_an_ismrmrd_slice_stay_in_order_where_it_follows_the_heart(tmp_path):
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    directions = [((1, 0, 0), (0, 1, 0))] * 4
+    _place_slices(path, [(0, 0, depth) for depth in (0, 2, 1, 3)], directions, "set")
+    for z, case in enumerate(read_file(path)):
+        expected = writers.kspace()[:, z // 2] + (0.5 if z % 2 else -0.5)
+        np.testing.assert_allclose(case.kspace, expected, atol=1e-6)
 
 
 def test_ismrmrd_slices_of_several_orientations_have_their_own(tmp_path):
