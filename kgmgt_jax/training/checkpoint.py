@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _POSITION, _SLICES = "position", "slices"  # what the item ``data`` consists of
 _BEGINNING = ("start_from", "vgg_encoder")  # fields of config.train that a new run begins with
+_EARLIER = {"loss": {"image": {"l1": 1.0, "l2": 0.0, "dssim": 0.0}}}  # before it was a field
 _VALIDATION = (  # fields of config.data on which a validation PSNR depends
     *("validation", "validation_frames", "validation_slices", "mask_kinds", "accelerations"),
     *("acs", "simulation", "sens", "input_fill", "circular"),
@@ -232,7 +233,8 @@ class Checkpoints:
             return
         for section in ("loss", "data", "optimizer", "critic_optimizer", "train"):
             wanted = freeze(own[section])
-            other = differing_fields(wanted, freeze(stored.get(section, wanted)))  # now, not then
+            then = {**_EARLIER.get(section, {}), **freeze(stored.get(section, wanted))}
+            other = differing_fields(wanted, then)  # now, not then
             if other:
                 _log.warning("%s goes on with another %s: %s", self.folder, section, other)
         pair = [freeze(each.get("data", {})) for each in (own, stored)]

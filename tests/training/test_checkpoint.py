@@ -298,6 +298,21 @@ def test_checkpoints_of_earlier_versions_had_the_position_alone(tmp_path):
     assert _restore(tmp_path)[1] == {"next_index": 7}
 
 
+def test_runs_of_earlier_versions_had_an_l1_loss(tmp_path, caplog):
+    _save(tmp_path, 1)
+    path = tmp_path / "checkpoints" / "1" / "config" / "metadata"
+    stored = json.loads(path.read_text())
+    del stored["loss"]["image"]
+    path.write_text(json.dumps(stored))
+    config = get_config("tiny")
+    for weight in (0.0, 0.5):
+        config.loss.image.l2 = weight
+        with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+            checkpoints.restore(_state(0), config=config)
+        told = [record.getMessage() for record in caplog.records]
+        assert any("another loss: image=" in line for line in told) == bool(weight)
+
+
 def test_reader_leaves_a_save_in_progress_alone(tmp_path):
     _save(tmp_path, 1)
     unfinished = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp-17"
