@@ -17,13 +17,14 @@ Source: the ISMRMRD specification; the reading script of MRIOSU/OCMR for the pad
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import check_size, get_dataset, open_hdf5
-from kgmgt_jax.data.formats.base import CineFile, import_optional, orientation
+from kgmgt_jax.data.formats.base import CineFile, DataWarning, import_optional, orientation
 from kgmgt_jax.data.formats.ismrmrd_headers import (
     GROUP,
     are_parallel,
@@ -76,10 +77,9 @@ class IsmrmrdFile(CineFile):
         check_counters(path, heads, lines)
         self._readouts = sort_readouts(numbers, reverse, heads)
         self._heads = heads[np.unique(self._readouts.case, return_index=True)[1]]
-        slices = self._heads["idx"]["slice"]
-        notes += (
-            ["slices are in order of position"] if (np.diff(slices.astype(int)) < 0).any() else []
-        )
+        if (np.diff(self._heads["idx"]["slice"].astype(int)) < 0).any():
+            notes.append("slices are in order of position")
+            warnings.warn(f"{path}: {notes[-1]}, not of their numbers", DataWarning, stacklevel=3)
         n_frames = int(self._readouts.frame.max()) + 1
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
         self.path, self._acquired = path, (n_coils, lines, n_samples)
