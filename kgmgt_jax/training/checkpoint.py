@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
+from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.models.registry import freeze
 from kgmgt_jax.training.comparison import differing_arrays, differing_fields, not_finite
 from kgmgt_jax.training.state import TrainState
@@ -28,6 +29,7 @@ from kgmgt_jax.training.weights import (
     CheckpointError,
     complete_checkpoints,
     first_line,
+    metrics_file,
     score,
 )
 from kgmgt_jax.training.workdir import CHECKPOINTS
@@ -133,6 +135,25 @@ class Checkpoints:
                 ),
                 metrics={} if psnr is None else {METRIC: float(psnr)},
             )
+
+    def last_is_scored(self) -> bool:
+        """Whether the last checkpoint has a validation PSNR."""
+        step = self._manager.latest_step()
+        return step is not None and METRIC in (self._manager.metrics(step) or {})
+
+    def score_last(self, psnr: float) -> None:
+        """Gives the last checkpoint the validation PSNR that it was saved without.
+
+        Raises:
+            CheckpointError: as ``save``.
+        """
+        path = metrics_file(self.folder / str(self._manager.latest_step()))
+        with self._writing():
+            if not jax.process_index():
+                text = json.dumps({METRIC: float(psnr)})
+                write_atomically(path, lambda file: file.write_text(text))
+            multihost_utils.sync_global_devices(f"score {path}")
+            self._manager.reload()
 
     def latest_step(self) -> int | None:
         """The last step saved, or ``None``."""

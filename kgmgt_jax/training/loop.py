@@ -44,8 +44,9 @@ _log = logging.getLogger(__name__)
 def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) -> TrainState:
     """Trains until ``config.train.n_steps``, resuming whatever ``workdir`` holds.
 
-    Ctrl-C and SIGTERM end the run after the step in progress, with a checkpoint. A loss that is
-    NaN or infinite ends it too; its batch is kept for ``replay``.
+    Ctrl-C and SIGTERM end the run after the step in progress, with a checkpoint; a validation that
+    is due then is done when the run goes on. A loss that is NaN or infinite ends it too; its batch
+    is kept for ``replay``.
 
     Args:
         config: a ``ConfigDict`` as ``configs/kgmgt.py`` makes it.
@@ -77,6 +78,7 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
         model, state, update = build(config, mesh)
         validate = make_validator(model, _validation(sources.get("validation"), config.data))
 
+        scored = True
         if checkpoints.latest_step() is None:
             if config.train.start_from:
                 fixed = FIXED_KINDS.issuperset(config.data.mask_kinds)
@@ -85,11 +87,14 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
                 state = with_vgg_encoder(config.train.vgg_encoder, state)
             checkpoints.save(state, config=config, data=feed.get_state(), slices=slices)
         else:
+            scored = checkpoints.last_is_scored()
             state, position = checkpoints.restore(state, config=config, slices=slices)
             feed.set_state(position)
 
         done, last, every = int(state.step), stop_after or config.train.n_steps, config.train
-        if done >= last:
+        due = done > 0 and (done % every.eval_every == 0 or done == last)
+        missed = "validation" in sources and due and not scored
+        if done >= last and not missed:
             if not silent:
                 told = "%s is already at step %d of %d, nothing is to do; see config.train.n_steps"
                 _log.info(told, workdir, done, last)
@@ -109,6 +114,9 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
         stack.callback(profile.close)
         stopped = stack.enter_context(stop_signals())
 
+        if missed and (score := validate(state)) is not None:  # a signal came when it was due
+            writer.validation(done, score)
+            checkpoints.score_last(score.psnr)
         for step in range(done + 1, last + 1):
             ids, batch = next(feed)
             with profile.step(step):
@@ -132,7 +140,7 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
                 checkpoints.save(state, config=config, data=position, slices=slices, psnr=psnr)
             if stopping or ending:
                 checkpoints.wait()
-            if stopping and not ending:
+            if stopping and (not ending or "validation" in sources):  # which is still to be done
                 writer.text(f"stopped after step {step}; run the same command to go on")
                 raise KeyboardInterrupt
     return state

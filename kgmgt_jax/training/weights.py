@@ -27,6 +27,7 @@ __all__ = [
     "load_fixed_weights",
     "load_item",
     "load_weights",
+    "metrics_file",
     "save_weights",
     "score",
 ]
@@ -49,6 +50,11 @@ def score(metrics: Mapping[str, float]) -> float:
     return metrics.get(METRIC, -math.inf)
 
 
+def metrics_file(step: Path) -> Path:
+    """Where the metrics of a checkpoint lie, as Orbax has it."""
+    return step / "metrics" / "metrics"
+
+
 def first_line(error: Exception) -> str:
     """What an error says, without what Orbax and TensorStore say over many lines."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__
@@ -68,7 +74,7 @@ def _find(path: Path) -> Path:
         raise CheckpointError(f"{path}: expected a training workdir or a checkpoint, got neither")
 
     def rank(step: Path) -> tuple[float, int]:
-        metrics = step / "metrics" / "metrics"
+        metrics = metrics_file(step)
         try:
             found = json.loads(metrics.read_text()) if metrics.is_file() else {}
         except ValueError as error:

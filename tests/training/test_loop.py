@@ -63,6 +63,10 @@ def _log(folder):
     return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def _scores(folder):
+    return {row["step"]: row["val_psnr"] for row in _log(folder) if "val_psnr" in row}
+
+
 def equal(a, b):
     return all(
         np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -116,6 +120,27 @@ def test_resuming_after_a_signal_equals_not_stopping(runs):
     assert equal(runs.whole, runs.pieces)
 
 
+def test_a_validation_that_a_signal_prevented_is_made_up_for(runs):
+    pieces = runs.root / "pieces"
+    assert _scores(pieces) == _scores(runs.folder)  # the signal came at step 2, where one is due
+    assert equal(load_weights(pieces)[1], load_weights(runs.folder)[1])
+    stored = [json.loads((pieces / f"checkpoints/{n}/metrics/metrics").read_text()) for n in (2, 4)]
+    assert [each["psnr"] for each in stored] == list(_scores(pieces).values())
+
+
+def test_a_validation_after_the_last_step_is_made_up_for(data, stub, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "advance", _stop_at(2, Writer.advance))
+        with pytest.raises(KeyboardInterrupt):
+            train(loop_config(data), tmp_path, stop_after=2)
+    assert _scores(tmp_path) == {}
+    for _ in range(2):  # the second time nothing is to do
+        assert train(loop_config(data), tmp_path, stop_after=2).step == 2
+        assert len([row for row in _log(tmp_path) if "val_psnr" in row]) == 1
+    stored = json.loads((tmp_path / "checkpoints/2/metrics/metrics").read_text())
+    assert stored == {"psnr": _scores(tmp_path)[2]}
+
+
 @pytest.mark.slow
 def test_whole_network_resumes_as_if_not_stopped(data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "build_model", build_model)  # the stubs are still there,
@@ -151,7 +176,7 @@ def test_step_zero_stays_and_the_best_is_loaded(runs):
     assert (folder / "0" / "weights").is_dir()
     config, variables = load_weights(runs.folder)
     assert config.model.channels == (4, 4, 4)
-    scores = {row["step"]: row["val_psnr"] for row in _log(runs.folder) if "val_psnr" in row}
+    scores = _scores(runs.folder)
     best = max(scores, key=lambda step: scores[step])
     assert equal(variables, load_weights(folder / str(best))[1])
 
