@@ -8,6 +8,7 @@ workers, and an iterator resumes from its ``get_state()``, a small dictionary. O
 each makes its own part of the very batches that one process would make.
 """
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -206,7 +207,7 @@ def make_training_loader(
         if not flags.FLAGS.is_parsed():  # outside absl.app; Grain's workers read their flags
             flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers=worker_count, per_worker_buffer_size=2)
-        batches = batches.mp_prefetch(workers, worker_init_fn=_use_cpu)
+        batches = batches.mp_prefetch(workers, worker_init_fn=_begin_worker)
     return iter(batches)
 
 
@@ -221,6 +222,11 @@ def _check_sizes(batch_size: int, worker_count: int, index: int, n_processes: in
         )
 
 
-def _use_cpu(worker_index: int, worker_count: int) -> None:
-    """Keeps a loader's worker process off the accelerators."""
+def _begin_worker(worker_index: int, worker_count: int) -> None:
+    """Keeps a loader's worker process off the accelerators, and a Ctrl-C for the run from it.
+
+    A terminal sends that to all processes; without its workers a run would end with an error,
+    before the step in progress is done and saved.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     jax.config.update("jax_platforms", "cpu")

@@ -1,7 +1,10 @@
 """The Grain pipeline: what a batch holds, that it repeats bit for bit, and that it resumes."""
 
 import itertools
+import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -193,6 +196,22 @@ def test_a_hundred_batches_whatever_the_workers_and_interruptions(tmp_path):
         resumed.set_state(state)
         assert all(map(same, rest, take(resumed, 63)))
         resumed.close()
+
+
+@pytest.mark.slow
+def test_workers_leave_a_ctrl_c_to_the_run(tmp_path):
+    """A terminal sends it to all processes; the run then ends between two steps, by itself."""
+    files = _mixed_files(tmp_path)
+    expected = take(_loader(files, batch_size=2), 30)
+    loader = _loader(files, batch_size=2, worker_count=2)
+    first = take(loader, 2)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+    assert all(map(same, expected, first + take(loader, 28)))
+    loader.close()
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_processes_share_the_batches_of_one(tmp_path):
