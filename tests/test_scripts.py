@@ -144,7 +144,7 @@ def test_weights_to_choose_without_methods_are_refused(work, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        ("--preset=foo", "got ['foo']"),
+        ("--preset=foo", "got preset='foo'"),
         ("--weights=wavelet.mass=1", "got ['mass']"),
         ("--acceleration=", "expected a sampling and a preset"),
         ("--ranking=/dev/null", "expected a folder to write to, got a file"),
