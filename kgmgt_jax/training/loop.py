@@ -92,8 +92,12 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             feed.set_state(position)
 
         done, last, every = int(state.step), stop_after or config.train.n_steps, config.train
-        due = done > 0 and (done % every.eval_every == 0 or done == last)
-        missed = "validation" in sources and due and not scored
+
+        def due(step: int) -> bool:
+            """Whether there is a validation after a step."""
+            return step % every.eval_every == 0 or step == last
+
+        missed = "validation" in sources and done > 0 and due(done) and not scored
         if done >= last and not missed:
             if not silent:
                 told = "%s is already at step %d of %d, nothing is to do; see config.train.n_steps"
@@ -129,7 +133,7 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             score = None
             if step % every.log_every == 0 or stopping or ending:
                 writer.metrics(step, watch.check())
-            if (step % every.eval_every == 0 or ending) and not stopping:  # who stops us is urgent
+            if due(step) and not stopping:  # who stops us is urgent
                 watch.check()
                 score = validate(state)
                 writer.validation(step, score)

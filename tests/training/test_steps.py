@@ -10,13 +10,11 @@ import pytest
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from kgmgt_jax import losses
 from kgmgt_jax.losses import critic_loss, gradient_penalty, points_between
 from kgmgt_jax.models.initialisation import constant
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
-from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
 from kgmgt_jax.training.state import create_state
 from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generator_step
@@ -360,37 +358,6 @@ def test_model_is_given_the_frames_in_their_order():
     output, _ = apply_model(_Echo(), {"params": {"size": jnp.zeros(())}}, BATCH)
     expected = BATCH["target"] + 2 * BATCH["preceding"] + 3 * BATCH["succeeding"]
     np.testing.assert_allclose(output.image, expected, rtol=1e-5)
-
-
-def test_mentor_s_loss_is_of_the_mentor_s_image():
-    reference = jnp.zeros((1, 4, 4), jnp.complex64)
-    output = Reconstruction(reference + 1, reference + 6j)
-    total, (terms, _) = GeneratorLoss(mentor=0.5)(output, reference, (None, {}), None)
-    assert (float(terms["l1"]), float(terms["mentor"]), float(total)) == (0.5, 3.0, 2.0)
-
-
-def test_losses_of_images_are_added_up_by_their_weights():
-    reference = jnp.ones((1, 8, 8), jnp.complex64)
-    output = Reconstruction(reference + 1, reference + 3)
-    loss = GeneratorLoss(mentor=0.5, image={"l1": 2.0, "l2": 3.0, "dssim": 0.0})
-    total, (terms, _) = loss(output, reference, (None, {}), None)
-    assert (float(terms["l1"]), float(terms["l2"])) == (0.5, 0.5) and "dssim" not in terms
-    assert float(terms["mentor"]) == 2 * 1.5 + 3 * 4.5
-    assert float(total) == 2.5 + 0.5 * 16.5
-
-
-def test_a_loss_of_one_s_own_is_weighed_by_the_config(monkeypatch):
-    config = toy_config()
-    config.loss.image.update(l1=0.0)
-    with config.unlocked():
-        config.loss.image["own"] = 2.0
-    monkeypatch.setitem(losses.IMAGE_LOSSES, "own", lambda a, b: jnp.mean(jnp.abs(a - b) ** 4))
-    check_config(config)
-    step, _ = make_steps(config, *TOY, (sgd(), sgd()))
-    _, metrics = jax.jit(step)(_state(TOY[0]), BATCH)
-    rest = config.loss.adversarial * metrics["adversarial"]
-    rest += config.loss.mentor * metrics["mentor"]
-    assert float(metrics["loss"]) == pytest.approx(float(2 * metrics["own"] + rest), rel=1e-5)
 
 
 @pytest.mark.parametrize("joint", [False, True])
