@@ -8,7 +8,10 @@ workers, and an iterator resumes from its ``get_state()``, a small dictionary. O
 each makes its own part of the very batches that one process would make.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -223,10 +226,19 @@ def _check_sizes(batch_size: int, worker_count: int, index: int, n_processes: in
 
 
 def _begin_worker(worker_index: int, worker_count: int) -> None:
-    """Keeps a loader's worker process off the accelerators, and a Ctrl-C for the run from it.
+    """Keeps a loader's worker process off the accelerators, and the run's signals from it.
 
-    A terminal sends that to all processes; without its workers a run would end with an error,
-    before the step in progress is done and saved.
+    A terminal sends a Ctrl-C, a scheduler its SIGTERM, to all processes; without its workers a run
+    would end with an error, before the step in progress is done and saved. The run ends them; if
+    it was killed, they end by themselves.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
     jax.config.update("jax_platforms", "cpu")
+
+
+def _end_with_the_run() -> None:
+    if (run := multiprocessing.parent_process()) is not None:
+        run.join()
+        os._exit(1)

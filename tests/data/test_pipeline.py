@@ -5,7 +5,10 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +21,8 @@ from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.pipeline import FrameSource, TripletOptions, make_training_loader
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
 from tests.data.small_files import same, take, write_file
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _options(
@@ -199,8 +204,9 @@ def test_a_hundred_batches_whatever_the_workers_and_interruptions(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_leave_a_ctrl_c_to_the_run(tmp_path):
-    """A terminal sends it to all processes; the run then ends between two steps, by itself."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_run(tmp_path, number):
+    """They are sent to all processes; the run then ends between two steps, by itself."""
     files = _mixed_files(tmp_path)
     expected = take(_loader(files, batch_size=2), 30)
     loader = _loader(files, batch_size=2, worker_count=2)
@@ -208,10 +214,29 @@ def test_workers_leave_a_ctrl_c_to_the_run(tmp_path):
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:
-        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, number)
     assert all(map(same, expected, first + take(loader, 28)))
     loader.close()
     assert not any(worker.is_alive() for worker in workers)
+
+
+RUN = """
+import sys
+from tests.data.test_pipeline import _loader
+loader = _loader([sys.argv[1]], batch_size=2, worker_count=2)
+next(loader)
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_run_that_was_killed(tmp_path):
+    command = [sys.executable, "-c", RUN, str(_mixed_files(tmp_path)[0])]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT) as run:
+        assert run.stdout is not None and run.stdout.readline() == "at work\n"
+        run.kill()
+        run.communicate(timeout=60)  # until the last process that could write has ended
 
 
 def test_processes_share_the_batches_of_one(tmp_path):
