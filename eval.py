@@ -162,4 +162,4 @@ def _tuned(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, less_memory=cli.LESS_MEMORY)

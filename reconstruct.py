@@ -55,4 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, takes_arguments=True)
+    cli.run(main, takes_arguments=True, less_memory=cli.LESS_MEMORY)

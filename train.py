@@ -48,4 +48,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, cache=lambda: Path(_WORKDIR.value) / COMPILED)
+    cli.run(
+        main,
+        cache=lambda: Path(_WORKDIR.value) / COMPILED,
+        less_memory="config.data.batch_size can be smaller, or config.train.accumulation greater",
+    )

@@ -16,7 +16,10 @@ from ml_collections import config_flags
 
 from kgmgt_jax.commands import DEBUG, fail, guarded
 
-__all__ = ["define_config", "define_loading", "run"]
+__all__ = ["LESS_MEMORY", "define_config", "define_loading", "run"]
+
+LESS_MEMORY = "--frames_at_once=1 and --dtype=bfloat16 need least"
+"""Of scripts that reconstruct."""
 
 flags.disclaim_key_flags()  # flags defined here are the script's own, which --help lists
 
@@ -26,6 +29,7 @@ def run(
     *,
     cache: Callable[[], str | Path] | None = None,
     takes_arguments: bool = False,
+    less_memory: str = "",
 ) -> None:
     """Runs a script's ``main(argv)`` under absl.
 
@@ -36,6 +40,7 @@ def run(
         cache: names the folder of compiled programs, once flags are read; without it they are in
             the user's cache. ``JAX_COMPILATION_CACHE_DIR`` goes first.
         takes_arguments: whether ``argv`` may hold more than flags.
+        less_memory: what a user can do where memory does not suffice.
     """
 
     def script(argv: list[str]) -> int:
@@ -43,7 +48,7 @@ def run(
         _use_compilation_cache(cache)
         if argv[1:] and not takes_arguments:
             return fail(f"unexpected arguments: {' '.join(argv[1:])}")
-        return guarded(lambda: main(argv))
+        return guarded(lambda: main(argv), less_memory=less_memory)
 
     app.run(script, flags_parser=_parse_flags)
 

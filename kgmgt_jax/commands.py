@@ -16,18 +16,21 @@ DEBUG = "KGMGT_DEBUG"  # environment variable; not empty: tracebacks
 _AGAIN = 0.1  # seconds
 
 
-def guarded(work: Callable[[], int | None]) -> int:
+def guarded(work: Callable[[], int | None], *, less_memory: str = "") -> int:
     """Runs a command.
 
     Args:
         work: the command; returns its exit code, or ``None`` for 0.
+        less_memory: what a user can do where memory, of the host or a device, does not suffice.
 
     Returns:
         The exit code: 2 after bad input (``ValueError``, which data and checkpoint errors are,
-        ``FloatingPointError``, ``OSError``) and one line about it, 130 after Ctrl-C.
+        ``FloatingPointError``, ``OSError``) and one line about it, 1 after one that memory does not
+        suffice, 130 after Ctrl-C.
 
     Raises:
-        ValueError, FloatingPointError, OSError: with ``KGMGT_DEBUG=1``, for the traceback.
+        ValueError, FloatingPointError, OSError, MemoryError, JaxRuntimeError: with
+            ``KGMGT_DEBUG=1``, for the traceback.
     """
     _keep_cpu()
     try:
@@ -37,9 +40,19 @@ def guarded(work: Callable[[], int | None]) -> int:
         if os.environ.get(DEBUG):
             raise
         return fail(str(error))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if os.environ.get(DEBUG) or not _of_memory(error):
+            raise
+        first = (str(error).splitlines() or ["out of memory"])[0].rstrip(".")  # a GPU's goes on for pages
+        fail(f"{first}; {less_memory}" if less_memory else first)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _of_memory(error: MemoryError | jax.errors.JaxRuntimeError) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _keep_cpu() -> None:

@@ -1,6 +1,7 @@
 """Wrong flags and folders: one line, exit code 2, and nothing compiled."""
 
 import gc
+import re
 import signal
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from kgmgt_jax import cli
-from kgmgt_jax.commands import guarded
+from kgmgt_jax.commands import DEBUG, guarded
 from tests.scripts_environment import scripts_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,6 +150,32 @@ def test_interruption_that_python_cannot_raise_comes_again(cause, capsys):
     finally:
         signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err and sys.unraisablehook is hook
+
+
+def _of_the_device():
+    jnp.zeros(1 << 46).block_until_ready()
+
+
+def _of_the_host():
+    np.zeros(1 << 56)
+
+
+@pytest.mark.parametrize("work", [_of_the_device, _of_the_host])
+def test_too_little_memory_is_one_line_and_what_helps(work, capsys, monkeypatch):
+    assert guarded(work, less_memory="take less") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch("error: .*(Out of memory|Unable to) allocat.*[^.]; take less", line)
+    monkeypatch.setenv(DEBUG, "1")
+    with pytest.raises((MemoryError, jax.errors.JaxRuntimeError)):
+        guarded(work)
+
+
+def test_other_errors_of_jax_keep_their_traceback():
+    def work():
+        raise jax.errors.JaxRuntimeError("INTERNAL: a fault")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a fault"):
+        guarded(work)
 
 
 def test_other_errors_that_python_cannot_raise_are_told_as_ever(monkeypatch):
