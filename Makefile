@@ -1,4 +1,4 @@
-# make demo | test | test-oldest | test-slow | lint   (each builds its environment if it is not there)
+# make demo | test | test-oldest | test-slow | lint | docs   (each builds its environment if it is not there)
 PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 CASE := $(DEMO)/data/test/MultiCoil/Cine/TestSet
 
-.PHONY: demo test test-oldest test-slow lint clean
+.PHONY: demo test test-oldest test-slow lint docs clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,12 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# The texts and all docstrings as pages: site/docs/index.html. A name that leads nowhere fails it.
+docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	rm -rf docs/api
+	$(BIN)/sphinx-build --quiet --fail-on-warning -c docs . site
+
 # Phantoms on disk, a tiny network trained on them, its scores on unseen ones, one file reconstructed,
 # with it and with the weights in the package.
 PHANTOM := $(BIN)/python -m kgmgt_jax.data.phantom --shape 80,64 --field_of_view_mm 440,352 \
@@ -60,4 +66,4 @@ demo: $(VENV)/.installed
 	done
 
 clean:
-	rm -rf $(VENV) $(OLDEST) runs
+	rm -rf $(VENV) $(OLDEST) docs/api site runs

@@ -43,7 +43,7 @@ def guarded(work: Callable[[], int | None], *, less_memory: str = "") -> int:
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if os.environ.get(DEBUG) or not _of_memory(error):
             raise
-        first = (str(error).splitlines() or ["out of memory"])[0].rstrip(".")  # a GPU's goes on for pages
+        first = (str(error).splitlines() or ["out of memory"])[0].rstrip(".")  # of pages, on a GPU
         fail(f"{first}; {less_memory}" if less_memory else first)
         return 1
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ def soft_threshold(
     Args:
         values: v.
         threshold: τ >= 0.
-        axis: if given, |v| is the Euclidean norm along this axis: entries shrink together.
+        axis: if given, ``|v|`` is the Euclidean norm along this axis: entries shrink together.
     """
     power = values.real**2 + values.imag**2
     if axis is not None:

@@ -159,8 +159,8 @@ def make_training_loader(
     """Iterator over random training batches.
 
     Every frame is a target once an epoch. Geometry, phase, mask kind, acceleration and mask are
-    drawn anew for every example. A batch is what `triplets` describes, and ``id``, int32 (b,): the
-    running number of each target.
+    drawn anew for every example. A batch is what `transforms.triplets` describes, and ``id``,
+    int32 (b,): the running number of each target.
 
     Args:
         source: Fully sampled slices.

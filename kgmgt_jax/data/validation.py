@@ -45,7 +45,7 @@ class RetrospectiveCase(NamedTuple):
     def frames(
         self, n_frames: int | None = None, *, circular: bool = True, input_fill: str = "zero"
     ) -> dict[str, np.ndarray]:
-        """The first ``n_frames`` frames as one batch, or all; see `triplets`."""
+        """The first ``n_frames`` frames as one batch, or all; see `transforms.triplets`."""
         targets = range(len(self.kspace))[:n_frames]
         arrays = (self.kspace, self.mask, self.sens)
         return triplets(*arrays, targets, circular=circular, input_fill=input_fill)

@@ -19,7 +19,7 @@ REFERENCE = "reference"  # what the reference is called among the methods
 
 
 def write_unscored(folder: Path, case: EvaluationCase, images: Images) -> list[Path]:
-    """Writes the images of a case by every method, as `reconstruct.py` does, one slice a file.
+    """Writes the images of a case by every method, as ``reconstruct.py`` does, one slice a file.
 
     They lie at ``METHOD/PLACE_sliceZ_recon.mat`` and ``..._magnitude.mat``; see `EvaluationCase`.
     """

@@ -1,15 +1,17 @@
 """Reconstructions as files for other programs: arrays, medical images, and films.
 
-========  =================================  =====================================================
-format    files                              content
-========  =================================  =====================================================
-mat       NAME_recon.mat, NAME_magnitude.mat  MATLAB v7.3, axes (t, z, ky, kx) as h5py sees them
-h5        NAME_recon.h5                      ``reconstruction``, ``magnitude``, and attributes
-npy       NAME_recon.npy, NAME_magnitude.npy  (t, z, ky, kx)
-nii       NAME_recon.nii.gz, NAME_magnitude.nii.gz  NIfTI-1, (x, y, z, t), x along the readout
-dicom     NAME_dicom/                        a derived series, see :mod:`.dicom_output`
-gif, mp4  NAME_slices.gif, NAME_slices.mp4   all slices side by side, see :mod:`.films`
-========  =================================  =====================================================
+========  ==========================================  ===========================================
+format    files                                       content
+========  ==========================================  ===========================================
+mat       NAME_recon.mat, NAME_magnitude.mat          MATLAB v7.3, axes (t, z, ky, kx) as h5py
+                                                      sees them
+h5        NAME_recon.h5                               ``reconstruction``, ``magnitude``, and
+                                                      attributes
+npy       NAME_recon.npy, NAME_magnitude.npy          (t, z, ky, kx)
+nii       NAME_recon.nii.gz, NAME_magnitude.nii.gz    NIfTI-1, (x, y, z, t), x along the readout
+dicom     NAME_dicom/                                 a derived series, see `dicom_output`
+gif, mp4  NAME_slices.gif, NAME_slices.mp4            all slices side by side, see `films`
+========  ==========================================  ===========================================
 
 ``reconstruction`` is complex, ``magnitude`` real; DICOM and films hold magnitudes only.
 """

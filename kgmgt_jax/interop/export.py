@@ -1,4 +1,4 @@
-"""A reconstruction as one StableHLO program, to run where this package is not installed.
+"""A reconstruction as one StableHLO program, to run where this package is not installed::
 
     python -m kgmgt_jax.interop.export CHECKPOINT --out FILE --shape 12,1,256,256
 

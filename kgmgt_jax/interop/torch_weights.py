@@ -1,4 +1,4 @@
-"""Weights of the PyTorch release to a checkpoint, and back.
+"""Weights of the PyTorch release to a checkpoint, and back::
 
     python -m kgmgt_jax.interop.torch_weights net_g_500000.pth --extractor F.pth --vgg19 F.pth \
         --out CKPT

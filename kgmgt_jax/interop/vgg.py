@@ -1,7 +1,7 @@
 """ImageNet VGG19 (or VGG16) weights from a file the user has.
 
 They serve the perceptual loss, which shows VGG three equal channels, and may initialise our own
-encoder, whose first convolution has two input channels, real and imaginary part:
+encoder, whose first convolution has two input channels, real and imaginary part::
 
     real = red + blue / 2,    imaginary = green + blue / 2
 

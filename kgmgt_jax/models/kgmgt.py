@@ -1,4 +1,4 @@
-"""KGMgT: a mentor network guides a learner network in reconstructing one frame of a cine.
+"""KGMgT: a mentor network guides a learner network in reconstructing one frame of a cine::
 
     target, preceding --> MENTOR --> mentor image, priors (five feature maps)
     mentor image, succeeding, priors --> LEARNER --> reconstruction

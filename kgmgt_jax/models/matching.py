@@ -2,7 +2,7 @@
 
 Patches of 3 x 3 feature pixels are compared by cosine similarity; for each target patch the best
 reference patch gives a displacement. The correlation of patches is computed without unfolding
-them: pixel correlations first, then their sum over the nine displacements that a patch shares,
+them: pixel correlations first, then their sum over the nine displacements that a patch shares::
 
     corr(p, q) = sum_o <T(q + o), R(p + o)> = sum_o pixel_corr(p + o, q + o),
 

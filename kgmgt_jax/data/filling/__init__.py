@@ -11,7 +11,7 @@ A frame's unmeasured samples are zero, or taken from where the cine measured the
 ``average``     the mean of all frames that measured it
 ``sparse``      that of a cine with few temporal frequencies; see `sparse_in_time`
 ``low_rank``    that of a cine L+S, of low rank plus sparse in temporal frequency;
-                see `low_rank_plus_sparse`
+                see `filling.low_rank`
 ``blended``     between that and a cine of `little_variation` in time, the nearer
                 to the latter the more frames measured the sample
 ==============  ==================================================================

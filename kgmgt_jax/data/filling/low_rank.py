@@ -19,7 +19,7 @@ _PENALTY = PENALTY * LOW_RANK_WEIGHT
 def low_rank_plus_sparse(kspace: Kspace, mask: Mask, start: Images, encoding: Encoding) -> Images:
     """The sum of a cine of low rank and one with few temporal frequencies.
 
-    The minimisation of `kgmgt_jax.classical.low_rank_plus_sparse`, a fixed number of steps of it.
+    The minimisation of `classical.low_rank`, a fixed number of steps of it.
 
     Args:
         kspace, mask: See `fill_gaps`.

@@ -27,7 +27,7 @@ def little_variation(
 ) -> Images:
     """The cine whose pixels change in few, sharp steps.
 
-    The minimisation of `kgmgt_jax.classical.temporal_tv`, a fixed number of steps of it. Without
+    The minimisation of `temporal_tv`, a fixed number of steps of it. Without
     maps the frames of each sample, or of each line, are a linear system of their own.
 
     Args:

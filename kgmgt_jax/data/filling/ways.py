@@ -57,8 +57,8 @@ def fill_gaps(
         input_fill: See the table of this package.
         sens: Sensitivities of unit sum of squares, one set or one a frame, which ``low_rank`` and
             ``blended`` use; ``None`` fills each coil by itself, as all others do.
-        centred: Whether ``kspace`` is that of `fft2c`, else the plain DFT of images; it matters
-            where ``sens`` is given.
+        centred: Whether ``kspace`` is that of `mri.fourier.fft2c`, else the plain DFT of images; it
+            matters where ``sens`` is given.
         circular: Whether the last frame precedes the first.
         axes: Which axes of ``kspace`` are k-space, the others being image space already.
 

@@ -4,7 +4,7 @@ Images of a series are sorted into slices by their plane, planes of one orientat
 position along the normal, and into frames by trigger time, else by number. All slices need as many
 frames, no two of one time. Images of phase and real or imaginary parts, by their
 ``ComplexImageComponent`` or ``ImageType``, are left out, and so are copies of an image. See
-`images` for what is made of the others.
+`formats.images` for what is made of the others.
 """
 
 import warnings

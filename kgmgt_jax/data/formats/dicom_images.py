@@ -48,11 +48,11 @@ class DicomImage(NamedTuple):
         along: Unit vectors along growing column and row index; empty where it does not say.
         position: Of the first pixel in mm; likewise.
         order: What a slice's images are sorted by.
-        moment: When it was taken, by the first of `_TIMES`; ``None`` where the file does not say.
+        moment: When it was taken, by the first of ``_TIMES``; ``None`` where the file does not say.
         time: The same in milliseconds of the cardiac cycle; ``None`` where it says the order alone.
         size: Rows and columns.
         pixel_mm: Height and width of a pixel; ``None`` where the file does not say.
-        direction: See `orientation`.
+        direction: See `base.orientation`.
         magnitude: Whether it is one, as far as the file says.
     """
 

@@ -146,8 +146,8 @@ def make_cine(
     """One slice of a synthetic cine over one heart beat, from end diastole on.
 
     ``y = F(s x) + n`` with image x, coil maps s, the centred orthonormal DFT F and circular complex
-    Gaussian noise n of standard deviation ``noise`` times the 99th percentile of |x|. Calls that
-    differ only in ``level`` show the same heart; equal calls give equal arrays.
+    Gaussian noise n of standard deviation ``noise`` times the 99th percentile of ``|x|``. Calls
+    that differ only in ``level`` show the same heart; equal calls give equal arrays.
 
     Args:
         seed: of patient, protocol and noise, >= 0.
