@@ -121,6 +121,8 @@ def reconstruct_file(
     lines += [f"note: {note}" for note in done.notes]
     if {"nii", "dicom"} & set(formats):
         lines += [f"note: {note}" for note in _about_geometry(geometry, done.meta)]
+        if len(file) > 1 and not done.meta.is_stack:
+            lines.append("note: slices are not parallel: no volume holds their positions")
     origin = {
         "source": str(path),
         "key": done.meta.key,

@@ -155,6 +155,15 @@ def test_geometry_that_is_made_up_is_told(tmp_path, kind):
     assert "note: position and pixel size and time between frames unknown" in report
 
 
+@pytest.mark.parametrize(("view", "told"), [("sax", False), ("lax", True)])
+def test_slices_that_make_no_volume_are_told(tmp_path, view, told):
+    pytest.importorskip("nibabel")
+    cine = {"shape": (24, 20), "n_frames": 3, "accelerations": ()}
+    (path,) = write_cmrxrecon2023(tmp_path, [0], view=view, **cine)
+    report = reconstruct_file(path, _Nothing("nothing", "", None, {}), tmp_path, formats=["nii"])
+    assert ("slices are not parallel" in report) == told
+
+
 @pytest.mark.parametrize(("rows", "turned"), [(-1, False), (1, True)])
 def test_a_template_that_lies_otherwise_than_the_file_says_is_told(tmp_path, rows, turned):
     pytest.importorskip("ismrmrd")
