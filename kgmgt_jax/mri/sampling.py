@@ -128,7 +128,8 @@ def kt_gaussian(key: Key, shape: Shape, acceleration: Number, *, acs: int = 16) 
     ``exp(-(y - ny // 2)^2 / (2 σ^2)) + floor``, σ = ny / 5; one that is already taken moves to the
     nearest line that is free. R is any number in ``[1, ny]``; else as :func:`uniform`.
 
-    Source: the ``ktGaussian`` masks of CMRxRecon 2024.
+    Source: ``ktGaussian`` of CMRxRecon 2024, whose own generator has a narrower peak over a higher
+    floor, ``exp(-(y - ny // 2)^2 / σ^2) + 0.4``.
     """
     _check(shape, acceleration, acs)
     n_frames, n_lines, _ = shape
@@ -200,7 +201,8 @@ def kt_radial(key: Key, shape: Shape, acceleration: Number, *, acs: int = 16) ->
     Spokes share the centre, and steep ones are shorter where nx > ny, so the true acceleration
     can exceed R. ``acs`` is the side of the square, at most nx; else as :func:`kt_gaussian`.
 
-    Source: the ``ktRadial`` masks of CMRxRecon 2024; Winkelmann et al., IEEE TMI 26:68 (2007).
+    Source: Winkelmann et al., IEEE TMI 26:68 (2007), for ``ktRadial`` of CMRxRecon 2024, whose own
+    generator has ``floor(300 / R)`` spokes at equal angles, turned by 137.5 degrees a frame.
     """
     _check(shape, acceleration, acs)
     n_frames, ny, nx = shape
