@@ -79,10 +79,18 @@ class Simulation:
         return 1 if rng.random() < self.single_coil_share else n_coils
 
     def __str__(self) -> str:
-        """What a case says about itself."""
+        """What a case of magnitude images says about itself."""
+        return self.told(complex_images=False)
+
+    def told(self, *, complex_images: bool) -> str:
+        """What a case says about itself; complex images keep the phase they have."""
+        images, phase = "images", "smooth random phase"
+        if complex_images:
+            images, phase = "complex images", "the images' own phase"
+        coils = "1 coil" if self._range == (1, 1) else f"{self.n_coils} coils"
         return (
-            f"simulated from images: {self.n_coils} coils, noise {self.noise:g} of the 99th "
-            f"percentile, smooth random phase, seed {self.seed}"
+            f"simulated from {images}: {coils}, noise {self.noise:g} of the 99th percentile, "
+            f"{phase}, seed {self.seed}"
         )
 
     def run(

@@ -47,7 +47,9 @@ _SECONDS = {"msec": 1e-3, "usec": 1e-6}
 class ImageFile(CineFile):
     """Slices of magnitude images of which k-space is simulated when asked for; see `CineFile`."""
 
-    def __init__(self, path: Path, *, simulation: Simulation, shape, **common) -> None:
+    def __init__(
+        self, path: Path, *, simulation: Simulation, shape, has_phase: bool = False, **common
+    ) -> None:
         t, h, w = shape
         n_coils = simulation.draw_coils(common.get("name") or path.stem)
         self._simulation = dataclasses.replace(simulation, n_coils=n_coils)
@@ -55,7 +57,7 @@ class ImageFile(CineFile):
             path,
             slice_shape=(t, n_coils, h, w),
             fully_sampled=True,
-            simulation=str(self._simulation),
+            simulation=self._simulation.told(complex_images=has_phase),
             **common,
         )
         self._orientation = "rows y, columns x"
@@ -118,6 +120,7 @@ class ArrayImages(ImageFile):
             path,
             simulation=simulation,
             shape=(t, h, w),
+            has_phase=info.kind == "complex",
             format="images",
             key=key,
             n_slices=n_slices,

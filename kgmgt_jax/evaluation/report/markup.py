@@ -276,5 +276,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _kind_of_simulation(how: str) -> str:
-    from_images = how.startswith("simulated from images")
-    return "simulated from magnitude images" if from_images else how
+    for images, kind in (("images", "magnitude images"), ("complex images", "complex images")):
+        if how.startswith(f"simulated from {images}:"):
+            return f"simulated from {kind}"
+    return how

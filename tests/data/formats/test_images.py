@@ -34,6 +34,18 @@ def test_hdf5_stacks_at_any_depth_are_one_file_each(tmp_path):
     assert (one[0].meta.name, two[0].meta.name) == ("train/a/one/slice0", "train/two/slice0")
 
 
+def test_a_case_tells_whose_phase_it_has(tmp_path):
+    with h5py.File(tmp_path / "both.h5", "w") as file:
+        file["a/image"] = writers.images() * np.complex64(1j)
+        file["b/image"] = writers.images()
+    options = ReadOptions(simulation=Simulation(n_coils=1))
+    own, random = (file[0].meta.simulation for file in open_files(tmp_path / "both.h5", options))
+    assert own.startswith("simulated from complex images: 1 coil, noise")
+    assert "the images' own phase" in own
+    assert random.startswith("simulated from images: 1 coil, noise")
+    assert "smooth random phase" in random
+
+
 @pytest.mark.parametrize("n_stacks", [2, 9])
 def test_a_file_is_listed_once_however_many_stacks_it_holds(tmp_path, monkeypatch, n_stacks):
     path, listed, datasets = tmp_path / "stacks.h5", [], arrays._datasets

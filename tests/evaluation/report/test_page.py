@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.report import CineExample, write_report
+from kgmgt_jax.evaluation.report.markup import simulation_note
 from kgmgt_jax.evaluation.report.page import json_block
 from kgmgt_jax.evaluation.report.players import example_payload
 from kgmgt_jax.evaluation.sampling import Sampling
@@ -118,6 +120,13 @@ def test_every_table_states_preset_family_and_true_acceleration(page):
         assert f"uniform, true 3.00× (nominal 4×), 8 central lines, preset {preset}" in caption  # noqa: RUF001
     assert "2 of 3 cases simulated from magnitude images" in page.captions[0]
     assert "cannot fall below 0.25" in page.captions[0]
+
+
+@pytest.mark.parametrize("kind", ["magnitude images", "complex images"])
+def test_captions_say_what_kind_of_images_cases_were_simulated_from(data, kind):
+    told = Simulation().told(complex_images=kind == "complex images")
+    simulated = dataclasses.replace(data, simulation=dict.fromkeys(CASES, told))
+    assert simulation_note(simulated, CASES) == f"simulated from {kind}"
 
 
 def test_costs_are_told_and_unknown_ones_left_blank(page):
