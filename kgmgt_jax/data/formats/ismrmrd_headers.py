@@ -40,6 +40,7 @@ _SKIPPED = (
     "ACQ_IS_PHASE_STABILIZATION_REFERENCE",
     "ACQ_IS_PHASE_STABILIZATION",
 )
+_PILOT_TONE = (3, 1)  # samples in front and behind that OCMR's own scripts leave out for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +72,7 @@ class Encoding(NamedTuple):
         samples: Of the readout of a full echo.
         centre: The central line.
         field_mm: Field of view along ky and kx, oversampling included; ``None`` if not positive.
+        spoiled: Samples that a pilot tone spoils, at the beginning of every readout and at its end.
     """
 
     lines: int
@@ -78,6 +80,7 @@ class Encoding(NamedTuple):
     samples: int
     centre: int
     field_mm: tuple[float, float] | None
+    spoiled: tuple[int, int]
 
 
 def read_encoding(path: Path, file: h5py.File, package: ModuleType) -> Encoding:
@@ -88,18 +91,21 @@ def read_encoding(path: Path, file: h5py.File, package: ModuleType) -> Encoding:
     """
     xml = get_dataset(file, f"{GROUP}/xml")[0]
     with refusing(path, "a complete ISMRMRD header"):
-        encodings = package.xsd.CreateFromDocument(xml).encoding
+        header = package.xsd.CreateFromDocument(xml)
+        encodings, user = header.encoding, header.userParameters
         limits = encodings[0].encodingLimits.kspace_encoding_step_1
         matrix = encodings[0].encodedSpace.matrixSize
         lines, nx, nz = int(limits.maximum) + 1, int(matrix.x), int(matrix.z)
         first, centre = int(limits.minimum), int(limits.center)
         size = encodings[0].encodedSpace.fieldOfView_mm
         field = (float(size.y), float(size.x))
+        told = {} if user is None else {each.name: each.value for each in user.userParameterLong}
         trajectory = str(getattr(encodings[0].trajectory, "value", encodings[0].trajectory))
     if trajectory != "cartesian" or nz > 1:
         got = f"a {trajectory} trajectory with nz = {nz}"
         raise DataError(path, "a Cartesian cine of single slices", got)
-    return Encoding(lines, first, nx, centre, field if min(field) > 0 else None)
+    spoiled = _PILOT_TONE if told.get("PilotTone") == 1 else (0, 0)
+    return Encoding(lines, first, nx, centre, field if min(field) > 0 else None, spoiled)
 
 
 def imaging_heads(

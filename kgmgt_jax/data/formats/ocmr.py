@@ -8,11 +8,12 @@ acquired. Partial echoes (``center_sample``) and partial Fourier scans
 (``kspace_encoding_step_1.center``, where most of the energy lies nearer to it than to the middle)
 are padded with zeros, so that the centre of k-space lies in the middle; the mask says where.
 Readouts that were sampled in reverse are turned round, and ``center_sample`` is that of the others.
-Samples that any readout wants discarded (``discard_pre``, ``discard_post``) count as not measured.
+Samples that any readout wants discarded (``discard_pre``, ``discard_post``) count as not measured,
+as do the first three and the last of each readout where the header tells of a pilot tone.
 Noise scans, readouts of other encodings than the first, and others that are no imaging data are
 skipped. Readouts are kept as long as they were sampled, in OCMR twice the field of view.
 
-Source: the ISMRMRD specification; the reading script of MRIOSU/OCMR for the padding.
+Source: the ISMRMRD specification; the reading scripts of MRIOSU/OCMR for padding and pilot tone.
 """
 
 import subprocess
@@ -83,7 +84,7 @@ class IsmrmrdFile(CineFile):
         n_frames = int(self._readouts.frame.max()) + 1
         n_samples, n_coils = int(head["number_of_samples"]), int(head["active_channels"])
         self.path, self._acquired = path, (n_coils, lines, n_samples)
-        self._kept = _kept_samples(path, heads, reverse)
+        self._kept = _kept_samples(path, heads, reverse, encoding.spoiled)
         n_bytes = 8 * n_frames * n_coils * lines * max(nx, n_samples)
         check_size(path, n_bytes, path.stat().st_size * 64)
         self._padding = (0, 0), _readout_padding(int(head["center_sample"]), n_samples, nx)
@@ -98,7 +99,8 @@ class IsmrmrdFile(CineFile):
         notes += [f"partial Fourier, without lines 0 to {first - 1}"] if first else []
         notes += ["asymmetric echo, padded with zeros"] if any(self._padding[1]) else []
         discarded = n_samples - len(range(n_samples)[self._kept])
-        notes += [f"{discarded} samples of each readout discarded"] if discarded else []
+        why = ", some for a pilot tone" if any(encoding.spoiled) else ""
+        notes += [f"{discarded} samples of each readout discarded{why}"] if discarded else []
         h, w = (n + sum(added) for n, added in zip((lines, n_samples), self._padding, strict=True))
         field = encoding.field_mm  # any extent of k-space has the lines 1 / field of view apart
         super().__init__(
@@ -177,9 +179,14 @@ def _readout_padding(centre: int, n_samples: int, nx: int) -> tuple[int, int]:
     return front, missing - front
 
 
-def _kept_samples(path: Path, heads: np.ndarray, reverse: np.ndarray) -> slice:
-    """The samples, from left to right, that no readout wants discarded."""
-    first, last = heads["discard_pre"].astype(int), heads["discard_post"].astype(int)
+def _kept_samples(
+    path: Path, heads: np.ndarray, reverse: np.ndarray, spoiled: tuple[int, int]
+) -> slice:
+    """The samples, from left to right, that no readout wants discarded and no tone spoils."""
+    first, last = (
+        np.maximum(heads[name].astype(int), n)
+        for name, n in zip(("discard_pre", "discard_post"), spoiled, strict=True)
+    )
     front, behind = np.where(reverse, last, first).max(), np.where(reverse, first, last).max()
     n_samples = int(heads["number_of_samples"][0])
     if front + behind >= n_samples:

@@ -176,6 +176,28 @@ def test_samples_that_one_readout_wants_discarded_are_of_none(tmp_path):
     np.testing.assert_array_equal(mask, np.broadcast_to([0, 0, 1, 1, 1, 1, 1, 0], mask.shape))
 
 
+@pytest.mark.parametrize("reverse", [None, 0])
+@pytest.mark.parametrize("tone", [0, 1])
+def test_samples_that_a_pilot_tone_spoils_were_not_measured(tmp_path, tone, reverse):
+    """The first three of a readout and its last, in the order in which they were sampled."""
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path, reverse=reverse)
+    told = f"<userParameterLong><name>PilotTone</name><value>{tone}</value></userParameterLong>"
+    told = f"</encoding><userParameters>{told}</userParameters>".encode()
+    with h5py.File(path, "r+") as file:
+        file["dataset/xml"][0] = file["dataset/xml"][0].replace(b"</encoding>", told)
+    file = read_file(path)
+    kept = slice(None) if not tone else slice(3, 7) if reverse is None else slice(3, 5)
+    expected = np.zeros((3, 9, 8))
+    expected[..., kept] = 1
+    np.testing.assert_array_equal(file[0].mask, expected)
+    np.testing.assert_allclose(
+        file[0].kspace, writers.kspace()[:, 0] * expected[:, None], atol=1e-6
+    )
+    n = {None: 4, 0: 6}[reverse]
+    assert file.notes == ((f"{n} samples of each readout discarded, some for a pilot tone",) * tone)
+
+
 def test_a_short_readout_about_its_own_middle_is_not_padded(tmp_path):
     pytest.importorskip("ismrmrd")
     file = read_file(writers.write_ismrmrd(tmp_path, late=1, early=1))
