@@ -146,7 +146,7 @@ def soft_consistency(
     Raises:
         ValueError: if ``kspace`` has more than one coil.
 
-    Source: Schlemper et al., IEEE TMI 37:491 (2018), eq. 8; 0.05 in the released network.
+    Source: Schlemper et al., IEEE TMI 37:491 (2018), eq. 8.
     """
     weight = _as_real(noise_weight, image)
     return gradient_consistency(image, kspace, mask, None, weight / (1.0 + weight))
