@@ -60,7 +60,8 @@ class MaskSampler:
         kind = self.kinds[rng.integers(len(self.kinds))]
         acceleration = self.accelerations[rng.integers(len(self.accelerations))]
         seed = rng.integers(2**32, dtype=np.uint32)
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        here = jax.local_devices(backend="cpu")[0]
+        with jax.default_device(here), jax.threefry_partitionable(True):
             return np.asarray(_draw(kind, shape, float(acceleration), self.acs, seed))
 
 

@@ -77,11 +77,14 @@ def test_impossible_masks_are_refused_before_any_is_drawn(sampler, message):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_do_not_depend_on_the_generator_that_jax_prefers(kind):
+@pytest.mark.parametrize(
+    "preference", [lambda: jax.default_prng_impl("rbg"), lambda: jax.threefry_partitionable(False)]
+)
+def test_masks_do_not_depend_on_the_generator_that_jax_prefers(kind, preference):
     sampler = MaskSampler((kind,), (4.0,), 4)
     expected = sampler.draw(_rng(), (3, 20, 16))
     jax.clear_caches()
-    with jax.default_prng_impl("rbg"):
+    with preference():
         np.testing.assert_array_equal(sampler.draw(_rng(), (3, 20, 16)), expected)
 
 
