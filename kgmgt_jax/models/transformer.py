@@ -132,7 +132,8 @@ class TransformerBody(nn.Module):
         if self.n_blocks % 2:
             raise ValueError(f"n_blocks must be even (shifts alternate), got {self.n_blocks}")
         if train and self.drop_path > 0:
-            rates = jnp.linspace(0.0, self.drop_path, self.n_groups * self.n_blocks)
+            n = self.n_groups * self.n_blocks
+            rates = jnp.linspace(0.0, self.drop_path, n, dtype=jnp.float32)
             rates = rates.reshape(self.n_groups, self.n_blocks)
         fits = self.options.layers.pallas and block_fits(self.options, x.shape)
         if fits and not train and not self.is_initializing():

@@ -91,7 +91,8 @@ class GeneratorLoss:
 
     def _weighted(self, terms: Metrics) -> Array:
         """The sum of losses of images."""
-        return sum((self.image[name] * term for name, term in terms.items()), jnp.zeros(()))
+        weighted = (self.image[name] * term for name, term in terms.items())
+        return sum(weighted, jnp.zeros((), jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)

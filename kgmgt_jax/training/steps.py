@@ -200,7 +200,7 @@ def _critic_updates(
 
     def updates(network: NetworkState, pair: Batch, key: Array) -> tuple[NetworkState, Metrics]:
         def update(network: NetworkState, key: Array) -> tuple[NetworkState, Metrics]:
-            alpha = jax.random.uniform(key, (pair["fake"].shape[0],))
+            alpha = jax.random.uniform(key, pair["fake"].shape[:1], pair["fake"].dtype)
             grads, metrics, model_state = gradient(
                 network.params, network.model_state, key, {**pair, "alpha": alpha}
             )

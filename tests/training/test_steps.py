@@ -1,6 +1,7 @@
 """One update of generator and critic: what it changes, by how much, and in what precision."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from kgmgt_jax.training.steps import apply_model, make_critic_step, make_generat
 from kgmgt_jax.training.update import make_joint, make_steps
 from kgmgt_jax.types import Reconstruction
 from tests.training.small import random_batch
-from tests.training.toy import TOY, Convolution, Score, last_gradient, sgd, toy_config
+from tests.training.toy import TOY, Convolution, OneStage, Score, last_gradient, sgd, toy_config
 
 BATCH = random_batch(4)
 
@@ -333,6 +334,19 @@ def test_half_precision_reaches_neither_state_nor_fourier_transforms():
     assert dtypes == {"float32", "int32", "uint32"}
     ffts = list(_ffts(jaxpr.jaxpr))
     assert len(ffts) == 4 and set(ffts) == {np.dtype(np.complex64)}
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_single_precision_stays_single_where_jax_knows_double(joint):
+    state, config, optimizers = _state(OneStage()), toy_config(), (sgd(), sgd())
+    with jax.enable_x64(True):
+        steps = (make_joint if joint else make_steps)(config, OneStage(), Score(), optimizers)
+        for step in (steps,) if joint else steps:
+            jaxpr, (after, metrics) = jax.make_jaxpr(step, return_shape=True)(state, BATCH)
+            arrays = re.findall(r"(?:f64|c128)\[\d[^]]*]", str(jaxpr))
+            assert not arrays
+            dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves((after, metrics))}
+            assert dtypes == {"float32", "int32", "uint32"}
 
 
 def test_state_is_donated_and_its_source_is_not():
