@@ -50,6 +50,7 @@ Number = float | int
 
 GOLDEN_ANGLE = math.pi * (math.sqrt(5.0) - 1.0) / 2.0
 GAUSSIAN_FLOOR = 0.1  # of the density's peak, so that the outermost lines are visited too
+_FIRST = np.finfo(np.float32).max  # a score above all others, and yet finite
 _REAL, _WHOLE = jnp.float32, jnp.int32  # of draws: x64 would draw other masks from the same key
 
 
@@ -185,7 +186,7 @@ def variable_density(
         raise ValueError(f"expected power >= 0, got {power=}; 0 is a flat density")
     distance = np.abs(np.arange(n_lines) - n_lines // 2)
     log_weight = power * np.log1p(-distance / (n_lines // 2 + 1))
-    score = np.where(centre_rank(n_lines) < acs, np.inf, log_weight).astype(np.float32)
+    score = np.where(centre_rank(n_lines) < acs, _FIRST, log_weight).astype(np.float32)
     noise = jax.random.gumbel(key, (1 if fixed else n_frames, n_lines), _REAL)
     order = jnp.argsort(-(jnp.asarray(score)[None] + noise), axis=-1)
     lines = jnp.argsort(order, axis=-1) < n_measured

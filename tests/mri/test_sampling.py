@@ -293,3 +293,9 @@ def test_a_key_draws_the_same_mask_in_double_precision(kind):
         double = make_mask(kind, KEY, SHAPE, 4, acs=4).mask
     assert double.dtype == jnp.float32
     np.testing.assert_array_equal(double, mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_hunts_nan_and_infinity_is_not_stopped_at_a_mask(kind):
+    with jax.debug_nans(True), jax.debug_infs(True):
+        assert make_mask(kind, KEY, SHAPE, 4, acs=4).mask.any()
