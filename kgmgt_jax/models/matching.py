@@ -79,7 +79,7 @@ def patch_correlation(
         target: normalised features of the target.
         reference: normalised features of the reference.
     """
-    pixel = jnp.einsum("yxc,vuc->yxvu", target, reference)
+    pixel = jnp.einsum("yxc,vuc->yxvu", target, reference, precision="highest")
     rows = pixel[:-2, :, :-2] + pixel[1:-1, :, 1:-1] + pixel[2:, :, 2:]
     total = rows[:, :-2, :, :-2] + rows[:, 1:-1, :, 1:-1] + rows[:, 2:, :, 2:]
     return total / (_patch_norm(reference) + _EPS)[None, None]
@@ -209,7 +209,7 @@ def soft_match(
         corr = _local_correlation(target, reference, search_radius)
         corr = corr / (_patch_norm(target) + _EPS)[None]
         weight = jax.nn.softmax(inverse_temperature * corr, axis=0)
-        flow = jnp.einsum("dyx,dk->yxk", weight, shifts)
+        flow = jnp.einsum("dyx,dk->yxk", weight, shifts, precision="highest")
         return Match(flow, jnp.sum(weight * corr, axis=0))
 
     return jax.vmap(one)(query, key)

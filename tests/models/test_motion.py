@@ -294,3 +294,22 @@ def test_soft_match_is_the_mean_under_the_softmax_of_the_similarities():
     np.testing.assert_allclose(match.similarity[0, 1, 1], jnp.sum(weight * corr), rtol=1e-5)
     expected = [jnp.sum(weight * dx), jnp.sum(weight * dy)]
     np.testing.assert_allclose(match.flow[0, 1, 1], expected, rtol=1e-4, atol=1e-6)
+
+
+def _places(query, key, radius):
+    """What the flow to the best match is, hard and soft, and what lies there."""
+    hard = best_match(query, key, search_radius=radius)
+    soft = soft_match(query, key, jnp.float32(5.0), search_radius=2)
+    moved = [warp(key, jnp.pad(m.flow, ((0, 0), (1, 1), (1, 1), (0, 0)))) for m in (hard, soft)]
+    return sum(jnp.sum(x) for x in (*hard, *soft, *moved))
+
+
+@pytest.mark.parametrize("radius", [None, 2])
+def test_accelerators_are_asked_for_exact_flow(radius):
+    """Of their own accord they keep 8 or 11 bits of the factors of a product of matrices."""
+    frames = jnp.ones((1, 6, 5, 2)), jnp.ones((1, 6, 5, 2))
+    jaxpr = jax.make_jaxpr(jax.value_and_grad(_places, (0, 1)), static_argnums=2)(*frames, radius)
+    text = str(jaxpr)
+    n_products = text.count("dot_general[")
+    assert n_products > 0
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == n_products
