@@ -47,7 +47,7 @@ class CineInput(NamedTuple):
 
     def on_device(self) -> "CineInput":
         """The same, where the network runs."""
-        return jax.tree.map(jnp.asarray, self)
+        return jax.device_put(self)
 
     def measurement(self, targets: Int[Array, "group"] | Int[np.ndarray, "group"]) -> Measurement:
         """The measurement of some of the frames, by their indices."""

@@ -225,7 +225,7 @@ class Method:
                 frames_at_once=self.frames_at_once,
                 progress=progress,
             )
-            return np.asarray(frames) * scale
+            return jax.device_get(frames) * scale
         except _OTHER_VARIABLES as error:
             reason = str(error).split("(https")[0].strip()
             raise CheckpointError(

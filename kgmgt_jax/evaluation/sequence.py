@@ -146,6 +146,15 @@ def _refine(
     return output.image
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def _refine_one(
+    model: KGMgT, variables: Any, frame: CineInput, features: tuple[Features, Features, Features]
+) -> Complex[Array, "h w"]:
+    """The image of a cine of one frame."""
+    measurement = frame.measurement(np.zeros(1, int))
+    return _refine(model, variables, frame.images, features, measurement)[0]
+
+
 def _encode_ends(model: KGMgT, variables: Any, cine: CineInput) -> _Ends:
     first = _encode(model, variables, cine.images[:1])
     alone = cine.images.shape[0] == 1
@@ -263,6 +272,4 @@ class OnlineReconstructor:
         if self._carry is None or self._waiting is None:
             return None
         features = (self._carry.current, self._carry.before, new)
-        measurement = self._waiting.measurement(np.zeros(1, int))
-        image = _refine(self._model, self._variables, self._waiting.images, features, measurement)
-        return np.asarray(image[0])
+        return jax.device_get(_refine_one(self._model, self._variables, self._waiting, features))

@@ -37,15 +37,10 @@ def reconstruct_triplets(
         group: targets at once, no more than there are frames.
         progress: called with the number of frames done after each group.
     """
-    n_frames, h, w = cine.images.shape
-    starts = range(0, n_frames, group)
     if progress is None:
-        groups = jnp.asarray(starts)
-        return _all_groups(model, variables, cine, groups, circular, group).reshape(-1, h, w)[
-            :n_frames
-        ]
-    images = []
-    for start in starts:
+        return _all_groups(model, variables, cine, circular, group)
+    n_frames, images = cine.images.shape[0], []
+    for start in range(0, n_frames, group):
         targets = np.minimum(np.arange(start, start + group), n_frames - 1)
         frames = [cine.images[index] for index in _neighbours(targets, n_frames, circular)]
         image = _refine(model, variables, frames, cine.measurement(targets))
@@ -60,18 +55,18 @@ def _all_groups(
     model: Network,
     variables: Any,
     cine: CineInput,
-    starts: Int[Array, "groups"],
     circular: bool,
     group: int,
-) -> Complex[Array, "groups group h w"]:
-    n_frames = cine.images.shape[0]
+) -> Complex[Array, "t h w"]:
+    n_frames, h, w = cine.images.shape
 
     def one(start: Int[Array, ""]) -> Complex[Array, "group h w"]:
         targets = jnp.minimum(start + jnp.arange(group), n_frames - 1)
         frames = [cine.images[index] for index in _neighbours(targets, n_frames, circular)]
         return _refine(model, variables, frames, cine.measurement(targets))
 
-    return jax.lax.map(one, starts)
+    images = jax.lax.map(one, jnp.arange(0, n_frames, group))
+    return images.reshape(-1, h, w)[:n_frames]
 
 
 @functools.partial(jax.jit, static_argnames="model")

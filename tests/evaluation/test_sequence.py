@@ -105,6 +105,23 @@ def test_online_is_one_frame_late_and_equal():
     assert online.finish() is None
 
 
+@pytest.mark.parametrize("online", [False, True])
+def test_arrays_are_moved_when_they_come_and_go_and_not_in_between(online):
+    model, variables = _network()
+    variables, cine = jax.device_put(variables), _cine(1)
+    scan = OnlineReconstructor(model, variables)
+
+    def run():
+        if not online:
+            return reconstruct_cine(model, variables, cine)
+        scan.push(cine), scan.push(cine)
+        return scan.finish()
+
+    run()  # what is compiled may have constants
+    with jax.transfer_guard("disallow"):
+        run()
+
+
 @pytest.mark.slow  # compiles everything anew
 @pytest.mark.parametrize(("n_frames", "frames_at_once"), [(5, 1), (7, 3), (2, 1)])
 @pytest.mark.parametrize("circular", [True, False])

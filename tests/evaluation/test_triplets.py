@@ -50,11 +50,17 @@ def test_one_program_serves_cines_of_any_length_where_progress_is_told():
     assert triplets._refine._cache_size() == 1
 
 
+def test_arrays_are_moved_when_they_come_and_go_and_not_in_between():
+    variables = jax.device_put(_variables())
+    reconstruct_cine(MODEL, variables, _cine(3), frames_at_once=2)
+    with jax.transfer_guard("disallow"):
+        reconstruct_cine(MODEL, variables, _cine(3), frames_at_once=2)
+
+
 def test_memory_does_not_grow_with_the_cine():
     def temporary(n_frames: int) -> int:
         cine = jax.tree.map(jnp.asarray, _cine(n_frames))
-        starts = jnp.arange(n_frames)
-        lowered = triplets._all_groups.lower(MODEL, _variables(), cine, starts, True, 1)
+        lowered = triplets._all_groups.lower(MODEL, _variables(), cine, True, 1)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     frame = SIZE * SIZE * 8
