@@ -79,7 +79,7 @@ def write_dicom(
         ``folder`` as a Path.
 
     Raises:
-        ValueError: if the folder holds anything but DICOM files.
+        ValueError: if the folder holds anything but DICOM and hidden files.
     """
     from pydicom import dcmwrite
 
@@ -103,12 +103,18 @@ def write_dicom(
 
 
 def _check_folder(folder: Path) -> None:
-    others = [p.name for p in folder.iterdir() if p.suffix != ".dcm"] if folder.is_dir() else []
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    # file browsers leave hidden files
+    others = [p.name for p in found if p.suffix != ".dcm" and not _is_hidden_file(p)]
     if others or (folder.exists() and not folder.is_dir()):
         raise ValueError(
             f"{folder}: expected a folder of DICOM files to replace, or none, got "
             f"{others[:3] or 'a file'}; give another folder"
         )
+
+
+def _is_hidden_file(path: Path) -> bool:
+    return path.name.startswith(".") and path.is_file()
 
 
 def _series(magnitude, geometry, description, pixel_mm, frame_seconds):

@@ -281,6 +281,9 @@ def test_series_is_replaced_and_nothing_else_is(tmp_path):
     write_dicom(out, _magnitude((1, 1, 8, 8)), description="x")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert [p.name for p in out.iterdir()] == ["slice00_frame000.dcm"]
+    (out / ".DS_Store").write_bytes(b"of a Mac's file browser")
+    write_dicom(out, _magnitude((1, 1, 8, 8)), description="x")
+    assert [p.name for p in out.iterdir()] == ["slice00_frame000.dcm"]
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"notes\.txt"):
         write_dicom(out, _magnitude(), description="x")

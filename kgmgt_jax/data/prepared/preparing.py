@@ -74,7 +74,7 @@ def prepare(
 
     Args:
         path: A file or a folder.
-        out: Folder of the set; new, empty, or one that this has begun.
+        out: Folder of the set; new, empty but for hidden files, or one that this has begun.
         options: What is done to the slices.
         skip_bad: Whether to go on past files and slices that cannot be used.
 

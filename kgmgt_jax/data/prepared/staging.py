@@ -148,8 +148,10 @@ def check_place(out: Path, settings: dict[str, Any]) -> None:
     folder = out / STAGING
     if out.exists() and not out.is_dir():
         raise DataError(out, "a folder to write to", "a file")
-    if out.is_dir() and any(out.iterdir()) and not folder.is_dir():
-        got = f"one with {min(p.name for p in out.iterdir())!r} in it"
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    others = [name for name in names if not name.startswith(".")]
+    if others and not folder.is_dir():
+        got = f"one with {min(others)!r} in it"
         raise DataError(out, "an empty or a new folder", got, "give another --out")
     if (folder / _SETTINGS).exists():
         check_settings(out, _read_json(folder / _SETTINGS), settings)

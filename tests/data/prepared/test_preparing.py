@@ -16,6 +16,7 @@ import kgmgt_jax
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
+from kgmgt_jax.data.prepared.checksums import verify_checksums
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.prepared.staging import Staging
 from tests.data.formats import writers
@@ -140,6 +141,13 @@ def test_a_folder_with_something_else_is_refused(source, tmp_path):
     with pytest.raises(DataError, match=r"expected a folder to write to, got a file"):
         prepare(source, tmp_path / "thesis.tex", OPTIONS)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_a_person_has_looked_into_is_as_good_as_an_empty_one(source, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/.DS_Store").write_bytes(b"of a Mac's file browser")
+    assert prepare(source, tmp_path / "set", OPTIONS).n_made > 0
+    verify_checksums(tmp_path / "set")
 
 
 def test_two_processes_do_not_make_one_set(source, tmp_path):
