@@ -21,6 +21,9 @@ from kgmgt_jax.data.subjects import identify
 
 __all__ = ["PlannedSlice", "Skipped", "SliceReader", "scan"]
 
+# To be raised with every change of what is kept of the same slice, so that one kept by an earlier
+# version is not taken for a finished one.
+_KEPT = 2
 _WITHOUT_EFFECT = ("views", "split", "seed", "subject")
 """Settings that choose and sort slices without changing any."""
 
@@ -180,7 +183,7 @@ def _plan(
     settings = {k: v for k, v in options.settings().items() if k not in _WITHOUT_EFFECT}
     for index in range(len(file)):
         place = [os.path.relpath(file.path, root), file.key, file.name, index]
-        made_of = [kgmgt_jax.__version__, VERSION, str(root), place, state, settings]
+        made_of = [kgmgt_jax.__version__, VERSION, _KEPT, str(root), place, state, settings]
         name = file.slice_name(index)
         yield PlannedSlice(
             unit, number, index, file.path, name, *who, id=_hashed(place), key=_hashed(made_of)

@@ -15,9 +15,10 @@ import pytest
 import kgmgt_jax
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.matfile import write_mat
-from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
+from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions, preparing, scan
 from kgmgt_jax.data.prepared.checksums import verify_checksums
 from kgmgt_jax.data.prepared.preparing import prepare
+from kgmgt_jax.data.prepared.processing import process
 from kgmgt_jax.data.prepared.staging import Staging
 from tests.data.formats import writers
 from tests.data.prepared.conftest import OPTIONS
@@ -210,6 +211,38 @@ def test_the_good_slice_before_a_bad_one_is_not_made_again(source, tmp_path, mon
     with pytest.raises(DataError, match="zeros only"):
         prepare(tree, tmp_path / "set", options)
     assert prepare(tree, tmp_path / "set", options, skip_bad=True).n_made == 1
+
+
+def test_slices_kept_by_an_earlier_version_are_made_again(source, prepared, tmp_path, monkeypatch):
+    """What was kept of each has changed since; one that lacks some of it ended in a KeyError."""
+    out = tmp_path / "set"
+
+    def earlier(case, options):
+        if case.meta.slice_index == 1:
+            raise KeyboardInterrupt
+        made = process(case, options)
+        return replace(made, meta={k: v for k, v in made.meta.items() if k != "acquired"})
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(preparing, "process", earlier)
+        patched.setattr(scan, "_KEPT", 1)
+        prepare(source, out, OPTIONS)
+    assert len(list((out / ".preparing").glob("*.array_record"))) == 1
+    assert prepare(source, out, OPTIONS).n_made == sum(
+        prepare(source, out, OPTIONS).n_slices.values()
+    )
+    assert digests(out) == digests(prepared)
+
+
+def test_what_is_kept_of_a_slice_has_a_number(source):
+    """Where this fails, raise the number, in ``scan`` and here."""
+    planned = scan.scan(source, OPTIONS)[0][0]
+    kept = process(scan.SliceReader(OPTIONS).read(planned), OPTIONS).meta
+    fields = (
+        "acquired format frame_seconds fully_sampled is_stack key mask_source n_slices name "
+        "nominal_acceleration notes orientation pixel_mm sens simulation slice_index source view"
+    )
+    assert (scan._KEPT, " ".join(sorted(kept))) == (2, fields)
 
 
 def test_a_set_without_a_usable_slice_is_not_made(tmp_path):
