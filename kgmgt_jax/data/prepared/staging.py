@@ -10,10 +10,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Complex64
@@ -60,23 +60,22 @@ class Staging:
         check_place(out, settings)
         folder, is_new = out / STAGING, not out.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                got = "another one at work in it"
-                raise DataError(out, "one preparation at a time", got) from error
-            check_place(out, settings)  # another process may have begun meanwhile
-            if not (folder / _SETTINGS).exists():
-                write_json(folder / _SETTINGS, settings)
-            try:
-                yield cls(folder)
-            except ValueError:
-                if set(folder.glob("*.json")) <= {folder / _SETTINGS}:
-                    shutil.rmtree(folder)
-                    if is_new:
-                        out.rmdir()
-                raise
+        try:
+            with open(folder / "lock", "w") as lock:
+                _lock(lock, out)
+                check_place(out, settings)  # another process may have begun meanwhile
+                if not (folder / _SETTINGS).exists():
+                    write_json(folder / _SETTINGS, settings)
+                try:
+                    yield cls(folder)
+                except ValueError:
+                    if set(folder.glob("*.json")) <= {folder / _SETTINGS}:
+                        shutil.rmtree(folder, ignore_errors=True)
+                    raise
+        finally:  # only now NFS lets go of the lock, and so of the folder
+            for empty in (folder, out) if is_new else (folder,):
+                with suppress(OSError):
+                    empty.rmdir()
 
     def has(self, planned: PlannedSlice) -> bool:
         """Whether a slice is finished."""
@@ -112,8 +111,8 @@ class Staging:
         return StagedSlice(info, self._path(planned, ".array_record"), self._path(planned, ".npy"))
 
     def remove(self) -> None:
-        """Removes the whole staging."""
-        shutil.rmtree(self.folder)
+        """Removes the whole staging, or on NFS all but the lock, which goes when it is let go."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, planned: PlannedSlice, suffix: str) -> Path:
         return self.folder / f"{planned.key}{suffix}"
@@ -137,6 +136,17 @@ class StagedSlice:
     def sens(self) -> Complex64[np.ndarray, "*t n h w"] | None:
         """Its sensitivities, ``None`` for a single coil."""
         return np.load(self.sens_path) if self.sens_path.exists() else None
+
+
+def _lock(lock: TextIO, out: Path) -> None:
+    """Keeps other processes out; where the file system has no locks, none is kept out."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        got = "another one at work in it"
+        raise DataError(out, "one preparation at a time", got) from error
+    except OSError:
+        pass
 
 
 def check_place(out: Path, settings: dict[str, Any]) -> None:

@@ -151,15 +151,6 @@ def test_a_folder_that_a_person_has_looked_into_is_as_good_as_an_empty_one(sourc
     verify_checksums(tmp_path / "set")
 
 
-def test_two_processes_do_not_make_one_set(source, tmp_path):
-    settings = {"source": str(source), **OPTIONS.settings()}
-    with (
-        Staging.claim(tmp_path / "set", settings),
-        pytest.raises(DataError, match="one preparation at a time"),
-    ):
-        prepare(source, tmp_path / "set", OPTIONS)
-
-
 def test_a_full_disk_leaves_nothing_that_looks_finished(source, prepared, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (10_000, 100_000):  # too little for frames; for the joined sensitivities
