@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["DeviceFeed", "Loader"]
@@ -53,8 +54,19 @@ class DeviceFeed(Iterator[T]):
         return self._state
 
     def set_state(self, state: Any) -> None:
-        """Goes to a position, forgetting what was fetched ahead."""
-        self._loader.set_state(state)
+        """Goes to a position, forgetting what was fetched ahead.
+
+        Raises:
+            ValueError: if it is not one of this version of Grain.
+        """
+        try:
+            self._loader.set_state(state)
+        except Exception as error:  # Grain's own iterators raise whatever they stumble over
+            raise ValueError(
+                f"expected a position in the data as Grain {version('grain')} has it, got another "
+                f"({error!r}); go on with the version of Grain that the run had before, or begin a "
+                "new workdir with train.start_from"
+            ) from error
         self._ahead.clear()
         self._state, self._exhausted = state, False
 

@@ -38,3 +38,11 @@ def test_the_position_is_that_of_the_consumed_batch(consumed):
     next(other)  # what it fetched ahead is forgotten
     other.set_state(feed.get_state())
     assert list(other) == [10 * i for i in range(consumed, 10)]
+
+
+def test_a_position_of_another_version_of_grain_is_refused():
+    """As Grain 0.2.15 had it of two workers; 0.2.16 and later ended in a KeyError."""
+    workers = {"0": {"next_index": 0}, "1": {"next_index": 0}}
+    skipped = {"iterations_to_skip": {"0": 2, "1": 1}, "last_worker_index": 0}
+    with pytest.raises(ValueError, match=r"as Grain 0\.\d.*, got another \(KeyError"):
+        DeviceFeed(_loader(), _put([])).set_state({"workers_state": workers} | skipped)
