@@ -140,7 +140,8 @@ class Writer:
 
     def text(self, message: str) -> None:
         """Prints a line without breaking the bar."""
-        self._bar.write(message, file=sys.stderr)
+        if self._log is not None:
+            self._bar.write(message, file=sys.stderr)
 
     def close(self) -> None:
         """Ends bar and logs."""

@@ -78,9 +78,10 @@ def test_silent_writer_leaves_nothing(tmp_path, capsys):
     writer.advance()
     writer.scalars(1, loss=1.0)
     writer.validation(1, _validation())
-    writer.text("")
+    writer.text("stopped after step 1")
     writer.close()
     assert not list(tmp_path.iterdir())
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.filterwarnings("ignore")  # protobuf's and tensorboardX's
