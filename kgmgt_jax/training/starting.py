@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kgmgt_jax.interop.vgg import load_encoder
@@ -80,8 +79,9 @@ def with_vgg_encoder(path: str | Path, state: TrainState) -> TrainState:
 
 
 def _place(like: jax.Array, value: np.ndarray) -> jax.Array:
-    """A copy of an array of its own, where another lies and of its type."""
-    return jax.device_put(jnp.array(value, like.dtype), like.sharding)
+    """A copy of an array of its own, where another lies and of its type, in every process."""
+    own = np.array(value, like.dtype)
+    return jax.make_array_from_callback(own.shape, like.sharding, lambda index: own[index])
 
 
 def _with_as_many_iterations(weights: Any, wanted: Any) -> Any:

@@ -33,12 +33,15 @@ def _critic(**fields):
     return Score()
 
 
+STUBS = {"build_model": lambda _: TwoConvolutions(), "Critic": _critic}  # by name in ``loop``
+
+
 @pytest.fixture(scope="module")
 def stub():
     """Stubs in the place of both networks, for the rest of the module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "build_model", lambda _: TwoConvolutions())
-        patch.setattr(loop, "Critic", _critic)
+        for name, value in STUBS.items():
+            patch.setattr(loop, name, value)
         yield
 
 

@@ -1,9 +1,5 @@
 """Two processes of two devices each take the steps of one device."""
 
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,38 +8,15 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.training import parallel
-from tests.scripts_environment import scripts_environment
+from tests.training.processes import run_processes
 from tests.training.small import random_batch
 from tests.training.toy import TOY, check_alike, small_kgmgt, three_steps, toy_config
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
 
 
 def _two_processes(network, folder, n_model=1):
     """What each of two processes of two devices saw of the three steps."""
-    common = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
-    environment = scripts_environment(n_devices=2, **common)
-    out = str(folder / "{}.npz")
-    command = [sys.executable, "-m", "tests.training.worker", network, out, str(n_model)]
-    processes = [
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=900)
-            assert process.returncode == 0, errors.decode()
-    finally:
-        for process in processes:
-            process.kill()
+    arguments = [network, str(folder / "{}.npz"), str(n_model)]
+    run_processes("tests.training.worker", arguments, n_devices=2)
     results = [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
     assert [int(r.pop("n_processes")) for r in results] == [2, 2]
     return results
