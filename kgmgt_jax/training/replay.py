@@ -26,7 +26,8 @@ def replay(config: Any, workdir: str | Path, file: str | Path | None = None) -> 
     Args:
         config: that of the run.
         workdir: that of the run.
-        file: a batch that the run kept; ``None`` takes the newest.
+        file: a batch that the run kept, or the part of one of its processes; ``None`` takes the
+            newest.
 
     Returns:
         Lines to print: the batch's arrays that are not finite, then each term in the run and now.
@@ -46,7 +47,9 @@ def replay(config: Any, workdir: str | Path, file: str | Path | None = None) -> 
         checkpoints.close()
     start = int(state.step)
     state = parallel.replicate(state.replace(step=jnp.asarray(saved.step - 1, jnp.int32)), mesh)
-    _, metrics = update(state, parallel.put_batch(saved.arrays, mesh))
+    index, count = parallel.data_share(mesh)
+    mine = {name: np.split(array, count)[index] for name, array in saved.arrays.items()}
+    _, metrics = update(state, parallel.put_batch(mine, mesh))
     again = {name: float(value) for name, value in jax.device_get(metrics).items()}
     return "\n".join([f"{path}: step {saved.step}", *_data(saved), *_terms(saved, again, start)])
 

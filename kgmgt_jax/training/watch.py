@@ -1,5 +1,6 @@
 """Watches the loss terms of a run, and keeps the batch that made one of them NaN or infinite."""
 
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from kgmgt_jax.training.workdir import NOT_FINITE
 __all__ = ["SavedBatch", "Watch", "load_batch", "split_ids"]
 
 _ID = "id"  # which examples of the data a batch holds
+_FIRST = "first"  # where in the batch of all processes that of one begins
+_PART = re.compile(r"(step_\d+_process_)\d+_of_(\d+)\.npz")
 _BATCH, _METRIC = "batch/", "metric/"  # prefixes of names in the file
 _SCORES = {"psnr"}  # infinite for an exact image, and no part of the loss
 
@@ -95,9 +98,11 @@ class Watch:
 def _save_batch(
     folder: Path, step: int, ids: np.ndarray | None, batch: Mapping, metrics: Mapping[str, float]
 ) -> Path:
-    process = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""
+    index, count = jax.process_index(), jax.process_count()
+    process = f"_process_{index}_of_{count}" if count > 1 else ""
     arrays: dict[str, Any] = {_BATCH + name: _local(array) for name, array in batch.items()}
     arrays |= {_METRIC + name: value for name, value in metrics.items()} | {"step": step}
+    arrays[_FIRST] = min(map(_first, batch.values()), default=0)
     if ids is not None:
         arrays[_ID] = ids
 
@@ -112,22 +117,50 @@ def _local(array: Any) -> np.ndarray:
     """An array, or of one that is spread over processes the part that lies in this one."""
     if not isinstance(array, jax.Array) or array.is_fully_addressable:
         return np.asarray(array)
-    shards = {shard.index[0].start: shard.data for shard in array.addressable_shards}
+    shards = {_start(shard): shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
 
+def _first(array: Any) -> int:
+    """Where in a whole array the part of ``_local`` begins."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable:
+        return 0
+    return min(map(_start, array.addressable_shards))
+
+
+def _start(shard: Any) -> int:
+    return shard.index[0].start or 0
+
+
 def load_batch(path: str | Path) -> SavedBatch:
-    """Reads what ``Watch`` kept.
+    """Reads what ``Watch`` kept; of several processes the parts of all, beside that of ``path``.
 
     Raises:
-        ValueError: if the file is none of its kind.
+        ValueError: if a file is missing or none of its kind.
     """
+    path = Path(path)
+    part = _PART.fullmatch(path.name)
+    if part is None:
+        return _load(path)[1]
+    paths = [path.with_name(f"{part[1]}{i}_of_{part[2]}.npz") for i in range(int(part[2]))]
+    parts = dict(_load(each) for each in paths)  # those that share a network have the same
+    saved = [parts[first] for first in sorted(parts)]
+    ids = [each.ids for each in saved if each.ids is not None]
+    names = saved[0].arrays
+    return saved[0]._replace(
+        ids=np.concatenate(ids) if ids else None,
+        arrays={name: np.concatenate([each.arrays[name] for each in saved]) for name in names},
+    )
+
+
+def _load(path: Path) -> tuple[int, SavedBatch]:
+    """One file, and where in the batch of all processes it begins."""
     try:
         with np.load(path) as file:
             items = dict(file.items())
-        step = int(items["step"])
+        step, first = int(items["step"]), int(items.get(_FIRST, 0))
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: expected a batch that a run kept, got {error}") from error
     arrays = {k.removeprefix(_BATCH): v for k, v in items.items() if k.startswith(_BATCH)}
     metrics = {k.removeprefix(_METRIC): float(v) for k, v in items.items() if k.startswith(_METRIC)}
-    return SavedBatch(step, items.get(_ID), arrays, metrics)
+    return first, SavedBatch(step, items.get(_ID), arrays, metrics)

@@ -9,6 +9,7 @@ import pytest
 
 from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.loop import build, open_devices
+from kgmgt_jax.training.replay import replay
 from kgmgt_jax.training.weights import load_weights, save_weights
 from tests.training.processes import run_processes
 from tests.training.stub import TwoConvolutions, compiled_once, data, loop_config, stub
@@ -97,3 +98,13 @@ def test_processes_start_from_the_weights_of_another_run(spoilt):
     weights, folder = spoilt
     started = load_weights(folder / "checkpoints" / "0")[1]
     jax.tree.map(np.testing.assert_array_equal, started, weights)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_replay_looks_at_the_batch_of_all_processes(spoilt, data, stub, process):
+    _, folder = spoilt
+    text = replay(
+        loop_config(data), folder, folder / f"not_finite/step_1_process_{process}_of_2.npz"
+    )
+    assert "reference: example 3, id" in text and "has 3 values that are not finite" in text
+    assert "all terms are finite" not in text

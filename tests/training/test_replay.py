@@ -68,6 +68,24 @@ def test_file_of_another_kind_is_refused(tmp_path):
             load_batch(tmp_path / name)
 
 
+def _save_part(folder, process, first):
+    values = {"batch/mask": np.full((2, 4), process), "metric/l1": np.nan, "id": [first, first + 1]}
+    path = folder / f"step_3_process_{process}_of_3.npz"
+    np.savez(path, step=3, first=first, **values)
+    return path
+
+
+def test_parts_of_all_processes_are_one_batch_again(tmp_path):
+    paths = [_save_part(tmp_path, process, first) for process, first in enumerate((2, 0, 0))]
+    for path in paths:  # the last two share a network, and have the same examples
+        saved = load_batch(path)
+        assert saved.step == 3 and list(saved.ids) == [0, 1, 2, 3]
+        assert saved.arrays["mask"].shape == (4, 4) and (saved.arrays["mask"][2:] == 0).all()
+    paths[1].unlink()
+    with pytest.raises(ValueError, match=r"process_1_of_3\.npz: expected a batch that a run kept"):
+        load_batch(paths[0])
+
+
 @pytest.fixture(scope="module")
 def run(stub, tmp_path_factory):
     """A run that stands at step 0 and has kept a batch with NaN and a good one of step 3."""
