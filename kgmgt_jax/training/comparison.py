@@ -12,6 +12,7 @@ from kgmgt_jax.training.state import TrainState
 
 __all__ = ["differing_arrays", "differing_fields", "not_finite"]
 
+_EMPTY = "empty"
 _FREE = {"dtype", "pallas", "remat", "unroll"}
 
 
@@ -32,6 +33,8 @@ def differing_fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> str
 def differing_arrays(stored: Any, wanted: Any) -> str:
     """The first array of two trees whose name or shape differs, and how many more; else empty.
 
+    Empty nodes count, too, but are named only where arrays are the same.
+
     Args:
         stored: tree of arrays or of Orbax's metadata of arrays.
         wanted: tree of arrays.
@@ -40,14 +43,19 @@ def differing_arrays(stored: Any, wanted: Any) -> str:
     differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if not differing:
         return ""
-    name = differing[0]
+    name = min(differing, key=lambda name: _EMPTY in (there.get(name), here.get(name)))
     first = f"{name} of shape {there.get(name, 'none')} not {here.get(name, 'none')}"
     return first if len(differing) == 1 else f"{first}, and {len(differing) - 1} more"
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    flat = ocp.tree.to_flat_dict(ocp.tree.serialize_tree(tree, keep_empty_nodes=True))
-    return {".".join(map(str, path)): tuple(leaf.shape) for path, leaf in flat.items()}
+def _shapes(tree: Any) -> dict[str, Any]:
+    """Shapes of arrays by name, and what holds none, such as a part of an optimiser."""
+    plain = ocp.tree.serialize_tree(tree, keep_empty_nodes=True)
+    flat = ocp.tree.to_flat_dict(plain, keep_empty_nodes=True)
+    return {
+        ".".join(map(str, path)): tuple(leaf.shape) if hasattr(leaf, "shape") else _EMPTY
+        for path, leaf in flat.items()
+    }
 
 
 def not_finite(state: TrainState) -> str:

@@ -320,3 +320,17 @@ def test_resuming_with_another_loss_is_refused(runs, data):
     config.loss.adversarial = 0.0
     with pytest.raises(CheckpointError, match=r"critic.* of shape .* not none"):
         train(config, runs.folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"offset_rates": (1e-3, 1e-4, 1e-5)}, r"opt_state\.2 of shape none not empty; go back"),
+        ({"clip_norm": None}, r"opt_state\.1\.0\.count of shape \(\) not none"),
+    ],
+)
+def test_resuming_with_another_optimiser_is_refused(runs, data, fields, match):
+    config = loop_config(data)
+    config.optimizer.update(**fields)
+    with pytest.raises(CheckpointError, match=f"of these networks and optimisers, got .*{match}"):
+        train(config, runs.folder)
