@@ -37,7 +37,11 @@ apidoc_modules = [
     }
 ]
 # Each name once: in its module, not in a package that hands it on.
-autodoc_default_options = {"ignore-module-all": True, "special-members": "__call__"}
+autodoc_default_options = {
+    "ignore-module-all": True,
+    "no-value": True,
+    "special-members": "__call__",
+}
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 napoleon_attr_annotations = False

@@ -76,7 +76,7 @@ def comparison_figure(
 
     Magnitudes are shown in one grey window, black at 0 and white at the 99.5th percentile of the
     reference. Error maps show ``5 · ||reference| - |image||`` up to the same white level.
-    The profiles follow :func:`kgmgt_jax.heart.heart_line` (drawn in the first panel) over all
+    The profiles follow `heart.heart_line` (drawn in the first panel) over all
     frames; a tick marks the frame shown, a third of the cine, which is near end-systole where it
     starts at end-diastole. PSNR, SSIM and NMSE are means over all frames under the preset
     ``frame``. Without a reference there are two panels, no scores, and the reconstruction sets the

@@ -60,7 +60,7 @@ def heart_region(magnitude: Float[np.ndarray, "t h w"]) -> Bool[np.ndarray, "h w
 def heart_line(magnitude: Float[np.ndarray, "t h w"]) -> HeartLine:
     """The stretch of the phase-encoding axis that crosses the heart.
 
-    With the centre (y0, x0) of :func:`heart_region` and the standard deviation σ of its rows, the
+    With the centre (y0, x0) of `heart_region` and the standard deviation σ of its rows, the
     line is column round(x0), rows y0 ± max(3 σ, h / 6). A cine without motion (one frame, say)
     gives the middle column in full.
 

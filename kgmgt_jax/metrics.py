@@ -60,7 +60,7 @@ def psnr(reference: Images, prediction: Images, data_range: DataRange) -> Float[
 
 @jax.jit
 def ssim(reference: Images, prediction: Images, data_range: DataRange) -> Float[Array, "*b"]:
-    """Structural similarity of each image: the mean of :func:`ssim_map` over its windows.
+    """Structural similarity of each image: the mean of `ssim_map` over its windows.
 
     Args:
         reference: magnitude images r, at least 7x7.
@@ -177,6 +177,7 @@ PRESETS: dict[str, Preset] = {
     "cmrxrecon2025": Preset(_by_own_percentile),
     "fastmri": Preset(_unchanged, per_volume=True),
 }
+"""By name; an entry of your own can be added."""
 
 
 def check_preset(preset: str) -> None:
@@ -195,7 +196,7 @@ def evaluate(
     Args:
         reference: magnitude frames of the fully sampled cine, at least 7x7 pixels.
         prediction: magnitude frames of the reconstruction, on the same scale.
-        preset: a key of :data:`PRESETS`.
+        preset: a key of `PRESETS`.
 
     Returns:
         ``{"psnr", "ssim", "nmse"}``, one value a frame (n = t), or one a volume (n = 1) where the

@@ -1,7 +1,7 @@
 """Iterative reconstructions without learning, one function a method, and their registry.
 
 All have the form ``f(kspace, mask, sens=None, *, weights, ...) -> image`` for a whole cine, with
-the forward operator of :mod:`kgmgt_jax.mri.consistency`, and can run under ``jax.jit``. The
+the forward operator of `mri.consistency`, and can run under ``jax.jit``. The
 iterative ones stop when an iteration changes the image by less than a relative ``tolerance``.
 """
 

@@ -34,7 +34,7 @@ def temporal_differences(
 def temporal_adjoint(
     differences: Complex[Array, "t h w"], circular: bool = True
 ) -> Complex[Array, "t h w"]:
-    """The adjoint of :func:`temporal_differences`.
+    """The adjoint of `temporal_differences`.
 
     Args:
         differences: one array a frame.
@@ -55,7 +55,7 @@ def spatial_differences(images: Complex[Array, "*b h w"]) -> Complex[Array, "2 *
 
 
 def spatial_adjoint(differences: Complex[Array, "2 *b h w"]) -> Complex[Array, "*b h w"]:
-    """The adjoint of :func:`spatial_differences`.
+    """The adjoint of `spatial_differences`.
 
     Args:
         differences: along the rows' axis and along the columns' axis.
@@ -65,7 +65,7 @@ def spatial_adjoint(differences: Complex[Array, "2 *b h w"]) -> Complex[Array, "
 
 
 def spatial_symbol(height: int, width: int) -> Float[Array, "h w"]:
-    """``D^H D`` of :func:`spatial_differences` in centred k-space, where it is a product.
+    """``D^H D`` of `spatial_differences` in centred k-space, where it is a product.
 
     ``4 sin^2(π k_y / h) + 4 sin^2(π k_x / w)`` with k counted from the centre.
 

@@ -40,7 +40,7 @@ def temporal_average(
     """Unmeasured samples are the mean of the frames that measured them, or zero if none did.
 
     For one coil each frame's measured samples are kept exactly. Arguments, errors as
-    :func:`zero_filled`.
+    `zero_filled`.
     """
     check_cine(kspace, mask, sens)
     return average_filled(kspace, mask, sens)

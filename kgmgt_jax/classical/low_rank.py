@@ -49,7 +49,7 @@ def low_rank_plus_sparse(
 
     T is the orthonormal Fourier transform over the frames, ``||L||_*`` the sum of the singular
     values of the frames-by-pixels matrix, σ the largest singular value of the
-    :func:`~kgmgt_jax.classical.direct.temporal_average`, m the largest magnitude of the zero-filled
+    `temporal_average`, m the largest magnitude of the zero-filled
     image. Our ``low_rank_weight`` is ``λ_L`` and ``sparse_weight`` ``λ_S``. Solved by alternating
     directions, which need a quarter of the iterations of the published proximal gradient steps.
 
@@ -109,7 +109,7 @@ def minimise_low_rank_plus_sparse(
     max_iterations: Scalar,
     cg: tuple[Scalar, Scalar] = CG,
 ) -> Complex[Array, "t h w"]:
-    """What :func:`low_rank_plus_sparse` does with a measurement, whose scale does not matter to it.
+    """What `low_rank_plus_sparse` does with a measurement, whose scale does not matter to it.
 
     Args:
         data: the measurement.

@@ -32,7 +32,7 @@ class ScaledData(NamedTuple):
         mask: 1 where measured.
         sens: sensitivity maps, of all frames or of each, or ``None`` for one coil of unit
             sensitivity.
-        scale: the :func:`data_scale`.
+        scale: the `data_scale`.
     """
 
     kspace: Complex[Array, "t n h w"]
@@ -68,7 +68,7 @@ def scale_data(
     mask: Float[Array, "t h w"],
     sens: Complex[Array, "*t n h w"] | None,
 ) -> ScaledData:
-    """The measured samples, divided by their :func:`data_scale`. Arguments as any method's."""
+    """The measured samples, divided by their `data_scale`. Arguments as any method's."""
     mask = mask.astype(kspace.real.dtype)
     measured = jnp.where(mask[:, None] > 0, kspace, 0)
     scale = data_scale(measured, mask)
@@ -132,6 +132,6 @@ def average_filled(
     mask: Float[Array, "t h w"],
     sens: Complex[Array, "*t n h w"] | None,
 ) -> Complex[Array, "t h w"]:
-    """Image of each frame's measured samples, gaps filled by :func:`temporal_mean`."""
+    """Image of each frame's measured samples, gaps filled by `temporal_mean`."""
     filled = jnp.where(mask[:, None] > 0, kspace, temporal_mean(kspace, mask)[None])
     return adjoint(filled, jnp.ones_like(mask), with_frames(sens))

@@ -66,11 +66,12 @@ METHODS: dict[str, Algorithm] = {
         {"low_rank_weight": (0.002, 0.005, 0.01, 0.02), "sparse_weight": (0.003, 0.01, 0.03)},
     ),
 }
+"""By name; an entry of your own can be added."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What :func:`tune` found.
+    """What `tune` found.
 
     Attributes:
         weights: the best weights.
@@ -94,7 +95,7 @@ def tune(
     """Tries all combinations of weights and picks the one with the best mean score.
 
     Args:
-        method: a key of :data:`METHODS`.
+        method: a key of `METHODS`.
         cases: of each training cine the reference magnitude (t, h, w), and what the method gets:
             kspace, mask, sens. Held in memory together.
         score: from reference and reconstruction, magnitudes both, a number that is higher for

@@ -57,7 +57,7 @@ def temporal_tv(
 
         min_x  1/2 ||E x - y||^2 + λ s sum |x_{t+1} - x_t|
 
-    Our ``weight`` is λ and s is the :func:`~kgmgt_jax.classical.measurement.data_scale`, so that λ
+    Our ``weight`` is λ and s is the `data_scale`, so that λ
     does not depend on the data's units. Solved by alternating directions with a direct solver of
     the chains of frames in k-space (one unit coil) or conjugate gradients (several coils).
 
@@ -100,7 +100,7 @@ def spatial_tv(
 
         min_x  1/2 ||E x - y||^2 + λ s sum sqrt(|D_y x|^2 + |D_x x|^2)
 
-    Symbols, solver, arguments and errors as :func:`temporal_tv`, with ``weight`` λ; differences are
+    Symbols, solver, arguments and errors as `temporal_tv`, with ``weight`` λ; differences are
     periodic at the borders, and diagonal in k-space.
 
     Source: the problem of ``bart pics -S -R T:3:0:λ``; Lustig et al., Magn Reson Med 58:1182
@@ -137,7 +137,7 @@ def minimise_temporal_variation(
     max_iterations: Scalar,
     cg: tuple[Scalar, Scalar] = CG,
 ) -> Complex[Array, "t h w"]:
-    """What :func:`temporal_tv` does with a measurement that is divided by its scale.
+    """What `temporal_tv` does with a measurement that is divided by its scale.
 
     Args:
         data: the measurement.

@@ -44,9 +44,9 @@ def wavelet(
 
         min_x  1/2 ||E x - y||^2 + λ s / P sum_p ||W S_p x||_1
 
-    W is the orthonormal transform of :mod:`~kgmgt_jax.classical.wavelet_transform` and ``S_p`` one
+    W is the orthonormal transform of `wavelet_transform` and ``S_p`` one
     of P cyclic shifts, which suppress the blocks of a single grid. Our ``weight`` is λ, and s is
-    the :func:`~kgmgt_jax.classical.measurement.data_scale`. Since the ``W S_p`` together are a
+    the `data_scale`. Since the ``W S_p`` together are a
     tight frame, a step of alternating directions is solved directly in k-space (one unit coil) or
     by conjugate gradients (several).
 

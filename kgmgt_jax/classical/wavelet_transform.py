@@ -59,10 +59,10 @@ def decompose(images: Complex[Array, "*b h w"], n_levels: int) -> Coefficients:
 
 
 def recompose(coefficients: Coefficients) -> Complex[Array, "*b h w"]:
-    """The inverse, and the adjoint, of :func:`decompose`.
+    """The inverse, and the adjoint, of `decompose`.
 
     Args:
-        coefficients: as :func:`decompose` returns them.
+        coefficients: as `decompose` returns them.
     """
     images = coefficients.coarse
     for low_high, high_low, high_high in reversed(coefficients.details):
@@ -92,7 +92,7 @@ def _split(samples: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _merge(low: Array, high: Array, axis: int) -> Array:
-    """The samples that :func:`_split` split."""
+    """The samples that `_split` split."""
     half = high.shape[axis]
     before, here = [], []
     for band in (jax.lax.slice_in_dim(low, 0, half, axis=axis), high):

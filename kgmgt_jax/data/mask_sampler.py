@@ -17,8 +17,9 @@ MASK_KINDS = {kind: (kind, {}) for kind in MASKS} | {
     "variable_density_fixed": ("variable_density", {"fixed": True}),
     "uniform_aligned": ("uniform", {"offset": 0}),
 }
-# the same lines in all frames
+"""By the names of ``config.data.mask_kinds``: which of `MASKS`, and with what options."""
 FIXED_KINDS = frozenset({"uniform", "uniform_aligned", "variable_density_fixed"})
+"""Those with the same lines in all frames."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def cached_sens(
     cache_dir: str | Path | None = None,
     **options: float,
 ) -> Complex64[np.ndarray, "n h w"]:
-    """What :func:`~kgmgt_jax.mri.coils.estimate_sens` returns, from the disk if it is there.
+    """What `estimate_sens` returns, from the disk if it is there.
 
     Works on the CPU, so that loaders stay off the accelerators. A damaged file is made anew, and
     a folder that cannot be written costs no more than the time; both with a `DataWarning`. Threads

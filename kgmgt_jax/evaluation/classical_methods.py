@@ -24,7 +24,7 @@ __all__ = ["ClassicalMethod", "classical_methods", "parse_weights"]
 
 @dataclasses.dataclass(frozen=True)
 class ClassicalMethod:
-    """A method of :mod:`kgmgt_jax.classical` with its weights; a `Reconstructor`.
+    """A method of `classical` with its weights; a `Reconstructor`.
 
     Attributes:
         name: key of ``METHODS``.

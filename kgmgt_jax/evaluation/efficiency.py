@@ -19,7 +19,7 @@ REPEATS, PATIENCE = 3, 20.0  # runs, and seconds after which no further one begi
 def measure_efficiency(method: Reconstructor, kspace: Kspace, mask: Mask, sens: Sens) -> Efficiency:
     """Costs of a method on one cine.
 
-    - ``gflops``: :func:`.flops.count_flops` of the method's program, a frame: XLA's cost analysis,
+    - ``gflops``: `flops.count_flops` of the method's program, a frame: XLA's cost analysis,
       loops taken as often as they run. Methods that iterate until an image settles have none, for
       the data decide how often.
     - ``latency_ms``: the clock from k-space in the host's memory to images in the host's memory, a

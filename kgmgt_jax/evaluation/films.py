@@ -62,7 +62,7 @@ def slice_mosaic(
 def write_film(
     path: str | Path, magnitude: Float32[np.ndarray, "t z h w"], *, aspect: float = 1.0
 ) -> Path:
-    """Write :func:`slice_mosaic` as a GIF that loops, or as MP4 (H.264), whole or not at all.
+    """Write `slice_mosaic` as a GIF that loops, or as MP4 (H.264), whole or not at all.
 
     Players do not loop MP4, so the cine is repeated until the film takes 5 s.
 

@@ -53,7 +53,7 @@ class ImageVolume:
 
     Attributes:
         images: complex images, in the units of the file.
-        magnitude: real images, not negative; see :func:`consistent_images`.
+        magnitude: real images, not negative; see `consistent_images`.
         description: what was done, one line; goes into HDF5, NIfTI and DICOM.
         pixel_mm: height and width of a pixel, of the template if there is one, else as the input
             says; ``None`` if unknown.
@@ -121,7 +121,7 @@ def consistent_images(
 def check_outputs(
     folder: str | Path, formats: Sequence[str], geometry: Geometry | None = None
 ) -> None:
-    """Refuses what :func:`write_outputs` cannot write, before there are images.
+    """Refuses what `write_outputs` cannot write, before there are images.
 
     Args:
         folder, formats, geometry: as there.
@@ -166,9 +166,9 @@ def write_outputs(
         folder: where files go; made if need be.
         name: how their names begin.
         volume: what is written.
-        formats: keys of :data:`FORMATS`.
+        formats: keys of `FORMATS`.
         geometry: of a template, for ``nii`` and, if that is DICOM, ``dicom``; see
-            :mod:`.geometry`.
+            `geometry`.
 
     Returns:
         Files written, and folders for DICOM.

@@ -55,17 +55,17 @@ def ranking_crop(images: Num[np.ndarray, "t z h w"]) -> Float32[np.ndarray, "x y
 
 
 def write_ranking(path: str | Path, images: Num[np.ndarray, "t z h w"]) -> Path:
-    """Write :func:`ranking_crop` as ``img4ranking`` in a MAT v5 file, whole or not at all.
+    """Write `ranking_crop` as ``img4ranking`` in a MAT v5 file, whole or not at all.
 
     Args:
         path: the file; its folder is made if need be.
-        images: see :func:`ranking_crop`.
+        images: see `ranking_crop`.
 
     Returns:
         ``path`` as a Path.
 
     Raises:
-        ValueError: see :func:`ranking_crop`.
+        ValueError: see `ranking_crop`.
     """
     part = ranking_crop(images)
 

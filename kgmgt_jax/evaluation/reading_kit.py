@@ -172,9 +172,9 @@ def format_readings(
     """A text table: a method a row, mean ± std and p of each criterion.
 
     Args:
-        readings: see :func:`pool_readings`.
+        readings: see `pool_readings`.
         main: the method the others are tested against.
-        subjects: who was scanned, see :func:`pool_readings`; a pair of the test is the mean over
+        subjects: who was scanned, see `pool_readings`; a pair of the test is the mean over
             all readings of a subject.
 
     Raises:

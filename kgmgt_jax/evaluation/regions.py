@@ -1,9 +1,9 @@
 """Image quality where the heart moves, and how well the motion itself is kept.
 
 A cardiac frame is mostly still: scores over the whole frame say little about the heart. Here the
-moving pixels of the reference are found, and the metrics of :mod:`kgmgt_jax.metrics` are taken over
-them alone, under the same presets: images are normalised, and the data range is set, by the whole
-frame; only then does the region count.
+moving pixels of the reference are found, and PSNR, SSIM and NMSE are taken over them alone, under
+the same presets: images are normalised, and the data range is set, by the whole frame; only then
+does the region count.
 """
 
 from collections.abc import Mapping
@@ -49,12 +49,12 @@ def region_scores(
     Args:
         reference: magnitude frames of the fully sampled cine.
         prediction: magnitude frames of the reconstruction, on the same scale.
-        region: True where it counts, as :func:`kgmgt_jax.heart.heart_region` gives it.
-        preset: a key of :data:`kgmgt_jax.metrics.PRESETS`.
+        region: True where it counts, as `heart.heart_region` gives it.
+        preset: a key of `metrics.PRESETS`.
 
     Returns:
         ``{"psnr", "ssim", "nmse", "xt_ssim"}`` in float64, as many values as
-        :func:`kgmgt_jax.metrics.evaluate` gives: one a frame, or one where the preset says so.
+        `metrics.evaluate` gives: one a frame, or one where the preset says so.
 
     Raises:
         ValueError: if the preset is unknown, shapes disagree, no window of SSIM is centred in the
@@ -115,13 +115,13 @@ def score_regions(
     Args:
         reference: magnitude frames of the fully sampled cine.
         images: ``{method: magnitude frames}``, on the same scale.
-        preset: a key of :data:`kgmgt_jax.metrics.PRESETS`.
+        preset: a key of `metrics.PRESETS`.
 
     Returns:
         ``{region: {method: {metric: scores}}}``; without the heart region where nothing moves.
 
     Raises:
-        ValueError: as :func:`kgmgt_jax.metrics.evaluate`.
+        ValueError: as `metrics.evaluate`.
     """
     whole = score_frames(reference, images, preset)
     region = heart_region(np.asarray(reference))

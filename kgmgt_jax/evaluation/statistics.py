@@ -154,10 +154,10 @@ def compare(
 def mean_rows(
     scores: CaseScores, main: str, subjects: Mapping[str, str] | None = None, **labels: Any
 ) -> list[Row]:
-    """Rows of :func:`compare`: labels, method, metric, mean, std, p, counts.
+    """Rows of `compare`: labels, method, metric, mean, std, p, counts.
 
     Args:
-        scores, main, subjects: see :func:`compare`.
+        scores, main, subjects: see `compare`.
         **labels: columns that come first, the same in each row: preset, acceleration, region.
     """
     return [
@@ -170,7 +170,7 @@ def mean_rows(
 def case_rows(scores: CaseScores, **labels: Any) -> list[Row]:
     """Rows of labels, case, method, and mean and std of each metric over the case's frames.
 
-    Arguments and errors as for :func:`mean_rows`.
+    Arguments and errors as for `mean_rows`.
     """
     layout_of(scores)
     return [
@@ -184,7 +184,7 @@ def case_rows(scores: CaseScores, **labels: Any) -> list[Row]:
 def frame_rows(scores: CaseScores, **labels: Any) -> list[Row]:
     """Rows of labels, case, frame (from 0), method, and each metric of that frame.
 
-    Arguments and errors as for :func:`mean_rows`. Where the preset scores volumes, a row is one.
+    Arguments and errors as for `mean_rows`. Where the preset scores volumes, a row is one.
     """
     layout_of(scores)
     rows = []

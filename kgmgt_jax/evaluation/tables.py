@@ -45,7 +45,7 @@ def summarise(per_frame: Scores) -> Summary:
     population's, so that one frame has 0. Both are infinite where some, but not all, scores are.
 
     Args:
-        per_frame: ``{method: {metric: scores}}``, scores as :func:`kgmgt_jax.metrics.evaluate`
+        per_frame: ``{method: {metric: scores}}``, scores as `metrics.evaluate`
             gives them, n >= 1 for every method.
 
     Returns:
@@ -73,12 +73,12 @@ def metrics_record(
     """The scores of a test set under one preset, as JSON holds them.
 
     The record has ``preset``; ``acceleration`` (the true one) and ``nominal_acceleration``;
-    ``methods`` (:func:`summarise` over all frames of all cases, each frame counted once); ``cases``
+    ``methods`` (`summarise` over all frames of all cases, each frame counted once); ``cases``
     (a list of ``name``, ``n_scores`` and ``methods``: ``{method: {metric: mean}}``); and ``extra``.
 
     Args:
         per_case: ``{case: {method: {metric: scores}}}``, the same methods and metrics in each case.
-        preset: the key of :data:`kgmgt_jax.metrics.PRESETS` the scores were computed with.
+        preset: the key of `metrics.PRESETS` the scores were computed with.
         acceleration: ``{"nominal": R or None, "true": all samples / measured samples}``.
         **extra: further entries, of numbers, strings, paths, arrays, lists and dictionaries.
 
@@ -114,7 +114,7 @@ def write_metrics_json(
     acceleration: Mapping[str, float | None],
     **extra: Any,
 ) -> dict[str, Any]:
-    """Write :func:`metrics_record` with :func:`write_json`; arguments and errors as of these two.
+    """Write `metrics_record` with `write_json`; arguments and errors as of these two.
 
     Returns:
         What reading the file gives back.
@@ -148,7 +148,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     first).
 
     Args:
-        metrics: what :func:`write_metrics_json` returned or wrote.
+        metrics: what `write_metrics_json` returned or wrote.
 
     Returns:
         Lines without a newline at the end; the first states preset and acceleration.

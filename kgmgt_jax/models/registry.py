@@ -24,6 +24,7 @@ NETWORKS: dict[str, type[Network]] = {
     "swinir": SwinIR,
     "kigan": KIGAN,
 }
+"""By the name in ``config.model.network``; an entry of your own can be added."""
 DEFAULT = "kgmgt"  # what a configuration without a name means
 
 

@@ -1,7 +1,7 @@
 """Receive coils: sensitivity maps, coil combination, and maps estimated from the data.
 
 A coil image is the image times the coil's complex sensitivity, ``m_i = s_i m``. With maps of unit
-sum of squares, ``sum_i |s_i|^2 = 1``, :func:`sens_reduce` undoes :func:`sens_expand`.
+sum of squares, ``sum_i |s_i|^2 = 1``, `sens_reduce` undoes `sens_expand`.
 """
 
 from functools import partial
@@ -60,7 +60,7 @@ def sens_expand(
 def sens_reduce(
     coil_images: Complex[Array, "*b n h w"], sens: Complex[Array, "*#b n h w"]
 ) -> Complex[Array, "*b h w"]:
-    """Combines coil images, ``m = sum_i conj(s_i) m_i``: the adjoint of :func:`sens_expand`.
+    """Combines coil images, ``m = sum_i conj(s_i) m_i``: the adjoint of `sens_expand`.
 
     Args:
         coil_images: one complex image a coil.
@@ -117,7 +117,7 @@ def calibration_block(
 def calibration_kspace(
     kspace: Complex[Array, "t n h w"], mask: Float[Array, "t h w"], acs: int | None = None
 ) -> Complex[Array, "n h w"]:
-    """:func:`calibration_block` at its place in k-space, 0 outside; same arguments and errors."""
+    """`calibration_block` at its place in k-space, 0 outside; same arguments and errors."""
     h, w = kspace.shape[-2:]
     return zero_fill(calibration_block(kspace, mask, acs), (h, w))
 
@@ -172,10 +172,10 @@ def estimate_sens(
     method: str = "espirit",
     **options: float,
 ) -> Complex[Array, "n h w"]:
-    """Sensitivity maps of a cine from its :func:`calibration_block`, by one of two methods.
+    """Sensitivity maps of a cine from its `calibration_block`, by one of two methods.
 
-    ``"espirit"`` (:func:`~kgmgt_jax.mri.espirit.espirit_maps`, without its crop unless told) is
-    the better one; ``"adaptive"`` (:func:`adaptive_maps`) is blurred by a small block, but follows
+    ``"espirit"`` (`espirit_maps`, without its crop unless told) is
+    the better one; ``"adaptive"`` (`adaptive_maps`) is blurred by a small block, but follows
     the data pixel by pixel if all of k-space calibrates.
 
     Args:
@@ -200,7 +200,7 @@ def estimate_sens(
 def sens_from_block(
     block: Complex[Array, "n y x"], shape: tuple[int, int], method: str, **options: float
 ) -> Complex[Array, "n h w"]:
-    """What :func:`estimate_sens` makes of a calibration block.
+    """What `estimate_sens` makes of a calibration block.
 
     Args:
         block: central k-space without gaps.

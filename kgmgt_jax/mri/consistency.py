@@ -75,7 +75,7 @@ def normal(
     mask: Float[Array, "*#b h w"],
     sens: Complex[Array, "*#b n h w"] | None = None,
 ) -> Complex[Array, "*b h w"]:
-    """``E^H E x``, Hermitian and positive semi-definite. Arguments as :func:`forward`."""
+    """``E^H E x``, Hermitian and positive semi-definite. Arguments as `forward`."""
     return adjoint(forward(image, mask, sens), mask, sens)
 
 
@@ -93,7 +93,7 @@ def gradient_consistency(
         kspace: measured k-space y.
         mask: 1 where measured.
         sens: sensitivity maps of unit sum of squares, or ``None`` for one unit coil.
-        step: w, stable in (0, 2); 1 for one unit coil is :func:`hard_consistency`.
+        step: w, stable in (0, 2); 1 for one unit coil is `hard_consistency`.
 
     Raises:
         ValueError: if ``kspace`` and ``sens`` have different numbers of coils.
@@ -132,7 +132,7 @@ def soft_consistency(
     """Noise-weighted mean of prediction and measurement: ``(k + v k0) / (1 + v)`` on the mask.
 
     Our ``noise_weight`` is v: 0 keeps the prediction, and v -> infinity is
-    :func:`hard_consistency`. The gradient step ``w = v / (1 + v)`` for one unit coil.
+    `hard_consistency`. The gradient step ``w = v / (1 + v)`` for one unit coil.
 
     Deviation: the paper writes ``K_Rec / (1 + eta K_Rec) + eta K``, whose units do not match; we
     read it as this form, with v in the place of eta.

@@ -93,7 +93,7 @@ def espirit_eigenmaps(
 ) -> tuple[Complex[Array, "n h w"], Float[Array, "h w"]]:
     """Maps of unit sum of squares at every pixel, and their eigenvalues in [0, 1].
 
-    Args and errors as in :func:`espirit_maps`, whose crop is left to the caller.
+    Args and errors as in `espirit_maps`, whose crop is left to the caller.
     """
     _check(block.shape, shape, kernel_size, threshold, n_iterations)
     kernel_size = min(kernel_size, min(block.shape[1:]) // 2 + 1)

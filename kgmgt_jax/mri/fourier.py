@@ -59,10 +59,10 @@ def fft2c(image: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
 
 
 def ifft2c(kspace: Complex[Array, "*b h w"]) -> Complex[Array, "*b h w"]:
-    """K-space to image: the inverse, and the adjoint, of :func:`fft2c`.
+    """K-space to image: the inverse, and the adjoint, of `fft2c`.
 
     Args:
-        kspace: centred k-space, any size; complex64, or complex128 as for :func:`fft2c`.
+        kspace: centred k-space, any size; complex64, or complex128 as for `fft2c`.
     """
     return _transformed(jnp.fft.ifft2, kspace)
 
@@ -89,7 +89,7 @@ def to_channels(image: Complex[Array, "*b h w"]) -> Float[Array, "*b h w 2"]:
 
 
 def to_complex(channels: Float[Array, "*b h w 2"]) -> Complex[Array, "*b h w"]:
-    """Views two channels, real then imaginary, as a complex image: inverse of :func:`to_channels`.
+    """Views two channels, real then imaginary, as a complex image: inverse of `to_channels`.
 
     Half precision is raised to float32 first, so that whatever follows (FFT, data consistency)
     runs in complex64.

@@ -16,7 +16,7 @@ kt_radial           ny / R golden-angle spokes  angles go on             no
 =================== =========================== ======================== ======================
 
 Where ACS lines are not counted (the convention of CMRxRecon), nominal and true acceleration differ;
-:class:`SamplingMask` carries both. Under ``jax.jit`` everything but the key must be static. A key
+`SamplingMask` carries both. Under ``jax.jit`` everything but the key must be static. A key
 draws the same mask with ``jax_enable_x64`` as without.
 """
 
@@ -115,7 +115,7 @@ def kt_uniform(
 ) -> SamplingMask:
     """Every R-th line, shifted by one line a frame, and the central ones.
 
-    R consecutive frames measure each line at least once. Arguments, errors as :func:`uniform`.
+    R consecutive frames measure each line at least once. Arguments, errors as `uniform`.
 
     Source: the ``ktUniform`` masks of CMRxRecon 2024.
     """
@@ -127,7 +127,7 @@ def kt_gaussian(key: Key, shape: Shape, acceleration: Number, *, acs: int = 16) 
 
     Each of the ``round(ny / R)`` lines of a frame is drawn from the density
     ``exp(-(y - ny // 2)^2 / (2 σ^2)) + floor``, σ = ny / 5; one that is already taken moves to the
-    nearest line that is free. R is any number in ``[1, ny]``; else as :func:`uniform`.
+    nearest line that is free. R is any number in ``[1, ny]``; else as `uniform`.
 
     Source: ``ktGaussian`` of CMRxRecon 2024, whose own generator has a narrower peak over a higher
     floor, ``exp(-(y - ny // 2)^2 / σ^2) + 0.4``.
@@ -200,7 +200,7 @@ def kt_radial(key: Key, shape: Shape, acceleration: Number, *, acs: int = 16) ->
     frame to the next, are 111.25 degrees apart. Angles are those of a grid scaled to a square, so
     each spoke runs from border to border, with one sample a step along its longer direction.
     Spokes share the centre, and steep ones are shorter where nx > ny, so the true acceleration
-    can exceed R. ``acs`` is the side of the square, at most nx; else as :func:`kt_gaussian`.
+    can exceed R. ``acs`` is the side of the square, at most nx; else as `kt_gaussian`.
 
     Source: Winkelmann et al., IEEE TMI 26:68 (2007), for ``ktRadial`` of CMRxRecon 2024, whose own
     generator has ``floor(300 / R)`` spokes at equal angles, turned by 137.5 degrees a frame.
@@ -234,13 +234,14 @@ MASKS: dict[str, Callable[..., SamplingMask]] = {
     "variable_density": variable_density,
     "kt_radial": kt_radial,
 }
+"""By kind; called with a key, a shape, an acceleration, and what else each of them takes."""
 
 
 def make_mask(kind: str, key: Key, shape: Shape, acceleration: Number, **options) -> SamplingMask:
     """Draws a mask of the named kind.
 
     Args:
-        kind: a key of :data:`MASKS`.
+        kind: a key of `MASKS`.
         key: random key of the generator.
         shape: ``(t, ny, nx)``.
         acceleration: R, nominal or true as the kind defines it.

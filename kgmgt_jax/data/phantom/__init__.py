@@ -1,6 +1,6 @@
 """A beating-heart phantom: cine k-space with known images, coils and labels, from a seed.
 
-:func:`make_cine` returns one slice in memory; :func:`write_cmrxrecon2023` writes a data set in the
+`make_cine` returns one slice in memory; `write_cmrxrecon2023` writes a data set in the
 layout of CMRxRecon 2023, so that everything that reads the real data can be tried without it::
 
     python -m kgmgt_jax.data.phantom --out DIR --n_subjects 4 --shape 128,128 --n_coils 8

@@ -143,9 +143,9 @@ class Plane:
             tissue: a key of ``signals``.
             at: coordinates ``(x, y)`` of shape ``(1 or t, h, w)``: the frame the shape moves with.
             centre: ``(x, y)`` in mm, numbers or ``(t, 1, 1)`` arrays.
-            axes: semi-axes in mm, likewise; see :func:`superellipse` for the other shape arguments.
+            axes: semi-axes in mm, likewise; see `superellipse` for the other shape arguments.
             clip: distance in mm of shape ``(1 or t, h, w)``; the shape ends where it is negative.
-            **style: passed to :meth:`paint`; ``texture`` is a function of ``at`` here.
+            **style: passed to `paint`; ``texture`` is a function of ``at`` here.
         """
         least = self.pixel / 2  # smaller ones turn translucent
         drawn = (np.maximum(axes[0], least), np.maximum(axes[1], least))
@@ -172,12 +172,12 @@ class Plane:
 
         Args:
             tissue: a key of ``signals``.
-            at: coordinates, as for :meth:`blob`.
+            at: coordinates, as for `blob`.
             start: ``(x, y)`` in mm, numbers or ``(t, 1, 1)`` arrays.
             end: likewise.
             width: in mm.
-            clip: as for :meth:`blob`.
-            **style: as for :meth:`blob`, except ``opacity``, which the width decides.
+            clip: as for `blob`.
+            **style: as for `blob`, except ``opacity``, which the width decides.
         """
         middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
         dx, dy = end[0] - start[0], end[1] - start[1]

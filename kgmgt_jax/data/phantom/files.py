@@ -47,7 +47,7 @@ def write_cmrxrecon2023(
         accelerations: nominal R of each undersampled copy, 1 to 99 and at most ny; may be empty.
         acs: central lines that every mask holds, 0 to ny.
         n_coils: 1 writes ``SingleCoil``, more ``MultiCoil``.
-        **cine: ``shape``, ``n_frames``, ``noise``, ``field_of_view_mm`` of :func:`make_cine`.
+        **cine: ``shape``, ``n_frames``, ``noise``, ``field_of_view_mm`` of `make_cine`.
 
     Returns:
         The files written, in order.

@@ -77,7 +77,7 @@ class Beat:
 class Heart:
     """Size, shape and function of a heart at end diastole; lengths in mm, angles in rad.
 
-    The cavity is a half superellipsoid of ``length`` and ``radius``; see :meth:`beat`.
+    The cavity is a half superellipsoid of ``length`` and ``radius``; see `beat`.
     """
 
     length: float

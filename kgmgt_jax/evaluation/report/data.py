@@ -21,7 +21,7 @@ class ScoreSet:
 
     Attributes:
         sampling: how the cases were undersampled.
-        preset: the key of :data:`kgmgt_jax.metrics.PRESETS` scores were computed with.
+        preset: the key of `metrics.PRESETS` scores were computed with.
         scores: ``{region: {case: {method: {metric: (n,)}}}}``, n frames or, where the preset
             scores volumes, 1. Every region has the same methods in each of its cases.
         subjects: ``{case: who was scanned}``; a case left out is a subject of its own.

@@ -66,7 +66,7 @@ def score_table(data: ReportData, view: ScoreSet) -> str:
     """Methods by metrics, whole frame and heart region: mean ± std, and p against the main method.
 
     Raises:
-        ValueError: as :func:`kgmgt_jax.evaluation.statistics.compare`.
+        ValueError: as `evaluation.statistics.compare`.
     """
     tables = {
         region: compare(cases, data.main, view.subjects) for region, cases in view.scores.items()

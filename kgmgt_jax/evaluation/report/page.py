@@ -22,7 +22,7 @@ def write_report(path: str | Path, data: ReportData) -> Path:
 
     It states preset, mask family and true acceleration with every number, and which cases are
     simulated. Tables, box plots and words can be read without JavaScript; players and sorting
-    need it. Pictures are lossless in 256 grey levels: see :mod:`.sprites`.
+    need it. Pictures are lossless in 256 grey levels: see `sprites`.
 
     Args:
         path: the file; its folder is made if need be.

@@ -14,7 +14,7 @@ def write_score_files(folder: str | Path, score_sets: Sequence[ScoreSet], main: 
     """Write ``scores_by_frame.csv``, ``scores_by_case.csv`` and ``scores_mean.csv``.
 
     The first columns are preset, mask family, both accelerations and region; then see
-    :mod:`kgmgt_jax.evaluation.statistics`.
+    `evaluation.statistics`.
 
     Args:
         folder: where they go; made if need be.
