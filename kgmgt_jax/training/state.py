@@ -16,6 +16,9 @@ from kgmgt_jax.types import Measurement
 
 __all__ = ["NetworkState", "TrainState", "create_state", "example_inputs"]
 
+# of random keys, whatever generator the process prefers: a run resumes where that is another, and
+# draws the same on any number of devices
+_GENERATOR = "threefry2x32"
 _SMALL = 64  # parameters do not depend on the size of the image they are traced with
 
 
@@ -62,9 +65,8 @@ class TrainState(struct.PyTreeNode):
 
     def step_key(self, stream: int) -> jax.Array:
         """The key of this step for one of several purposes."""
-        return jax.random.fold_in(
-            jax.random.fold_in(jax.random.wrap_key_data(self.key), self.step), stream
-        )
+        key = jax.random.wrap_key_data(self.key, impl=_GENERATOR)
+        return jax.random.fold_in(jax.random.fold_in(key, self.step), stream)
 
 
 def _split(variables: dict, optimizer: optax.GradientTransformation) -> NetworkState:
@@ -108,5 +110,5 @@ def create_state(
         generator=generator,
         critic=critic_state,
         ema_params=jax.tree.map(jnp.copy, generator.params),
-        key=jax.random.key_data(jax.random.key(seed)),
+        key=jax.random.key_data(jax.random.key(seed, impl=_GENERATOR)),
     )

@@ -388,3 +388,14 @@ def test_stochastic_depth_of_the_generator_is_drawn_anew_in_every_step(joint):
         state, metrics = jax.jit(step)(state, BATCH)
         losses.append(float(metrics["l1"]))
     assert len(set(losses)) == 3
+
+
+def test_a_step_draws_the_same_whatever_generator_jax_prefers():
+    network, still = _Echo(), optax.set_to_zero()
+    step = make_steps(toy_config(), network, Score(), (still, still))[0]
+    losses = []
+    for generator in ("threefry2x32", "rbg"):
+        with jax.default_prng_impl(generator):
+            state = create_state(network, Score(), still, still, seed=0)
+            losses.append(float(jax.jit(step)(state, BATCH)[1]["l1"]))
+    assert losses[0] == losses[1]
