@@ -22,7 +22,8 @@ def convolution(x: Array, kernel: Array, strides: Any, padding: Any, **options: 
 
     Strided, dilated and grouped convolutions are XLA's own. The gradient of the other kernels is,
     on a CPU, a sum of matrix products over blocks of rows that stay in the cache: XLA's own, a
-    convolution with a kernel as large as the image, takes twice to five times as long there.
+    convolution with a kernel as large as the image, takes twice to five times as long there. It can
+    be differentiated backwards as often as one likes, but not forwards (``jax.jvp``).
     """
     plain = tuple(strides) == (1, 1) and not isinstance(padding, str)
     dilations = (options.get("lhs_dilation"), options.get("rhs_dilation"))

@@ -98,6 +98,8 @@ def _no_motion(
 class KGMgT(nn.Module):
     """Knowledge-guided mixed-Transformer network for one frame of a cardiac cine.
 
+    It can be differentiated backwards (``jax.grad``, ``jax.vjp``), not forwards (``jax.jvp``).
+
     Attributes:
         channels: C_1, C_2, C_3, feature channels at full, half and quarter resolution.
         width: channels of a token.
