@@ -42,7 +42,7 @@ class Layers:
     Attributes:
         dtype: compute precision (``"float32"``, ``"bfloat16"``) of convolutions, linear layers,
             the products of attention, and what samples their results; parameters, residual sums
-            and layer norms stay in float32 (or float64 under x64).
+            and layer norms stay in float32 (with x64, in the precision of parameters and images).
         weight_init: ``"he"``: He-normal with the gain of LReLU(0.2) for convolutions and a normal
             truncated at two standard deviations of 0.02 for linear layers; ``"normal"``: N(0, 0.02)
             for both, as the released code.
