@@ -83,7 +83,7 @@ def test_samples_outside_the_mask_are_ignored(name, value):
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_measured_gives_nothing(name):
     _, mask, _ = problem()
-    result = METHODS[name].reconstruct(jnp.zeros((SHAPE[0], 1, *SHAPE[1:]), complex), mask)
+    result = METHODS[name].reconstruct(jnp.zeros((SHAPE[0], 1, *SHAPE[1:]), jnp.complex64), mask)
     assert result.shape == SHAPE and result.dtype == jnp.complex64 and not result.any()
 
 

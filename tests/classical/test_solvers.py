@@ -41,7 +41,11 @@ def test_conjugate_gradients_solve_a_dense_system():
     expected = np.linalg.solve(matrix, rhs)
     for first in (None, start):
         result = conjugate_gradients(
-            lambda x: jnp.asarray(matrix) @ x, rhs, first, tolerance=0.0, max_iterations=12
+            lambda x: jnp.asarray(matrix, rhs.dtype) @ x,
+            rhs,
+            first,
+            tolerance=0.0,
+            max_iterations=12,
         )
         np.testing.assert_allclose(result, expected, atol=1e-4)
 

@@ -183,7 +183,7 @@ def test_batch_norm_of_the_critic_sees_every_pass_of_both_steps():
     output, _ = apply_model(model, before.generator.variables, BATCH)
     real, fake = to_channels(BATCH["reference"]), to_channels(output.image)
     key = jax.random.split(before.step_key(1), 1)[0]
-    between = points_between(real, fake, jax.random.uniform(key, (4,)))
+    between = points_between(real, fake, jax.random.uniform(key, (4,), jnp.float32))
     for step, images in ((critic_step, [real, fake, between]), (generator_step, [fake])):
         after, metrics = jax.jit(step)(before, BATCH)
         scores, expected = passes(before, images)
@@ -203,7 +203,7 @@ def test_several_critic_updates_are_updates_on_one_batch():
     def update(params, key):
         def loss(params):
             score = lambda x: Score().apply({"params": params}, x)  # noqa: E731
-            alpha = jax.random.uniform(key, (4,))
+            alpha = jax.random.uniform(key, (4,), jnp.float32)
             penalty = gradient_penalty(score, real, fake, alpha)
             return critic_loss(score(real), score(fake)) + 10.0 * penalty
 
