@@ -73,7 +73,7 @@ def enforce(
         return image
     if measurement is None or strength is None:
         raise ValueError(f"consistency={consistency!r} needs the measured k-space")
-    kspace, mask, sens = measurement
+    kspace, mask, sens = _as_precise_as(image, measurement)
     if consistency == "hard":
         if sens is None:
             return hard_consistency(image, kspace, mask)
@@ -86,6 +86,13 @@ def enforce(
             image, kspace, mask, sens, 1 / noise_weight, n_iterations=_CG_ITERATIONS
         )
     return gradient_consistency(image, kspace, mask, sens, jax.nn.sigmoid(strength))  # v / (1 + v)
+
+
+def _as_precise_as(image: ComplexImage, measurement: Measurement) -> Measurement:
+    """The measurement in the image's precision; with x64 NumPy's arrays may come in double."""
+    dtype = jnp.result_type(image)
+    real = jnp.finfo(dtype).dtype
+    return jax.tree.map(lambda a: a.astype(dtype if jnp.iscomplexobj(a) else real), measurement)
 
 
 class DataConsistency(nn.Module):

@@ -62,6 +62,17 @@ def test_every_iteration_has_a_strength_of_its_own():
         np.testing.assert_allclose(image, ifft2c(full.kspace[:, 0]) + added, atol=1e-6)
 
 
+@pytest.mark.parametrize("coils", [False, True])
+def test_a_measurement_in_double_precision_leaves_the_image_in_its_own(coils):
+    frame = jnp.zeros((1, 4, 4), jnp.complex64)
+    kspace, mask = np.ones((1, 1, 4, 4), np.complex128), np.ones((1, 4, 4))
+    measurement = Measurement(kspace, mask, kspace if coils else None)
+    module = UnrolledDenoiser(n_iterations=2, channels=2)
+    with jax.enable_x64(True):
+        variables = module.init(jax.random.key(0), frame, measurement, train=False)
+        assert module.apply(variables, frame, measurement, train=False).dtype == frame.dtype
+
+
 def test_denoiser_without_norm_is_not_linear_within():
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 2))
     module = Denoiser(4)
