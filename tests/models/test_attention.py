@@ -57,7 +57,7 @@ def test_anchor_bias_equals_reference(fixtures_dir):
 
 def _influence(apply, shape, row, column):
     """Which input pixels have a gradient into one output pixel."""
-    x = jax.random.normal(jax.random.key(0), shape)
+    x = jax.random.normal(jax.random.key(0), shape, jnp.float32)
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(apply(x)[0, row, column])))(x)
     return np.asarray(jnp.any(gradient[0] != 0, axis=-1))
 

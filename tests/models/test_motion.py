@@ -174,7 +174,7 @@ def test_similarity_carries_the_gradient_of_the_matched_patch():
 
 
 def test_soft_match_approaches_the_hard_one():
-    query, key = jax.random.normal(jax.random.key(4), (2, 1, 8, 8, 16))
+    query, key = jax.random.normal(jax.random.key(4), (2, 1, 8, 8, 16), jnp.float32)
     hard = best_match(query, key, search_radius=2)
     soft = soft_match(query, key, jnp.float32(1e4), search_radius=2)
     np.testing.assert_allclose(soft.flow, hard.flow, atol=1e-3)
