@@ -250,6 +250,7 @@ class Method:
         if not np.isfinite(kspace).all():
             raise ValueError("expected finite kspace, got NaN or infinite values")
         if jax.default_backend() != "cpu":
+            kspace, mask, sens = jax.device_put((kspace, mask, sens))  # once for both
             options = {"sens": sens, "circular": self.circular}
             filled = fill_on_device(kspace, mask, self.input_fill, **options)
             cine, scale = jax.device_get(scaled_cine(kspace, mask, sens, filled))
