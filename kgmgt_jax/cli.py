@@ -162,8 +162,8 @@ def _use_compilation_cache(folder: Callable[[], str | Path] | None) -> None:
     if getattr(jax.config, "jax_compilation_cache_dir", None):
         return  # JAX_COMPILATION_CACHE_DIR
     if folder is None:
-        root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        path = root / "kgmgt_jax" / "xla"
+        with contextlib.suppress(RuntimeError):  # a user without a home, as in containers
+            root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            jax.config.update("jax_compilation_cache_dir", str(root / "kgmgt_jax" / "xla"))
     else:
-        path = Path(folder()).absolute()
-    jax.config.update("jax_compilation_cache_dir", str(path))
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder()).absolute()))

@@ -109,16 +109,34 @@ def test_message_about_a_flag_names_it(monkeypatch, message, line):
     assert line in cli._about_flags(message)
 
 
-@pytest.mark.parametrize("set_by_user", [True, False])
-def test_compiled_programs_go_where_the_user_said_first(monkeypatch, tmp_path, set_by_user):
+@pytest.fixture
+def no_cache():
+    """No folder of compiled programs is set; the one before is afterwards."""
     before = jax.config.jax_compilation_cache_dir
-    try:
-        jax.config.update("jax_compilation_cache_dir", "/theirs" if set_by_user else None)
-        cli._use_compilation_cache(lambda: tmp_path / "xla_cache")
-        wanted = "/theirs" if set_by_user else str(tmp_path / "xla_cache")
-        assert jax.config.jax_compilation_cache_dir == wanted
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize("set_by_user", [True, False])
+def test_compiled_programs_go_where_the_user_said_first(tmp_path, set_by_user):
+    jax.config.update("jax_compilation_cache_dir", "/theirs" if set_by_user else None)
+    cli._use_compilation_cache(lambda: tmp_path / "xla_cache")
+    wanted = "/theirs" if set_by_user else str(tmp_path / "xla_cache")
+    assert jax.config.jax_compilation_cache_dir == wanted
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize("folder, wanted", [("", None), ("/theirs", "/theirs/kgmgt_jax/xla")])
+def test_a_user_without_a_home_is_no_reason_to_end(monkeypatch, folder, wanted):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    cli._use_compilation_cache(None)
+    assert jax.config.jax_compilation_cache_dir == wanted
 
 
 class _Interrupted:
