@@ -13,7 +13,7 @@ from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.evaluation.gif import FPS, write_gif
 from kgmgt_jax.figures import grey_window
 
-__all__ = ["slice_mosaic", "write_film"]
+__all__ = ["find_ffmpeg", "slice_mosaic", "write_film"]
 
 GAP = 4  # pixels
 MIN_HEIGHT, MAX_SIDE = 256, 1920  # of a film
@@ -75,8 +75,7 @@ def write_film(
         ``path`` as a Path.
 
     Raises:
-        ValueError: if the name ends otherwise, or MP4 is asked for without the package
-            imageio-ffmpeg.
+        ValueError: if the name ends otherwise, or as `find_ffmpeg` does.
     """
     path = Path(path)
     if path.suffix not in (".gif", ".mp4"):
@@ -85,14 +84,23 @@ def write_film(
     return _write_mp4(path, frames) if path.suffix == ".mp4" else write_gif(path, frames)
 
 
-def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t y x"]) -> Path:
+def find_ffmpeg() -> str:
+    """The program that writes MP4.
+
+    Raises:
+        ValueError: without the package imageio-ffmpeg, or where that has no program and finds none.
+    """
     try:
-        ffmpeg = importlib.import_module("imageio_ffmpeg")
-    except ImportError as error:
+        return importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
         raise ValueError(
-            f"{path}: expected the package 'imageio_ffmpeg' to write MP4, got {error}; "
+            f"expected ffmpeg of the package 'imageio_ffmpeg' to write 'mp4', got {error}; "
             "pip install 'kgmgt-jax[video]'"
         ) from error
+
+
+def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t y x"]) -> Path:
+    program = find_ffmpeg()
     odd = [(0, size % 2) for size in frames.shape[1:]]  # H.264 halves the colour planes
     frames = np.pad(frames, [(0, 0), *odd])
     beats = np.tile(frames, (max(1, math.ceil(MIN_SECONDS * FPS / len(frames))), 1, 1))
@@ -101,7 +109,7 @@ def _write_mp4(path: Path, frames: UInt8[np.ndarray, "t y x"]) -> Path:
     coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", QUALITY, "-movflags", "+faststart"]
 
     def write(file: Path) -> None:
-        command = [ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *raw, *coded, "-f", "mp4", file]
+        command = [program, "-v", "error", "-y", *raw, *coded, "-f", "mp4", file]
         done = subprocess.run(command, input=beats.tobytes(), capture_output=True)
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip()

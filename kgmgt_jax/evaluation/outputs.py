@@ -35,7 +35,7 @@ from kgmgt_jax.data.case import pixel_aspect
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, rss
 from kgmgt_jax.evaluation.dicom_output import write_dicom
-from kgmgt_jax.evaluation.films import write_film
+from kgmgt_jax.evaluation.films import find_ffmpeg, write_film
 from kgmgt_jax.evaluation.geometry import Geometry
 
 __all__ = ["FORMATS", "ImageVolume", "check_outputs", "consistent_images", "write_outputs"]
@@ -43,7 +43,6 @@ __all__ = ["FORMATS", "ImageVolume", "check_outputs", "consistent_images", "writ
 _PACKAGES = {  # and the extras that bring them
     "nii": ("nibabel", "formats"),
     "dicom": ("pydicom", "formats"),
-    "mp4": ("imageio_ffmpeg", "video"),
 }
 
 
@@ -140,6 +139,8 @@ def check_outputs(
     for kind in formats:
         if kind in _PACKAGES:
             _import_for(kind)
+        if kind == "mp4":
+            find_ffmpeg()
     if geometry and "dicom" in formats and not geometry.datasets:
         raise ValueError(f"{geometry.source}: expected DICOM as template of DICOM, got NIfTI")
     try:

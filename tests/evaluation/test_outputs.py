@@ -12,7 +12,7 @@ from kgmgt_jax.data.transforms import fft2c, ifft2c
 from kgmgt_jax.evaluation import outputs
 from kgmgt_jax.evaluation.films import slice_mosaic
 from kgmgt_jax.evaluation.geometry import read_geometry
-from kgmgt_jax.evaluation.outputs import FORMATS, ImageVolume, consistent_images, write_outputs
+from kgmgt_jax.evaluation.outputs import ImageVolume, consistent_images, write_outputs
 
 nibabel = pytest.importorskip("nibabel")
 pytest.importorskip("pydicom")
@@ -154,7 +154,19 @@ def test_an_empty_path_is_not_the_current_folder():
         outputs.check_outputs("", ["mat"])
 
 
-@pytest.mark.parametrize("kind", [k for k in FORMATS if k in outputs._PACKAGES])
+def test_a_package_without_ffmpeg_is_told_before_the_work(tmp_path, monkeypatch):
+    """As imageio-ffmpeg before 0.6 on Macs with Apple silicon, for which it has no wheel."""
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
+    def none():
+        raise RuntimeError("No ffmpeg exe could be found.")
+
+    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", none)
+    with pytest.raises(ValueError, match=r"got No ffmpeg exe.*pip install 'kgmgt-jax\[video\]'"):
+        outputs.check_outputs(tmp_path, ["mp4"])
+
+
+@pytest.mark.parametrize("kind", [*outputs._PACKAGES, "mp4"])
 def test_missing_package_is_named_with_its_extra(tmp_path, volume, kind, monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")
