@@ -151,3 +151,14 @@ def check_alike(got: dict[str, Any], want: dict[str, Any]) -> None:
         assert np.linalg.norm(value) > 0, name
         error = np.linalg.norm(got[name] - value) / np.linalg.norm(value)
         assert error < 1e-4, f"{name}: {error}"
+
+
+def ffts_of(jaxpr):
+    """Input types of every Fourier transform of a jaxpr and of those inside it."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "fft":
+            yield eqn.invars[0].aval.dtype
+        for value in jax.tree.leaves(eqn.params, is_leaf=lambda p: hasattr(p, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from ffts_of(inner)
