@@ -46,7 +46,6 @@ autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 napoleon_attr_annotations = False
 
-
 # What Flax adds to the fields of every module.
 _FLAX = re.compile(r", parent: .*_Sentinel.*, name: str \| None = None")
 

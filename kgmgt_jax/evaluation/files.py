@@ -120,9 +120,7 @@ def reconstruct_file(
     lines = [f"{path}: {len(file)} slices, true acceleration {done.accelerations}"]
     lines += [f"note: {note}" for note in done.notes]
     if {"nii", "dicom"} & set(formats):
-        lines += [f"note: {note}" for note in _about_geometry(geometry, done.meta)]
-        if len(file) > 1 and not done.meta.is_stack:
-            lines.append("note: slices are not parallel: no volume holds their positions")
+        lines += [f"note: {note}" for note in _about_geometry(geometry, done)]
     origin = {
         "source": str(path),
         "key": done.meta.key,
@@ -203,8 +201,9 @@ def _reference(case: CineCase) -> Float32[np.ndarray, "t h w"]:
     return rss(ifft2c(case.kspace))
 
 
-def _about_geometry(geometry: Geometry | None, meta: CaseMeta) -> list[str]:
+def _about_geometry(geometry: Geometry | None, done: _Done) -> list[str]:
     """What to say of where images lie."""
+    meta = done.meta
     known = {
         "position": geometry,
         "pixel size": geometry or meta.pixel_mm,
@@ -213,6 +212,8 @@ def _about_geometry(geometry: Geometry | None, meta: CaseMeta) -> list[str]:
     unknown = " and ".join(what for what, value in known.items() if not value)
     fix = "" if geometry else "; --template has them"
     notes = [f"{unknown} unknown and made up or left out{fix}"] if unknown else []
+    if len(done.slices) > 1 and not meta.is_stack:
+        notes.append("slices are not parallel: no volume holds their positions")
     if geometry is None:
         return notes
     if meta.orientation.startswith("rows to") and meta.orientation != geometry.orientation:

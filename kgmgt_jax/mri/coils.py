@@ -174,9 +174,9 @@ def estimate_sens(
 ) -> Complex[Array, "n h w"]:
     """Sensitivity maps of a cine from its `calibration_block`, by one of two methods.
 
-    ``"espirit"`` (`espirit_maps`, without its crop unless told) is
-    the better one; ``"adaptive"`` (`adaptive_maps`) is blurred by a small block, but follows
-    the data pixel by pixel if all of k-space calibrates.
+    ``"espirit"`` (`espirit_maps`, without its crop unless told) is the better one; ``"adaptive"``
+    (`adaptive_maps`) is blurred by a small block, but follows the data pixel by pixel if all of
+    k-space calibrates.
 
     Args:
         kspace: measured k-space of a cine.
