@@ -13,6 +13,7 @@ from absl import flags
 from kgmgt_jax import cli
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.mask_sampler import MASK_KINDS
+from kgmgt_jax.data.prepared.options import SPLITS
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, EvaluationSet, open_evaluation
 from kgmgt_jax.evaluation.classical_methods import classical_methods, parse_weights
@@ -41,6 +42,7 @@ _TUNE_SLICES = flags.DEFINE_integer("tune_slices", 4, "Most slices to use of eac
 _DATA = flags.DEFINE_string(
     "data", None, "A fully sampled file, a folder of them, or a prepared set.", required=True
 )
+_SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "Which part of a prepared set.")
 _OUT = flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
 _ACCELERATION = flags.DEFINE_list("acceleration", ["4"], "Nominal accelerations, such as 4,8.")
 _ACS = flags.DEFINE_integer("acs", 8, "Central lines that are always measured.")
@@ -72,7 +74,9 @@ def main(argv: list[str]) -> int:
     circular = networks[0].circular if networks else _loading()["circular"] is not False
     conditions = _conditions()
     simulation = Simulation(n_coils=_COILS.value, noise=_NOISE.value)
-    data = open_evaluation(_DATA.value, acs=_ACS.value, sens=sens, simulation=simulation)
+    data = open_evaluation(
+        _DATA.value, acs=_ACS.value, sens=sens, simulation=simulation, split=_SPLIT.value
+    )
     weights = parse_weights(_WEIGHTS.value)
     names = [method.name for method in classical_methods(_CLASSICAL.value, given=weights)]
     told = _trained_on(networks, data) | _other_maps(networks, data)

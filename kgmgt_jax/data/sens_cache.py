@@ -20,11 +20,11 @@ import numpy as np
 from jaxtyping import Complex, Complex64, Float
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.base import DataWarning
 from kgmgt_jax.mri.coils import calibration_block, sens_from_block, sens_options
 
-__all__ = ["cached_sens", "central_sens", "maps_of"]
+__all__ = ["cached_sens", "central_sens", "maps_of", "missing_sens"]
 
 # To be raised with every change of what the same data and options give.
 _VERSION = 1
@@ -93,6 +93,25 @@ def central_sens(
     """
     everything = np.ones((1, *average.shape[-2:]), np.float32)
     return cached_sens(average[None], everything, acs=acs, method=method, cache_dir=cache_dir)
+
+
+def missing_sens(case: CineCase, method: str) -> Complex64[np.ndarray, "*t n h w"] | None:
+    """Coil maps of an undersampled slice: its own, else from all that its frames measured.
+
+    Args:
+        case: undersampled k-space.
+        method: see `cached_sens`.
+
+    Returns:
+        The maps; ``None`` for a single coil.
+
+    Raises:
+        DataError: if too few lines around the centre were measured.
+    """
+    if case.sens is not None or case.n_coils == 1:
+        return case.sens
+    with maps_of(f"{case.meta.source} [{case.meta.name}]"):
+        return cached_sens(case.kspace, case.mask, method=method)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import (
     CineFile,
@@ -28,7 +28,7 @@ from kgmgt_jax.data.formats import (
 )
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
-from kgmgt_jax.data.sens_cache import cached_sens, maps_of
+from kgmgt_jax.data.sens_cache import missing_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo, SliceSource
 from kgmgt_jax.data.sources import open_prepared
@@ -38,7 +38,7 @@ from kgmgt_jax.evaluation.methods import Kspace, Mask, Sens
 from kgmgt_jax.evaluation.places import Cine, path_below, places_of
 from kgmgt_jax.evaluation.sampling import Sampling
 
-__all__ = ["Condition", "EvaluationCase", "EvaluationSet", "missing_sens", "open_evaluation"]
+__all__ = ["Condition", "EvaluationCase", "EvaluationSet", "open_evaluation"]
 
 AS_ACQUIRED = "as acquired"
 _SAMPLING_FOLDER = re.compile(r"FullSample|AccFactor\d+|UnderSample_Task\w+")
@@ -222,26 +222,31 @@ class EvaluationSet:
 
 
 def open_evaluation(
-    path: str | Path, *, acs: int, sens: str = "espirit", simulation: Simulation | None = None
+    path: str | Path,
+    *,
+    acs: int,
+    sens: str = "espirit",
+    simulation: Simulation | None = None,
+    split: str = "test",
 ) -> EvaluationSet:
     """Looks through a path for what can be evaluated.
 
     Args:
-        path: a file of any known format, a folder of them, or a prepared set, of which the split
-            ``test`` is taken.
+        path: a file of any known format, a folder of them, or a prepared set.
         acs: central lines of the masks to come.
         sens: how coil maps are estimated, see `estimate_sens`; those of a prepared set as it was.
         simulation: how k-space is made of magnitude images; its defaults if left out.
+        split: which part of a prepared set; files are taken as they are.
 
     Raises:
-        DataError: if there is nothing at all to evaluate.
+        DataError: if there is nothing at all to evaluate, or a prepared set has no such split.
         ValueError: if ``acs`` is too small to calibrate several coils.
     """
     if not str(path):
         raise DataError("data", "a file or a folder", "an empty path")
     root = Path(path)
     if is_prepared(root):
-        prepared = open_prepared(root, split="test")
+        prepared = open_prepared(root, split=split)
         used = map(prepared.sens_method, range(len(prepared.slices)))
         return EvaluationSet(root, prepared, (), {}, next(filter(None, used), sens))
     failed: dict[str, DataError] = {}
@@ -270,22 +275,6 @@ def open_evaluation(
         raise next(iter(failed.values()), nothing)
     source = FileSlices(full, root=root, acs=acs, sens=sens, cache_gib=0) if full else None
     return EvaluationSet(root, source, alone, {k: str(e) for k, e in failed.items()}, sens)
-
-
-def missing_sens(case: CineCase, method: str) -> Sens:
-    """Coil maps of an undersampled slice: its own, else from all that its frames measured.
-
-    Args:
-        case: undersampled k-space.
-        method: see `estimate_sens`.
-
-    Raises:
-        DataError: if too few lines around the centre were measured.
-    """
-    if case.sens is not None or case.n_coils == 1:
-        return case.sens
-    with maps_of(f"{case.meta.source} [{case.meta.name}]"):
-        return cached_sens(case.kspace, case.mask, method=method)
 
 
 def _scan(path: Path) -> tuple[str, ...]:

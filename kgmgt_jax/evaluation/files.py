@@ -13,8 +13,8 @@ import kgmgt_jax
 from kgmgt_jax.data.case import CaseMeta, CineCase, DataError, pixel_aspect
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
+from kgmgt_jax.data.sens_cache import missing_sens
 from kgmgt_jax.data.transforms import central, ifft2c, rss
-from kgmgt_jax.evaluation.cases import missing_sens
 from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
 from kgmgt_jax.evaluation.gif import cine_gif
 from kgmgt_jax.evaluation.methods import Method

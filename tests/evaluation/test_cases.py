@@ -262,6 +262,21 @@ def test_slices_of_a_prepared_set_have_the_units_of_their_file(bright_and_dim):
         np.testing.assert_allclose(ours.reference, theirs.reference, rtol=0, atol=1e-6 * scale)
 
 
+def test_a_split_of_a_prepared_set_is_chosen(tmp_path):
+    write_phantoms(tmp_path / "data", n_subjects=3, n_slices=1)
+    prepare(tmp_path / "data", tmp_path / "set", PrepareOptions(split=(0.67, 0.33, 0.0), acs=8))
+    with pytest.raises(DataError, match="expected a split among train, validation, got 'test'"):
+        open_evaluation(tmp_path / "set", acs=8)
+    found = {
+        split: [
+            info.subject for info in open_evaluation(tmp_path / "set", acs=8, split=split).slices
+        ]
+        for split in ("train", "validation")
+    }
+    assert len(found["train"]) == 2 and len(found["validation"]) == 1
+    assert not set(found["train"]) & set(found["validation"])
+
+
 def test_maps_of_a_prepared_set_are_told_as_they_are_made(tmp_path):
     write_phantoms(tmp_path / "data", n_subjects=1, n_coils=3)
     options = PrepareOptions(sens="adaptive", split=(0.0, 0.0, 1.0), acs=8)
