@@ -7,6 +7,7 @@ iterative ones stop when an iteration changes the image by less than a relative 
 
 from kgmgt_jax.classical.direct import temporal_average, zero_filled
 from kgmgt_jax.classical.focuss import kt_focuss
+from kgmgt_jax.classical.local_low_rank import locally_low_rank
 from kgmgt_jax.classical.low_rank import low_rank_plus_sparse
 from kgmgt_jax.classical.registry import METHODS, Algorithm, Tuning, tune
 from kgmgt_jax.classical.total_variation import spatial_tv, temporal_tv
@@ -17,6 +18,7 @@ __all__ = [
     "Algorithm",
     "Tuning",
     "kt_focuss",
+    "locally_low_rank",
     "low_rank_plus_sparse",
     "spatial_tv",
     "temporal_average",

@@ -124,7 +124,8 @@ def minimise_low_rank_plus_sparse(
     static = jnp.broadcast_to(jnp.mean(start, axis=0, keepdims=True), start.shape)
     largest = jnp.maximum(jnp.maximum(low_rank_weight, sparse_weight), MIN_WEIGHT)
     penalty = PENALTY * largest
-    low_rank_threshold = low_rank_weight * largest_singular_value(start) / penalty
+    largest_value = largest_singular_value(start.reshape(len(start), -1))
+    low_rank_threshold = low_rank_weight * largest_value / penalty
     sparse_threshold = sparse_weight * jnp.max(jnp.abs(measured)) / penalty
     half = penalty / 2
     solve = quadratic_solver(
@@ -141,7 +142,8 @@ def minimise_low_rank_plus_sparse(
         low_rank, sparse = parts
         spectrum = jnp.fft.fft(sparse, axis=0, norm="ortho")
         sparse = jnp.fft.ifft(soft_threshold(spectrum, sparse_threshold), axis=0, norm="ortho")
-        return shrink_singular_values(low_rank, low_rank_threshold), sparse
+        frames = low_rank.reshape(len(low_rank), -1)
+        return shrink_singular_values(frames, low_rank_threshold).reshape(low_rank.shape), sparse
 
     return alternating_directions(
         update,

@@ -31,39 +31,38 @@ def soft_threshold(
 
 
 def shrink_singular_values(
-    cine: Complex[Array, "t h w"], threshold: Scalar
-) -> Complex[Array, "t h w"]:
-    """``g = ||d||_*``: the singular values of the frames-by-pixels matrix shrink.
+    matrices: Complex[Array, "*b t p"], threshold: Scalar
+) -> Complex[Array, "*b t p"]:
+    """``g = ||d||_*``: the singular values of each matrix shrink.
 
     With ``C = U Σ V^H`` the result is ``U max(Σ - τ, 0) V^H``, computed from the eigenvectors U of
     the small t x t matrix ``C C^H``: singular values below about 1e-3 of the largest are lost in
     rounding, far below any useful threshold.
 
     Args:
-        cine: the frames, rows of C.
+        matrices: C, such as the pixels p of t frames.
         threshold: τ >= 0.
     """
-    matrix, values, vectors = _left_singular(cine)
+    values, vectors = _left_singular(matrices)
     positive = jnp.where(values > 0, values, 1.0)
     kept = jnp.where(values > threshold, 1.0 - threshold / positive, 0.0)
-    projector = _product(vectors * kept[None], vectors.conj().T)
-    return _product(projector, matrix).reshape(cine.shape)
+    projector = _product(vectors * kept[..., None, :], _adjoint(vectors))
+    return _product(projector, matrices)
 
 
-def largest_singular_value(cine: Complex[Array, "t h w"]) -> Float[Array, ""]:
-    """Largest singular value of the frames-by-pixels matrix.
-
-    Args:
-        cine: the frames, rows of the matrix.
-    """
-    return _left_singular(cine)[1][-1]
+def largest_singular_value(matrix: Complex[Array, "t p"]) -> Float[Array, ""]:
+    """Largest singular value of a matrix, such as the pixels p of t frames."""
+    return _left_singular(matrix)[0][-1]
 
 
-def _left_singular(cine: Array) -> tuple[Array, Array, Array]:
-    """The matrix of a cine, its singular values in rising order, its left singular vectors."""
-    matrix = cine.reshape(cine.shape[0], -1)
-    eigenvalues, vectors = jnp.linalg.eigh(_product(matrix, matrix.conj().T))
-    return matrix, jnp.sqrt(jnp.maximum(eigenvalues, 0.0)), vectors
+def _left_singular(matrices: Array) -> tuple[Array, Array]:
+    """Singular values of matrices in rising order, and their left singular vectors."""
+    eigenvalues, vectors = jnp.linalg.eigh(_product(matrices, _adjoint(matrices)))
+    return jnp.sqrt(jnp.maximum(eigenvalues, 0.0)), vectors
+
+
+def _adjoint(matrices: Array) -> Array:
+    return jnp.conj(jnp.swapaxes(matrices, -1, -2))
 
 
 def _product(a: Array, b: Array) -> Array:

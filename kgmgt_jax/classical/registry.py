@@ -11,6 +11,7 @@ from jaxtyping import Array, Complex, Float
 
 from kgmgt_jax.classical.direct import temporal_average, zero_filled
 from kgmgt_jax.classical.focuss import kt_focuss
+from kgmgt_jax.classical.local_low_rank import locally_low_rank
 from kgmgt_jax.classical.low_rank import low_rank_plus_sparse
 from kgmgt_jax.classical.total_variation import spatial_tv, temporal_tv
 from kgmgt_jax.classical.wavelet_sparsity import wavelet
@@ -64,6 +65,9 @@ METHODS: dict[str, Algorithm] = {
         low_rank_plus_sparse,
         {"low_rank_weight": 0.005, "sparse_weight": 0.01},
         {"low_rank_weight": (0.002, 0.005, 0.01, 0.02), "sparse_weight": (0.003, 0.01, 0.03)},
+    ),
+    "locally_low_rank": Algorithm(
+        locally_low_rank, {"weight": 0.003}, {"weight": (0.001, 0.002, 0.003, 0.005, 0.01)}
     ),
 }
 """By name; an entry of your own can be added."""
