@@ -45,8 +45,15 @@ NETWORK = "pretrained"
 ALONE = "without_references"  # the network, given the target frame in the place of its neighbours
 MASK_KINDS = {"fixed": "variable_density_fixed", "kt": "variable_density"}
 CLASSICAL = {
-    "fixed": ("spatial_tv", "wavelet", "low_rank_plus_sparse"),
-    "kt": ("temporal_tv", "spatial_tv", "wavelet", "kt_focuss", "low_rank_plus_sparse"),
+    "fixed": ("spatial_tv", "wavelet", "low_rank_plus_sparse", "locally_low_rank"),
+    "kt": (
+        "temporal_tv",
+        "spatial_tv",
+        "wavelet",
+        "kt_focuss",
+        "low_rank_plus_sparse",
+        "locally_low_rank",
+    ),
 }
 TUNING_ACCELERATION, TUNING_COLUMNS = 8.0, 64
 
