@@ -16,9 +16,9 @@ __all__ = ["n_trained_on", "same_file"]
 def n_trained_on(path: str, scored: Sequence[SliceInfo]) -> int:
     """How many slices to score are among those that a network was trained on.
 
-    Their file is one of the training files or equal to one. Of a prepared set, whose splits may
-    share a file, their names in it are also those of its split ``train``. No samples are read,
-    but of files of the same size.
+    Their file or folder of DICOM is one of those of the training or equal to one. Of a prepared
+    set, whose splits may share a file, their names in it are also those of its split ``train``. No
+    samples are read, but of files of the same size.
 
     Args:
         path: What it was trained on, as ``open_slices`` takes it. What does not exist, as for a
@@ -63,15 +63,28 @@ def _training_files(path: str) -> dict[Path, set[str]]:
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:
-    """Whether two paths are of one file, or of two that are equal."""
+    """Whether two paths are of one file, or of two that are equal; or of such folders, of DICOM."""
     a, b = Path(one), Path(other)
-    if not (a.is_file() and b.is_file()):
+    if not (a.exists() and b.exists()):
         return False
-    return a.samefile(b) or filecmp.cmp(a, b, shallow=False)
+    if a.samefile(b):
+        return True
+    if a.is_dir() and b.is_dir():
+        names = [file.name for file in _files_in(a)]
+        return names == [file.name for file in _files_in(b)] != [] and all(
+            filecmp.cmp(a / name, b / name, shallow=False) for name in names
+        )
+    return a.is_file() and b.is_file() and filecmp.cmp(a, b, shallow=False)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+    """That of a file, or of all files in a folder; 0 if there is neither."""
+    files = _files_in(path) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _name_in_file(info: SliceInfo) -> str:

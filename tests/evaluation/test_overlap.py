@@ -1,5 +1,6 @@
 """Training data among what is scored is found, whatever its path."""
 
+import contextlib
 import os
 import shutil
 from dataclasses import replace
@@ -9,7 +10,8 @@ import pytest
 from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.evaluation.cases import open_evaluation
-from kgmgt_jax.evaluation.overlap import n_trained_on
+from kgmgt_jax.evaluation.overlap import n_trained_on, same_file
+from tests.data.formats.writers import edited_dicom, write_dicom
 from tests.evaluation.small_set import FULL, write_phantoms
 
 
@@ -72,3 +74,24 @@ def test_of_a_prepared_set_its_own_test_split_is_not(tree, tmp_path):
     first = PreparedSet(path, split="train").slices[0]
     same_file_of_another_split = replace(first, name=first.name.replace("slice0", "slice1"))
     assert n_trained_on(path, [same_file_of_another_split]) == 0
+
+
+@pytest.mark.parametrize("how", ["itself", "copy", "link"])
+def test_a_folder_of_dicom_is_known_by_any_path(tmp_path, how):
+    series, other = write_dicom(tmp_path / "series"), tmp_path / "other"
+    if how != "itself":
+        shutil.copytree(series, other) if how == "copy" else other.symlink_to(series)
+    scored = open_evaluation(series if how == "itself" else other, acs=4).slices
+    assert n_trained_on(str(series), scored) == len(scored)
+    with contextlib.chdir(tmp_path):
+        assert same_file("series", scored[0].source)
+
+
+def test_folders_of_other_images_are_not_the_same(tmp_path):
+    one, other = write_dicom(tmp_path / "one"), write_dicom(tmp_path / "other")
+    for image in edited_dicom(other):
+        image.PixelData = bytes(len(image.PixelData))
+    assert not same_file(one, other)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none").mkdir()
+    assert not same_file(tmp_path / "empty", tmp_path / "none")

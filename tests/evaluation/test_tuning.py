@@ -16,6 +16,7 @@ from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.data.validation import case_mask
 from kgmgt_jax.evaluation.cases import Condition, open_evaluation
 from kgmgt_jax.evaluation.tuning import tune_methods
+from tests.data.formats.writers import write_dicom
 from tests.evaluation.small_set import FULL, write_phantoms
 
 CONDITIONS = [Condition("uniform", 4.0, 8), Condition("kt_uniform", 4.0, 8)]
@@ -99,6 +100,17 @@ def test_test_files_are_refused(folders, scored, tmp_path, how):
         path = copy
     with pytest.raises(DataError, match=r"not scored.*other subjects"):
         tune_methods(["wavelet"], [path], CONDITIONS, test=scored)
+
+
+@pytest.mark.parametrize("how", ["absolute", "copy"])
+def test_test_folders_of_dicom_are_refused(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    write_dicom(tmp_path / "series")
+    scored = open_evaluation("series", acs=4).slices
+    path = tmp_path / "series"
+    path = path if how == "absolute" else shutil.copytree(path, tmp_path / "other")
+    with pytest.raises(DataError, match=r"not scored.*other subjects"):
+        tune_methods(["wavelet"], [path], [Condition("uniform", 2.0, 4)], test=scored)
 
 
 def test_a_prepared_set_of_one_file_is_tuned_on_its_training_subjects(tmp_path, monkeypatch):
