@@ -31,6 +31,7 @@ __all__ = [
 
 Row = dict[str, Any]
 
+_EXACT = 50  # pairs; of more, the sum of ranks is as good as normal
 _ROUNDING = 2.0**-40
 _SINGLE_ROUNDING = 2.0**-20  # relative, of scores of images in single precision
 
@@ -62,8 +63,9 @@ def paired_wilcoxon(
     """Two-sided p-value of Wilcoxon's signed-rank test on pairs.
 
     Pairs without a difference (both infinite, say) are left out, as Wilcoxon did; without any
-    others p is 1. Exact for up to 50 pairs without ties. Not corrected for several comparisons.
-    Differences that only rounding tells apart are ties: 5/3 - 4/3 and 4/3 - 1, of three readers.
+    others p is 1. Exact for up to 50 pairs, with ties or without, of more by the normal
+    distribution. Not corrected for several comparisons. Differences that only rounding tells apart
+    are ties: 5/3 - 4/3 and 4/3 - 1, of three readers.
 
     Args:
         first: one score a subject.
@@ -85,8 +87,25 @@ def paired_wilcoxon(
     difference = _rounded_difference(first, second)
     if not difference.any():
         return 1.0
-    result: Any = stats.wilcoxon(difference[difference != 0])
-    return float(result.pvalue)
+    return _signed_rank_p(difference[difference != 0])
+
+
+def _signed_rank_p(difference: Float64[np.ndarray, " n"]) -> float:
+    """Two-sided p of the sum of positive differences' ranks, among all 2^n choices of signs.
+
+    Ties share their mean rank, where the normal distribution is far off with few pairs: for 14
+    equal differences, 11 of them of one sign, it gives 0.033 instead of 0.057.
+    """
+    if difference.size > _EXACT:
+        result: Any = stats.wilcoxon(difference)
+        return float(result.pvalue)
+    ranks = (2 * stats.rankdata(np.abs(difference))).astype(int)  # twice, so that halves are whole
+    choices = np.ones(1)  # of signs, by their sum of ranks
+    for rank in ranks:
+        choices = np.pad(choices, (0, rank)) + np.pad(choices, (rank, 0))
+    found = ranks[difference > 0].sum()
+    tail = min(choices[: found + 1].sum(), choices[found:].sum())
+    return min(1.0, 2 * float(tail) / 2**difference.size)
 
 
 def _rounded_difference(

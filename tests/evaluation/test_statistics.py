@@ -45,6 +45,30 @@ def test_p_with_one_reversed_pair_by_hand():
     assert paired_wilcoxon(first, [-0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(4 / 32)
 
 
+def test_p_of_fourteen_equal_differences_is_that_of_their_signs():
+    """Readers' scores differ by one or not at all: 11 up and 3 down, as 14 tosses of a coin."""
+    p = paired_wilcoxon(np.array([4.0] * 11 + [2.0] * 3), np.full(14, 3.0))
+    assert p == pytest.approx(2 * (1 + 14 + 91 + 364) / 2**14, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 4, 9, 15])
+def test_p_with_ties_is_that_of_all_choices_of_signs(n):
+    rng = np.random.default_rng(n)
+    difference = rng.integers(1, 5, n) * rng.choice([-1, 1, 1], n) / 2
+    ranks = stats.rankdata(np.abs(difference))
+    signs = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    sums, found = signs @ ranks, ranks[difference > 0].sum()
+    expected = min(1.0, 2 * min(np.mean(sums <= found), np.mean(sums >= found)))
+    assert paired_wilcoxon(difference, np.zeros(n)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [6, 50, 51])
+def test_p_without_ties_is_scipys(n):
+    difference = np.random.default_rng(n).normal(0.3, 1, n)
+    expected = stats.wilcoxon(difference).pvalue
+    assert paired_wilcoxon(difference, np.zeros(n)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_cases_of_a_subject_are_one_pair():
     """Two of six cases each of three subjects: p cannot fall below 2 / 2^3."""
     scores = _scores(6)
@@ -71,7 +95,7 @@ def test_means_and_sums_of_three_readers_give_one_p():
         [[14, 11, 10, 12, 12, 12, 14, 12, 12, 13], [13, 10, 9, 11, 11, 13, 15, 11, 12, 12]]
     )
     means = sums / 3
-    expected = stats.wilcoxon([1] * 5 + [-1] * 2 + [1] * 2).pvalue
+    expected = 2 * (1 + 9 + 36) / 2**9
     assert len(set(np.abs(means[0] - means[1]))) > 2  # which ranks would tell apart
     for scores in (sums, means, 1e-9 * means):
         assert paired_wilcoxon(*scores) == pytest.approx(expected, rel=1e-12)
