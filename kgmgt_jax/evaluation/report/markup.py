@@ -10,6 +10,7 @@ from kgmgt_jax.evaluation.regions import WHOLE
 from kgmgt_jax.evaluation.report.boxplots import box_plot
 from kgmgt_jax.evaluation.report.data import ReportData, ScoreSet
 from kgmgt_jax.evaluation.statistics import Comparison, compare, smallest_p
+from kgmgt_jax.metrics import PRESETS
 
 __all__ = [
     "METRICS",
@@ -105,7 +106,7 @@ def score_table(data: ReportData, view: ScoreSet) -> str:
 
 
 def case_table(data: ReportData, view: ScoreSet) -> str:
-    """Means over the frames of each case: one row a case and method."""
+    """Means over what is scored of each case: one row a case and method."""
     cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
     for region, cases in view.scores.items():
         for case, methods in cases.items():
@@ -130,8 +131,9 @@ def case_table(data: ReportData, view: ScoreSet) -> str:
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Scores by case">'
-        f'<table class="sortable cases"><caption>{escape(view_label(view))}; means over the frames '
-        f"of each case</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<table class="sortable cases"><caption>{escape(view_label(view))}; means over the '
+        f"{_scored(view)} of each case</caption>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -205,9 +207,14 @@ def _caption(
             f"{smallest_p(n_subjects):.3g}"
         )
     note = simulation_note(data, dict.fromkeys(c for cases in view.scores.values() for c in cases))
-    parts = [view_label(view), number, "Mean ± standard deviation over frames", test]
+    parts = [view_label(view), number, f"Mean ± standard deviation over {_scored(view)}", test]
     text = ". ".join(escape(part) for part in parts) + "."
     return text + (f' <strong class="simulated">{escape(note)}</strong>' if note else "")
+
+
+def _scored(view: ScoreSet) -> str:
+    """What has a score each."""
+    return "volumes" if PRESETS[view.preset].per_volume else "frames"
 
 
 def _in_order(metrics: Iterable[str]) -> list[str]:

@@ -122,6 +122,16 @@ def test_every_table_states_preset_family_and_true_acceleration(page):
     assert "cannot fall below 0.25" in page.captions[0]
 
 
+@pytest.mark.parametrize(("preset", "what"), [("frame", "frames"), ("fastmri", "volumes")])
+def test_captions_say_what_the_means_are_over(tmp_path, preset, what):
+    data = small_report(presets=(preset,), nominal=(4.0,))
+    data = dataclasses.replace(data, examples=(), efficiency={})
+    text = write_report(tmp_path / "r.html", data).read_text(encoding="utf-8")
+    scores, cases = Page(text).captions
+    assert f"Mean ± standard deviation over {what}." in scores
+    assert f"means over the {what} of each case" in cases
+
+
 @pytest.mark.parametrize("kind", ["magnitude images", "complex images"])
 def test_captions_say_what_kind_of_images_cases_were_simulated_from(data, kind):
     told = Simulation().told(complex_images=kind == "complex images")
