@@ -148,7 +148,7 @@ def compare(
         raise ValueError(f"expected {main=} to be one of {', '.join(layout)}")
     cases_of: dict[str, list[str]] = {}
     for case in scores:
-        cases_of.setdefault((subjects or {}).get(case, case), []).append(case)
+        cases_of.setdefault(_subject(case, subjects), []).append(case)
 
     def by_subject(method: str, metric: str) -> Float64[np.ndarray, " n"]:
         """One score a subject: the mean over its cases of their means over frames."""
@@ -186,32 +186,37 @@ def mean_rows(
     ]
 
 
-def case_rows(scores: CaseScores, **labels: Any) -> list[Row]:
-    """Rows of labels, case, method, and mean and std of each metric over the case's frames.
+def case_rows(
+    scores: CaseScores, subjects: Mapping[str, str] | None = None, **labels: Any
+) -> list[Row]:
+    """Rows of labels, subject, case, method, mean and std of each metric over the case's frames.
 
     Arguments and errors as for `mean_rows`.
     """
     layout_of(scores)
     return [
-        {**labels, "case": case, "method": method}
+        {**labels, "subject": _subject(case, subjects), "case": case, "method": method}
         | {f"{metric}_{key}": values[key] for metric, values in metrics.items() for key in values}
         for case, methods in scores.items()
         for method, metrics in summarise(methods).items()
     ]
 
 
-def frame_rows(scores: CaseScores, **labels: Any) -> list[Row]:
-    """Rows of labels, case, frame (from 0), method, and each metric of that frame.
+def frame_rows(
+    scores: CaseScores, subjects: Mapping[str, str] | None = None, **labels: Any
+) -> list[Row]:
+    """Rows of labels, subject, case, frame (from 0), method, and each metric of that frame.
 
     Arguments and errors as for `mean_rows`. Where the preset scores volumes, a row is one.
     """
     layout_of(scores)
     rows = []
     for case, methods in scores.items():
+        start = {**labels, "subject": _subject(case, subjects), "case": case}
         for method, metrics in methods.items():
             columns = {name: np.asarray(values, np.float64) for name, values in metrics.items()}
             for frame, values in enumerate(zip(*columns.values(), strict=True)):
-                row = {**labels, "case": case, "frame": frame, "method": method}
+                row = {**start, "frame": frame, "method": method}
                 rows.append(row | dict(zip(columns, map(float, values), strict=True)))
     return rows
 
@@ -243,6 +248,10 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
             writer.writerows(rows)
 
     return write_atomically(path, write)
+
+
+def _subject(case: str, subjects: Mapping[str, str] | None) -> str:
+    return (subjects or {}).get(case, case)
 
 
 def _mean(values: Float[Array | np.ndarray, " n"] | Sequence[float]) -> float:

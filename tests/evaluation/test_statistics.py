@@ -215,6 +215,7 @@ def test_rows_carry_labels_and_every_number():
     assert rows[1] == {
         "preset": "frame",
         "region": "heart region",
+        "subject": "P0",
         "case": "P0",
         "frame": 1,
         "method": "start",

@@ -31,8 +31,8 @@ def write_score_files(folder: str | Path, score_sets: Sequence[ScoreSet], main: 
     for view in score_sets:
         for region, scores in view.scores.items():
             label = _labels(view, region)
-            rows["by_frame"] += frame_rows(scores, **label)
-            rows["by_case"] += case_rows(scores, **label)
+            rows["by_frame"] += frame_rows(scores, view.subjects, **label)
+            rows["by_case"] += case_rows(scores, view.subjects, **label)
             rows["mean"] += mean_rows(scores, main, view.subjects, **label)
     return [write_csv(Path(folder) / f"scores_{name}.csv", table) for name, table in rows.items()]
 

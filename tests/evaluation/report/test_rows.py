@@ -1,8 +1,11 @@
 """CSV files hold every score once, with its preset, family and true acceleration."""
 
 import csv
+import dataclasses
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from kgmgt_jax.evaluation.report import write_score_files
 from tests.evaluation.report.example import small_report
@@ -39,6 +42,23 @@ def test_every_row_states_its_conditions(data, tmp_path):
         for row in _read(path):
             assert row["preset"] in ("frame", "fastmri") and row["mask_kind"] == "uniform"
             assert (row["acceleration"], row["nominal_acceleration"]) == ("3.0", "4.0")
+
+
+def test_p_values_follow_from_the_scores_by_case(data, tmp_path):
+    """Two cases of one subject, whose mean over cases of means over frames is one of two pairs."""
+    who = {"P001/sax": "P001", "P003/sax": "P001"}
+    views = [dataclasses.replace(data.score_sets[0], subjects=who)]
+    frames, cases, means = map(_read, write_score_files(tmp_path, views, "kgmgt"))
+    assert {row["case"]: row["subject"] for row in frames} == who | {"P002/<i>lax": "P002/<i>lax"}
+    scores: dict = {}
+    for row in cases:
+        if row["region"] == "whole frame":
+            by_subject = scores.setdefault(row["method"], {})
+            by_subject.setdefault(row["subject"], []).append(float(row["psnr_mean"]))
+    pairs = {method: [np.mean(own) for own in found.values()] for method, found in scores.items()}
+    told = next(row for row in means if (row["method"], row["metric"]) == ("modl", "psnr"))
+    assert float(told["p"]) == stats.wilcoxon(pairs["modl"], pairs["kgmgt"]).pvalue == 0.5
+    assert told["n_subjects"] == "2"
 
 
 def test_no_scores_are_refused(tmp_path):
