@@ -21,7 +21,7 @@ def measure_efficiency(method: Reconstructor, kspace: Kspace, mask: Mask, sens: 
 
     - ``gflops``: `flops.count_flops` of the method's program, a frame: XLA's cost analysis,
       loops taken as often as they run. Methods that iterate until an image settles have none, for
-      the data decide how often.
+      the data decide how often. The filling of a network's inputs is not in it.
     - ``latency_ms``: the clock from k-space in the host's memory to images in the host's memory, a
       frame: median of up to three runs of the whole cine, after one that compiled. Transforms
       on the host and transfers are in it; other programs on the machine disturb it.
@@ -42,6 +42,7 @@ def measure_efficiency(method: Reconstructor, kspace: Kspace, mask: Mask, sens: 
         latency_ms=1e3 * _seconds(method, kspace, mask, sens) / len(kspace),
         peak_mib=None if memory is None else _mebibytes(memory),
         device=device_name(),
+        shape=kspace.shape,
     )
 
 

@@ -29,6 +29,7 @@ def test_costs_are_counted_and_measured(monkeypatch, n_at_once):
     mask = np.ones((3, 64, 32), np.float32)
     cost = measure_efficiency(_Slow("slow", 2.0), kspace, mask, None)
     assert cost.parameters == 3 and cost.device == device_name()
+    assert cost.shape == kspace.shape
     assert 20 <= cost.latency_ms < 60  # of a frame, not of all three
     megabytes = n_at_once / 3 * (kspace.nbytes + kspace.nbytes / 2) / 2**20  # in and out
     assert cost.peak_mib == pytest.approx(megabytes, rel=0.5)

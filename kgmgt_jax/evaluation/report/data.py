@@ -91,6 +91,7 @@ class Efficiency:
         latency_ms: time of one frame, after compilation.
         peak_mib: largest memory of the computation.
         device: on what latency and memory were measured.
+        shape: of the k-space they were measured with, (t, coil, ky, kx).
     """
 
     parameters: int | None = None
@@ -98,6 +99,7 @@ class Efficiency:
     latency_ms: float | None = None
     peak_mib: float | None = None
     device: str = ""
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

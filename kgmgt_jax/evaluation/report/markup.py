@@ -8,7 +8,7 @@ import numpy as np
 
 from kgmgt_jax.evaluation.regions import WHOLE
 from kgmgt_jax.evaluation.report.boxplots import box_plot
-from kgmgt_jax.evaluation.report.data import ReportData, ScoreSet
+from kgmgt_jax.evaluation.report.data import Efficiency, ReportData, ScoreSet
 from kgmgt_jax.evaluation.statistics import Comparison, compare, smallest_p
 from kgmgt_jax.metrics import PRESETS
 
@@ -170,19 +170,26 @@ def efficiency_table(data: ReportData) -> str:
             value = getattr(cost, name)
             text = _NONE if value is None else _quantity(value)
             cells.append(f'<td data-value="{"" if value is None else value}">{text}</td>')
-        cells.append(f'<td class="text">{escape(cost.device)}</td>')
+        cells.append(f'<td class="text">{escape(_measured_on(cost))}</td>')
         kind = ' class="main"' if method == data.main else ""
         rows.append(f"<tr{kind}>{''.join(cells)}</tr>")
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Efficiency">'
-        '<table class="sortable"><caption>Arithmetic as XLA counts it, where the data do '
-        "not decide how often a loop runs. Latency from k-space to images in the host's memory, "
+        '<table class="sortable"><caption>On a cine of frames x coils x ky x kx. Arithmetic as XLA '
+        "counts it, where the data do not decide how often a loop runs; the filling of a network's "
+        "inputs is not in it. Latency from k-space to images in the host's memory, "
         "after compilation. Memory that the compiled program reserves: a network's for the "
         "frames it takes together (one unless asked for more), a classical method's for all."
         "</caption>"
         f"<thead><tr>{heads}{_head('Measured on', 'text')}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _measured_on(cost: Efficiency) -> str:
+    """A cine's size and a device."""
+    size = " x ".join(map(str, cost.shape))
+    return f"{size}, {cost.device}" if size else cost.device
 
 
 def _caption(

@@ -40,7 +40,7 @@ def small_report(presets: tuple[str, ...] = ("frame",), nominal: tuple[float, ..
         efficiency={
             "zero_filled": Efficiency(latency_ms=0.41, device="2 CPU cores"),
             "modl": Efficiency(113_666, 48.25, 130.4, 410.2, "2 CPU cores"),
-            "kgmgt": Efficiency(11_349_000, 562.4, 2140.0, 1830.0, "2 CPU cores"),
+            "kgmgt": Efficiency(11_349_000, 562.4, 2140.0, 1830.0, "2 CPU cores", (12, 8, 256, 96)),
         },
         labels={"kgmgt": "KGMgT", "modl": "MoDL", "zero_filled": "zero-filled"},
         simulation={name: how for name, how in simulation.items() if how},

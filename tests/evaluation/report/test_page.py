@@ -150,7 +150,8 @@ def test_costs_are_told_and_unknown_ones_left_blank(page):
         "Measured on",
     ]
     assert table[1] == ["zero-filled", "–", "–", "0.41", "–", "2 CPU cores"]  # noqa: RUF001
-    assert table[3] == ["KGMgT", "11,349,000", "562", "2,140", "1,830", "2 CPU cores"]
+    size = "12 x 8 x 256 x 96"
+    assert table[3] == ["KGMgT", "11,349,000", "562", "2,140", "1,830", size + ", 2 CPU cores"]
 
 
 def test_failed_and_unscored_cases_are_named(page):
