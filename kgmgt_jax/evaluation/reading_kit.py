@@ -190,8 +190,8 @@ def format_readings(
     n_subjects = next(iter(table[main].values())).n_subjects
     heading = (
         f"{len(readings)} readings (reader and case) of {n_subjects} subjects · 1 to 5, more is "
-        f"better · mean ± std · p of Wilcoxon's test against * {main}, paired by subject, at least "
-        f"{smallest_p(n_subjects):.3g}"
+        f"better · mean ± std · p of Wilcoxon's test against * {main}, paired by subject, two-"
+        f"sided, uncorrected, at least {smallest_p(n_subjects):.3g}"
     )
     return "\n".join([heading, "", lines[0], "-" * max(map(len, lines)), *lines[1:]])
 

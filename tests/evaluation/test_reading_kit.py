@@ -111,7 +111,8 @@ def test_scores_of_all_readers_are_pooled(kit, tmp_path):
     assert subjects["B / P000"] == "P000"
     assert readings["B / P000"]["kgmgt"]["sharpness"] == [3.0]
     lines = format_readings(readings, "kgmgt").splitlines()
-    assert lines[0].startswith("6 readings") and "at least 0.0312" in lines[0]
+    assert lines[0].startswith("6 readings")
+    assert "two-sided, uncorrected, at least 0.0312" in lines[0]
     row = next(line for line in lines if line.startswith("* kgmgt"))
     assert row.split()[2:5] == ["4.17", "±", "0.69"]  # of 4 5 5 3 4 4
     assert "p 0.031" in next(line for line in lines if "modl" in line)
