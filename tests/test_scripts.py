@@ -105,7 +105,7 @@ def test_eval_scores_and_compares(work, tmp_path):
     config, variables = load_weights(work / "run")
     changed = jax.tree.map(lambda x: 1.5 * x, variables)
     fields = config.to_dict()
-    fields["data"]["sens"] = "adaptive"
+    fields["data"] |= {"sens": "adaptive", "train": "", "validation": str(work / "data")}
     other = save_weights(tmp_path / "other", fields, changed)
     done = _script(
         "eval.py",
@@ -131,6 +131,8 @@ def test_eval_scores_and_compares(work, tmp_path):
         assert (tmp_path / name).stat().st_size > 0
     assert "kgmgt was trained on 1 of the 1 slices scored" in done.stdout
     assert metrics["facts"]["same was trained on"] == "1 of the 1 slices scored"
+    assert "other was validated on 1 of the 1 slices scored" in done.stdout
+    assert metrics["facts"].keys() & {"other was trained on", "kgmgt was validated on"} == set()
     assert "other was trained with coil maps by adaptive" in done.stdout
     assert "same was trained with" not in metrics["facts"]
 

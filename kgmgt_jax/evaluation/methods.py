@@ -127,6 +127,7 @@ class Method:
             there.
         frames_at_once: frames that are reconstructed together; see `reconstruct_cine`.
         trained_on: path of its training data on the machine it was trained on.
+        validated_on: that of the data by which its best checkpoint was known.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Method:
     fixed_variables: Any = dataclasses.field(default=None, repr=False)
     frames_at_once: int = 1
     trained_on: str = ""
+    validated_on: str = ""
 
     @property
     def n_parameters(self) -> int:
@@ -180,6 +182,7 @@ class Method:
             input_fill = data.get("input_fill", cls.input_fill)
             sens = data.get("sens", cls.sens)
             trained_on = data.get("train", cls.trained_on)
+            validated_on = data.get("validation", cls.validated_on)
         except (AttributeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: expected this project's config, got {error}") from error
         name = name or type(model).__name__.lower()
@@ -194,6 +197,7 @@ class Method:
             fixed_variables=jax.device_put(load_item(path, FIXED_WEIGHTS)),
             frames_at_once=frames_at_once,
             trained_on=trained_on,
+            validated_on=validated_on,
         )
 
     def variables_for(self, mask: Mask) -> Any:

@@ -1,4 +1,4 @@
-"""Whether what is scored was trained on."""
+"""Whether what is scored was trained on, or validated on."""
 
 import filecmp
 from collections import defaultdict
@@ -13,20 +13,21 @@ from kgmgt_jax.data.slices import SliceInfo
 __all__ = ["n_trained_on", "same_file"]
 
 
-def n_trained_on(path: str, scored: Sequence[SliceInfo]) -> int:
-    """How many slices to score are among those that a network was trained on.
+def n_trained_on(path: str, scored: Sequence[SliceInfo], split: str = "train") -> int:
+    """How many slices to score are among those that a network was trained on, or validated on.
 
     Their file or folder of DICOM is one of those of the training or equal to one. Of a prepared
-    set, whose splits may share a file, their names in it are also those of its split ``train``. No
-    samples are read, but of files of the same size.
+    set, whose splits may share a file, their names in it are also those of its split. No samples
+    are read, but of files of the same size.
 
     Args:
         path: What it was trained on, as ``open_slices`` takes it. What does not exist, as for a
             checkpoint from elsewhere, or cannot be read counts for nothing.
         scored: The slices to score.
+        split: Of prepared sets, ``train`` or ``validation``.
     """
     try:
-        training = _training_files(path)
+        training = _training_files(path, split)
         by_size = defaultdict(list)
         for file in training:
             by_size[_size(file)].append(file)
@@ -45,7 +46,7 @@ def n_trained_on(path: str, scored: Sequence[SliceInfo]) -> int:
     )
 
 
-def _training_files(path: str) -> dict[Path, set[str]]:
+def _training_files(path: str, split: str) -> dict[Path, set[str]]:
     """Files and the names of the slices in them that are trained on; no name stands for all."""
     training: dict[Path, set[str]] = defaultdict(set)
     for part in named_paths(path):
@@ -53,7 +54,7 @@ def _training_files(path: str) -> dict[Path, set[str]]:
         if not part or not root.exists():
             continue
         if is_prepared(root):
-            for info in PreparedSet(root, split="train", verify=False).slices:
+            for info in PreparedSet(root, split=split, verify=False).slices:
                 training[Path(info.source)].add(_name_in_file(info))
         else:
             files = [file.resolve() for file in files_below(root)]  # through links, as read

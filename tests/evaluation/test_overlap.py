@@ -71,6 +71,8 @@ def test_of_a_prepared_set_its_own_test_split_is_not(tree, tmp_path):
     assert n_trained_on(path, PreparedSet(path, split="test").slices) == 0
     assert n_trained_on(path, PreparedSet(path, split="train").slices) == 2
     assert n_trained_on(path, open_evaluation(tree, acs=8).slices) == 2
+    assert n_trained_on(path, PreparedSet(path, split="test").slices, "validation") == 0
+    assert n_trained_on(path, PreparedSet(path, split="test").slices, "test") == 1
     first = PreparedSet(path, split="train").slices[0]
     same_file_of_another_split = replace(first, name=first.name.replace("slice0", "slice1"))
     assert n_trained_on(path, [same_file_of_another_split]) == 0
