@@ -104,8 +104,16 @@ def classical_methods(
         chosen = "given" if name in given else "tuned" if name in tuned else "default"
         values = {**weights, **tuned.get(name, {}), **given.get(name, {})}
         if name != ZERO_FILLED:
-            found.append(ClassicalMethod(name, values, f"{chosen} weights", circular))
+            told = f"{chosen} weights" + (_at_ends(name, values) if chosen == "tuned" else "")
+            found.append(ClassicalMethod(name, values, told, circular))
     return found
+
+
+def _at_ends(name: str, weights: Mapping[str, float]) -> str:
+    """Which tuned weights lie where their grid ends, so that a wider one might have better ones."""
+    grid = METHODS[name].grid
+    ends = [key for key, tried in grid.items() if weights[key] in (min(tried), max(tried))]
+    return f", at an end of the grid: {', '.join(ends)}" if ends else ""
 
 
 def parse_weights(items: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -26,6 +26,20 @@ def test_given_weights_go_before_tuned_and_default_ones():
 
 
 @pytest.mark.parametrize(
+    ("low_rank", "sparse", "told"),
+    [
+        (0.01, 0.01, ""),
+        (0.002, 0.01, ", at an end of the grid: low_rank_weight"),
+        (0.02, 0.03, ", at an end of the grid: low_rank_weight, sparse_weight"),
+    ],
+)
+def test_tuned_weights_at_an_end_of_their_grid_are_told(low_rank, sparse, told):
+    tuned = {"low_rank_plus_sparse": {"low_rank_weight": low_rank, "sparse_weight": sparse}}
+    (method,) = classical_methods(["low_rank_plus_sparse"], tuned)
+    assert method.source.endswith(f"(tuned weights{told})")
+
+
+@pytest.mark.parametrize(
     ("names", "given", "message"),
     [
         (["magic"], {}, "unknown=.'magic'"),
