@@ -118,7 +118,7 @@ def write_summary(
         out / "metrics.json",
         *_draw(out, findings.examples[0], main),
         write_report(out / "report.html", report),
-        *(write_score_files(out, sets, main) if sets else ()),
+        *(write_score_files(out, report) if sets else ()),
         *written,
     ]
     text = "\n".join([*_lines(sets, records, report), *map(str, files)])

@@ -1,25 +1,24 @@
 """Everything that was scored as CSV files, each row with its conditions."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kgmgt_jax.evaluation.report.data import ScoreSet
+from kgmgt_jax.evaluation.report.data import ReportData, ScoreSet
+from kgmgt_jax.evaluation.report.markup import simulation_note
 from kgmgt_jax.evaluation.statistics import case_rows, frame_rows, mean_rows, write_csv
 
 __all__ = ["write_score_files"]
 
 
-def write_score_files(folder: str | Path, score_sets: Sequence[ScoreSet], main: str) -> list[Path]:
+def write_score_files(folder: str | Path, data: ReportData) -> list[Path]:
     """Write ``scores_by_frame.csv``, ``scores_by_case.csv`` and ``scores_mean.csv``.
 
-    The first columns are preset, mask family, both accelerations and region; then see
-    `evaluation.statistics`.
+    The first columns are preset, mask family, both accelerations, region, and how k-space was
+    simulated, if it was; then see `evaluation.statistics`.
 
     Args:
         folder: where they go; made if need be.
-        score_sets: what was scored, at least one set.
-        main: the method that others are tested against.
+        data: what was scored, at least one set.
 
     Returns:
         The three files.
@@ -28,12 +27,13 @@ def write_score_files(folder: str | Path, score_sets: Sequence[ScoreSet], main: 
         ValueError: if there are no scores, or cases of a set differ in methods or metrics.
     """
     rows: dict[str, list[dict[str, Any]]] = {"by_frame": [], "by_case": [], "mean": []}
-    for view in score_sets:
+    for view in data.score_sets:
         for region, scores in view.scores.items():
-            label = _labels(view, region)
-            rows["by_frame"] += frame_rows(scores, view.subjects, **label)
-            rows["by_case"] += case_rows(scores, view.subjects, **label)
-            rows["mean"] += mean_rows(scores, main, view.subjects, **label)
+            label = _labels(view, region) | {"simulation": simulation_note(data, scores)}
+            for name, make in (("by_frame", frame_rows), ("by_case", case_rows)):
+                for row in make(scores, view.subjects, **label):
+                    rows[name].append(row | {"simulation": data.simulation_of(row["case"])})
+            rows["mean"] += mean_rows(scores, data.main, view.subjects, **label)
     return [write_csv(Path(folder) / f"scores_{name}.csv", table) for name, table in rows.items()]
 
 
