@@ -125,6 +125,7 @@ def reconstruct_file(
         "source": str(path),
         "key": done.meta.key,
         "mask": done.meta.mask_source,
+        "simulation": done.meta.simulation,
         "checkpoint": method.source,
         "version": kgmgt_jax.__version__,
     }
@@ -138,7 +139,6 @@ def reconstruct_file(
         attributes={
             "true_acceleration": done.acceleration,
             "nominal_acceleration": done.meta.nominal_acceleration,
-            "simulation": done.meta.simulation,
             **origin,
         },
     )

@@ -203,8 +203,9 @@ def test_images_are_scored_against_themselves_without_noise(tmp_path):
     np.save(tmp_path / "images.npy", images)
     method, out = _Nothing("nothing", "", None, {}), tmp_path / "out"
     reconstruct_file(tmp_path / "images.npy", method, out, reference=tmp_path / "images.npy")
-    scores = json.loads((out / "images_metrics.json").read_text())["methods"]
-    assert 20 < scores["zero_filled"]["psnr"]["mean"] < 60  # the simulated noise
+    scores = json.loads((out / "images_metrics.json").read_text())
+    assert 20 < scores["methods"]["zero_filled"]["psnr"]["mean"] < 60  # the simulated noise
+    assert scores["simulation"].startswith("simulated from images: 8 coils")
 
 
 def test_slices_of_other_accelerations_are_told(tmp_path):
