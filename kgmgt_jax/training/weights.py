@@ -46,8 +46,9 @@ class CheckpointError(ValueError):
 
 
 def score(metrics: Mapping[str, float]) -> float:
-    """By which the best checkpoint is known; without a validation the lowest there is."""
-    return metrics.get(METRIC, -math.inf)
+    """By which the best checkpoint is known; without a validation, or for NaN, the lowest."""
+    psnr = metrics.get(METRIC, math.nan)
+    return -math.inf if math.isnan(psnr) else psnr
 
 
 def metrics_file(step: Path) -> Path:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import json
+import math
 import resource
 
 import jax
@@ -109,6 +110,15 @@ def test_best_is_loaded_to_reconstruct_with(tmp_path):
     config, variables = load_weights(tmp_path)
     _assert_equal(variables["params"], jax.device_get(_state(2).ema_params))
     assert config.model.channels == CONFIG.model.channels
+
+
+@pytest.mark.parametrize("order", [(math.nan, 9.0, 7.0, 6.0), (9.0, math.nan, 7.0, 6.0)])
+def test_a_validation_that_was_not_a_number_is_never_the_best(tmp_path, order):
+    for step, psnr in enumerate(order, 1):
+        _save(tmp_path, step, psnr=psnr)
+    best = order.index(9.0) + 1
+    assert _steps(tmp_path) == sorted({best, 3, 4})
+    _assert_equal(load_weights(tmp_path)[1]["params"], jax.device_get(_state(best).ema_params))
 
 
 @contextlib.contextmanager
