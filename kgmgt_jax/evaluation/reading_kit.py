@@ -68,7 +68,8 @@ def write_reading_kit(
         cases: ``{case: {method: magnitudes}}``, the same methods in each; the reference may be one
             of them.
         main: the method that others are compared with, for the key.
-        note: what readers should know, such as that cines are simulated from magnitude images.
+        note: what readers should know, such as that cines are simulated from magnitude images; for
+            the key, too, so that it stands below their scores.
         aspects: height / width of a pixel by case, where it is not 1.
         subjects: ``{case: who was scanned}``, for the key; a case left out is its own.
         seed: of names and order; drawn anew if left out.
@@ -109,7 +110,7 @@ def write_reading_kit(
         ),
         data="\n".join(blocks),
     )
-    record = {"format": KEY_FORMAT, "kit": kit, "main": main, "items": items}
+    record = {"format": KEY_FORMAT, "kit": kit, "main": main, "note": note, "items": items}
     write_atomically(page, lambda file: file.write_text(text, encoding="utf-8"))
     write_atomically(key, lambda file: file.write_text(json.dumps(record, indent=2) + "\n"))
     return page, key
@@ -210,9 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         readings, subjects, notes = pool_readings(options.files, options.key)
-        chosen = options.main or _read_key(options.key)["main"]
+        truth = _read_key(options.key)
+        chosen = options.main or truth["main"]
         table = format_readings(readings, chosen, subjects)
-        print("\n".join([table, *(f"left out: {n}" for n in notes)]))
+        about = [truth["note"]] if truth.get("note") else []
+        print("\n".join([table, *about, *(f"left out: {n}" for n in notes)]))
         if options.csv is not None:
             print(write_csv(options.csv, mean_rows(readings, chosen, subjects)))
 
@@ -273,7 +276,7 @@ def _on_scale(value: Any) -> bool:
 def _read_key(path: str | Path) -> dict[str, Any]:
     record = _read_json(path, KEY_FORMAT)
     try:
-        told = [record["main"]]
+        told = [record["main"], record.get("note", "")]
         for item in record["items"].values():
             told += [item["case"], item["method"], item.get("subject", "")]
     except (AttributeError, KeyError, TypeError):

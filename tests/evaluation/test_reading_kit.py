@@ -145,6 +145,7 @@ def test_command_prints_the_table_and_writes_csv(kit, tmp_path, capsys):
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "General quality" in printed and "* kgmgt" in printed
+    assert "\nSimulated <from> images.\n" in printed
     assert (tmp_path / "t.csv").read_text().startswith("method,metric,mean,std,p,")
     assert main([*arguments, "--main", "modl"]) == 0
     assert "* modl" in capsys.readouterr().out
