@@ -293,8 +293,9 @@ def _cine_of(info: SliceInfo) -> Cine:
 
 
 def _distinct_names(slices: Sequence[SliceInfo]) -> list[str]:
-    """Names of the slices; where two are the same, each with its file."""
-    n_times = Counter(info.name for info in slices)
+    """Names of the slices; where two files have a cine of one name, all of it with its file."""
+    n_files = Counter(name for _, name in set(map(_cine_of, slices)))
     return [
-        f"{info.name} ({info.source})" if n_times[info.name] > 1 else info.name for info in slices
+        f"{info.name} ({info.source})" if n_files[_cine_of(info)[1]] > 1 else info.name
+        for info in slices
     ]

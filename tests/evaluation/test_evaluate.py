@@ -85,6 +85,17 @@ def test_files_of_one_name_in_folders_called_slice_are_volumes_of_their_own(tmp_
     assert len(scores.scores["whole frame"]) == 2
 
 
+def test_files_of_one_name_with_more_slices_or_fewer_are_volumes_of_their_own(tmp_path):
+    for number in range(2):
+        write_phantoms(tmp_path / "data" / f"site{number}", 1, n_slices=2 + number)
+    findings = Findings(CONDITIONS[:1], ["fastmri"])
+    for case in open_evaluation(tmp_path / "data", acs=8).cases(CONDITIONS[:1]):
+        findings.add(case, {"zero_filled": case.kspace[:, 0]})
+    assert findings.incomplete == {}
+    (scores,) = findings.score_sets()
+    assert len(scores.scores["whole frame"]) == 2
+
+
 def test_a_volume_without_one_of_its_slices_has_no_score(tmp_path):
     root, condition = write_phantoms(tmp_path / "data", 1, n_slices=2), CONDITIONS[0]
     findings = Findings([condition], ["fastmri"])
