@@ -25,10 +25,11 @@ CaseScores = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
 class _Slice(NamedTuple):
-    """Magnitudes of a slice of a volume, by method, and of its reference."""
+    """Magnitudes of a slice of a volume, by method, and of its reference; its acceleration."""
 
     reference: Float32[np.ndarray, "t h w"]
     images: Mapping[str, Float32[np.ndarray, "t h w"]]
+    acceleration: float
 
 
 @dataclass(eq=False)
@@ -45,6 +46,7 @@ class Findings:
         examples: cines to show.
         simulation: ``{case: how it was simulated}``.
         subjects: ``{case: who was scanned}``.
+        accelerations: ``{condition: {case: its true one}}``.
         failed: ``{what: why}``.
     """
 
@@ -54,6 +56,7 @@ class Findings:
     examples: list[CineExample] = field(default_factory=list)
     simulation: dict[str, str] = field(default_factory=dict)
     subjects: dict[str, str] = field(default_factory=dict)
+    accelerations: dict[Condition, dict[str, float]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     _samples: dict[Condition, list[float]] = field(default_factory=dict)
     _volumes: dict[tuple[Condition, str], list[_Slice]] = field(default_factory=dict)
@@ -73,11 +76,13 @@ class Findings:
             try:
                 found = {p: score_regions(case.reference, magnitudes, p) for p in apart}
                 if whole:
-                    piece = _Slice(case.reference, magnitudes)
+                    piece = _Slice(case.reference, magnitudes, case.sampling.true_acceleration)
                     self._add_slice(case, case.condition, piece, whole)
             except ValueError as error:
                 self.failed[f"{case.name}, {case.sampling.label}"] = str(error)
                 return
+            own = self.accelerations.setdefault(case.condition, {})
+            own[case.name] = case.sampling.true_acceleration
             for preset, regions in found.items():
                 place = self.scores.setdefault((case.condition, preset), {})
                 for region, methods in regions.items():
@@ -102,6 +107,8 @@ class Findings:
         names = [n for n in piece.images if all(n in each.images for each in slices)]
         stacked = {name: np.concatenate([each.images[name] for each in slices]) for name in names}
         self.subjects[volume] = case.subject
+        measured = sum(1 / each.acceleration for each in slices)  # of slices of one size
+        self.accelerations.setdefault(condition, {})[volume] = len(slices) / measured
         if case.simulation:
             self.simulation[volume] = case.simulation
         for preset in presets:
@@ -136,7 +143,13 @@ class Findings:
     def score_sets(self) -> list[ScoreSet]:
         """The scores, one set a condition and preset, each case with the same methods."""
         return [
-            ScoreSet(self.sampling(condition), preset, paired_scores(regions), self.subjects)
+            ScoreSet(
+                self.sampling(condition),
+                preset,
+                paired_scores(regions),
+                self.subjects,
+                self.accelerations[condition],
+            )
             for (condition, preset), regions in self.scores.items()
         ]
 

@@ -13,6 +13,7 @@ import scipy.io
 
 from kgmgt_jax.data.formats import ReadOptions, read_file
 from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.data.phantom import write_cmrxrecon2023
 from kgmgt_jax.data.prepared import PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.simulation import Simulation
@@ -73,6 +74,31 @@ def test_the_slices_of_a_file_are_one_volume_where_the_preset_says_so(tmp_path):
         nmse = error / np.mean(reference**2, dtype=np.float64)
         assert float(row["psnr"]) == pytest.approx(psnr, abs=1e-3)
         assert float(row["nmse"]) == pytest.approx(nmse, rel=1e-4)
+
+
+def test_cases_of_several_sizes_have_accelerations_of_their_own_in_tables(tmp_path):
+    root, condition = write_phantoms(tmp_path / "data", 1, n_slices=2), CONDITIONS[0]
+    options = {"shape": (64, 32), "n_frames": 3, "n_slices": 1, "accelerations": ()}
+    write_cmrxrecon2023(root / "large", [1], **options)
+    (root / "large" / FULL / "P001").rename(root / "large" / FULL / "P002")
+    options = Options([condition], ["frame", "fastmri"], efficiency=False)
+    evaluate_set(open_evaluation(root, acs=8), [], tmp_path, options)
+    cases = list(open_evaluation(root, acs=8).cases([condition]))
+    measured, samples = {}, {}
+    for case in cases:
+        for name in (case.name, case.name.rpartition("/slice")[0]):
+            measured[name] = measured.get(name, 0) + case.mask.sum()
+            samples[name] = samples.get(name, 0) + case.mask.size
+    tables = {}
+    for table in ("by_case", "mean"):
+        with open(tmp_path / f"scores_{table}.csv") as file:
+            tables[table] = list(csv.DictReader(file))
+    own = {row["case"]: float(row["acceleration"]) for row in tables["by_case"]}
+    assert len(own) == 4 and len(set(own.values())) == 2  # slices and volume of one size, another
+    assert own == pytest.approx({name: samples[name] / measured[name] for name in own})
+    together = sum(case.mask.size for case in cases) / sum(case.mask.sum() for case in cases)
+    for row in tables["mean"]:
+        assert float(row["acceleration"]) == pytest.approx(together)
 
 
 def test_files_of_one_name_in_folders_called_slice_are_volumes_of_their_own(tmp_path):

@@ -25,12 +25,15 @@ class ScoreSet:
         scores: ``{region: {case: {method: {metric: (n,)}}}}``, n frames or, where the preset
             scores volumes, 1. Every region has the same methods in each of its cases.
         subjects: ``{case: who was scanned}``; a case left out is a subject of its own.
+        accelerations: ``{case: its own true one}``, which sizes change; a case left out has that of
+            the sampling, which is that of all cases together.
     """
 
     sampling: Sampling
     preset: str
     scores: Mapping[str, Mapping[str, MethodScores]]
     subjects: Mapping[str, str] = field(default_factory=dict)
+    accelerations: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_preset(self.preset)
