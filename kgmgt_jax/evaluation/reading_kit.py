@@ -59,8 +59,9 @@ def write_reading_kit(
 ) -> tuple[Path, Path]:
     """Write the page for readers and, apart from it, the key.
 
-    The page holds cines under random names in random order, and nothing that tells methods or
-    cases. All cines of a case share one grey window, white at the 99.5th percentile of all of them.
+    The page holds cines under random names, in an order that is random for each reader, and nothing
+    that tells methods or cases. All cines of a case share one grey window, white at the 99.5th
+    percentile of all of them.
 
     Args:
         page: HTML file for the readers.

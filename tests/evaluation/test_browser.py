@@ -260,9 +260,7 @@ def test_reading_kit_collects_scores_into_a_file(browser, downloads, tmp_path):
     chosen = {}
     for number in range(6):
         _until(lambda n=number: _attribute(browser, "desk", "data-number") == str(n))
-        name = json.loads(
-            browser.find_element("id", f"item-{number}").get_attribute("textContent")
-        )["item"]
+        name = _attribute(browser, "desk", "data-item")
         scores = [1 + (number + k) % 5 for k in range(3)]
         chosen[name] = dict(zip(CRITERIA, scores, strict=True))
         _press(browser, *map(str, scores), Keys.ENTER)
@@ -279,6 +277,27 @@ def test_reading_kit_collects_scores_into_a_file(browser, downloads, tmp_path):
     readings, _, notes = pool_readings([path], key)
     assert notes == [] and readings["Dr A/B / P0"].keys() == {i["method"] for i in items.values()}
     assert browser.get_log("browser") == []
+
+
+def test_every_reader_has_an_order_of_their_own_on_every_visit(browser, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    cases = {f"P{i}": reconstructions(beating_disc(), seed=i) for i in range(4)}
+    page, key = write_reading_kit(
+        tmp_path / "p.html", tmp_path / "k.json", cases, main="kgmgt", seed=0
+    )
+    orders = []
+    for reader in ("A", "B", "A"):
+        browser.get(page.as_uri())
+        browser.find_element("id", "reader").send_keys(reader, Keys.ENTER)
+        orders.append([])
+        for number in range(12):
+            _until(lambda n=number: _attribute(browser, "desk", "data-number") == str(n))
+            orders[-1].append(_attribute(browser, "desk", "data-item"))
+            _press(browser, Keys.PAGE_DOWN)
+    assert orders[0] == orders[2] != orders[1]
+    items = json.loads(key.read_text())["items"]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(items)
 
 
 def test_reading_kit_plays_and_keeps_scores_of_a_closed_page(browser, tmp_path):

@@ -7,6 +7,7 @@
   const names = criteria.map((field) => field.dataset.criterion);
   const record = { format: kit.format, kit: kit.kit, reader: "", started: "", saved: "", scores: {} };
   const state = { number: 0, item: null, frames: null, size: null, frame: 0, shown: 0, saved: true, loading: 0 };
+  let order = []; // of the cines, by position
   const clock = Cine.clock(() => go(state.frame + 1));
 
   if (!Cine.readable()) {
@@ -25,13 +26,25 @@
     try { return JSON.parse(localStorage.getItem(shelf())); } catch { return null; }
   }
 
+  // Each reader has an order of their own, the same on every visit: no cine comes late for all.
+  function shuffled() {
+    const rank = (number) => {
+      let hash = 2166136261;
+      for (const letter of `${kit.kit} ${record.reader} ${number}`) hash = Math.imul(hash ^ letter.codePointAt(0), 16777619);
+      for (const [shift, factor] of [[16, 0x85ebca6b], [13, 0xc2b2ae35]]) hash = Math.imul(hash ^ (hash >>> shift), factor);
+      return (hash ^ (hash >>> 16)) >>> 0;
+    };
+    const ranks = Array.from({ length: kit.n }, (_, number) => rank(number));
+    return ranks.map((_, number) => number).sort((a, b) => ranks[a] - ranks[b] || a - b);
+  }
+
   const complete = (item) => names.every((name) => (record.scores[item] || {})[name]);
   const nDone = () => Object.keys(record.scores).filter(complete).length;
 
   async function open(number) {
     if (number < 0 || number >= kit.n) return;
     const ticket = (state.loading += 1);
-    const entry = JSON.parse(get(`item-${number}`).textContent);
+    const entry = JSON.parse(get(`item-${order[number]}`).textContent);
     const frames = await Cine.decode(entry.cine);
     if (ticket !== state.loading) return;
     Object.assign(state, { number, item: entry.item, frames, size: entry.cine, shown: performance.now() });
@@ -41,7 +54,7 @@
     });
     get("cine").style.setProperty("--ratio", state.size.w / (state.size.h * entry.aspect));
     get("frame").max = state.size.t - 1;
-    get("desk").dataset.number = number;
+    Object.assign(get("desk").dataset, { number, item: entry.item });
     get("position").textContent = `Cine ${number + 1} of ${kit.n}`;
     get("previous").disabled = number === 0;
     get("next").disabled = number === kit.n - 1;
@@ -110,6 +123,7 @@
     record.started = new Date().toISOString();
     const earlier = recall();
     if (earlier && earlier.kit === kit.kit) Object.assign(record, { started: earlier.started, scores: earlier.scores });
+    order = shuffled();
     get("intro").hidden = true;
     get("desk").hidden = false;
     get("position").focus();
