@@ -3,10 +3,11 @@
 See `ocmr` for how readouts become frames.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -28,9 +29,10 @@ __all__ = [
 ]
 
 GROUP = "dataset"
+_CALIBRATION = "ACQ_IS_PARALLEL_CALIBRATION"
+_SAME_SCAN = ("embedded", "interleaved")  # modes of calibration whose lines are the scan's own
 _SKIPPED = (
     "ACQ_IS_NOISE_MEASUREMENT",
-    "ACQ_IS_PARALLEL_CALIBRATION",
     "ACQ_IS_NAVIGATION_DATA",
     "ACQ_IS_PHASECORR_DATA",
     "ACQ_IS_HPFEEDBACK_DATA",
@@ -73,6 +75,7 @@ class Encoding(NamedTuple):
         centre: The central line.
         field_mm: Field of view along ky and kx, oversampling included; ``None`` if not positive.
         spoiled: Samples that a pilot tone spoils, at the beginning of every readout and at its end.
+        skipped: Flags of readouts that are none of the cine.
     """
 
     lines: int
@@ -81,6 +84,7 @@ class Encoding(NamedTuple):
     centre: int
     field_mm: tuple[float, float] | None
     spoiled: tuple[int, int]
+    skipped: tuple[str, ...]
 
 
 def read_encoding(path: Path, file: h5py.File, package: ModuleType) -> Encoding:
@@ -100,27 +104,36 @@ def read_encoding(path: Path, file: h5py.File, package: ModuleType) -> Encoding:
         size = encodings[0].encodedSpace.fieldOfView_mm
         field = (float(size.y), float(size.x))
         told = {} if user is None else {each.name: each.value for each in user.userParameterLong}
-        trajectory = str(getattr(encodings[0].trajectory, "value", encodings[0].trajectory))
+        trajectory = _word(encodings[0].trajectory)
+        parallel = encodings[0].parallelImaging
+        calibration = "" if parallel is None else _word(parallel.calibrationMode)
     if trajectory != "cartesian" or nz > 1:
         got = f"a {trajectory} trajectory with nz = {nz}"
         raise DataError(path, "a Cartesian cine of single slices", got)
     spoiled = _PILOT_TONE if told.get("PilotTone") == 1 else (0, 0)
-    return Encoding(lines, first, nx, centre, field if min(field) > 0 else None, spoiled)
+    skipped = _SKIPPED if calibration in _SAME_SCAN else (_CALIBRATION, *_SKIPPED)
+    return Encoding(lines, first, nx, centre, field if min(field) > 0 else None, spoiled, skipped)
+
+
+def _word(choice: Any) -> str:
+    """One of a header's fixed words, which some versions of the package keep in enumerations."""
+    return str(getattr(choice, "value", choice))
 
 
 def imaging_heads(
-    path: Path, file: h5py.File, package: ModuleType
+    path: Path, file: h5py.File, package: ModuleType, skipped: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Positions of the imaging readouts in the file, and their headers.
 
-    Only readouts of the first encoding count; a note says whether there were others.
+    Only readouts of the first encoding count, without those of any flag that is to be skipped; a
+    note says whether there were others.
     """
     data = get_dataset(file, f"{GROUP}/data")
     if len(data.shape) != 1:
         raise DataError(path, "a list of readouts", f"shape {data.shape}")
     check_size(path, len(data) * 340, path.stat().st_size)
     heads = np.asarray(data.fields("head")[()])
-    imaging = ~flagged(heads, package, *_SKIPPED)
+    imaging = ~flagged(heads, package, *skipped)
     numbers = np.flatnonzero(imaging & (heads["encoding_space_ref"] == 0))
     if not len(numbers):
         raise DataError(path, "imaging readouts", f"{len(heads)} readouts, none of that kind")

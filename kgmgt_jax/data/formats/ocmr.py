@@ -11,7 +11,9 @@ Readouts that were sampled in reverse are turned round, and ``center_sample`` is
 Samples that any readout wants discarded (``discard_pre``, ``discard_post``) count as not measured,
 as do the first three and the last of each readout where the header tells of a pilot tone.
 Noise scans, readouts of other encodings than the first, and others that are no imaging data are
-skipped. Readouts are kept as long as they were sampled, in OCMR twice the field of view.
+skipped; calibration lines count as measured where the header says that they are the scan's own
+(``calibrationMode`` embedded or interleaved). Readouts are kept as long as they were sampled, in
+OCMR twice the field of view.
 
 Source: the ISMRMRD specification; the reading scripts of MRIOSU/OCMR for padding and pilot tone.
 """
@@ -71,7 +73,7 @@ class IsmrmrdFile(CineFile):
         _probe(path)
         with open_hdf5(path) as file:
             encoding = read_encoding(path, file, package)
-            numbers, heads, notes = imaging_heads(path, file, package)
+            numbers, heads, notes = imaging_heads(path, file, package, encoding.skipped)
         lines, nx, centre = encoding.lines, encoding.samples, encoding.centre
         reverse = flagged(heads, package, "ACQ_IS_REVERSE")
         head = heads[int(np.argmin(reverse))]  # that was not, if there is any

@@ -37,6 +37,27 @@ def test_ismrmrd_readouts_that_are_no_images_are_skipped(tmp_path):
     np.testing.assert_allclose(read_file(path)[0].kspace, writers.kspace()[:, 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["embedded", "interleaved", "separate", "external", "other"])
+def test_calibration_lines_count_where_they_are_the_scans_own(tmp_path, mode):
+    ismrmrd = pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    factors = "<kspace_encoding_step_1>2</kspace_encoding_step_1><kspace_encoding_step_2>1"
+    told = f"<accelerationFactor>{factors}</kspace_encoding_step_2></accelerationFactor>"
+    told = f"<parallelImaging>{told}<calibrationMode>{mode}</calibrationMode></parallelImaging>"
+    with h5py.File(path, "r+") as file:
+        header = file["dataset/xml"][0].replace(b"</encoding>", told.encode() + b"</encoding>")
+        file["dataset/xml"][0] = header
+        data = file["dataset/data"][()]
+        line = data["head"]["idx"]["kspace_encode_step_1"]
+        data["head"]["flags"][line == 5] = 1 << (ismrmrd.ACQ_IS_PARALLEL_CALIBRATION - 1)
+        file["dataset/data"][()] = data
+    case = read_file(path)[0]
+    assert case.mask[:, 5].all() == (mode in ("embedded", "interleaved"))
+    lines = case.mask[0, :, 0] > 0
+    expected = writers.kspace()[:, 0][..., lines, :]
+    np.testing.assert_allclose(case.kspace[..., lines, :], expected, atol=1e-6)
+
+
 def _place_slices(path, positions, directions, counter="slice"):
     """Makes four slices, or sets of one, of two averages of two, and says where they lie."""
     ismrmrd = pytest.importorskip("ismrmrd")
