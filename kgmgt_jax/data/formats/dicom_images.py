@@ -4,6 +4,7 @@ See `dicom` for how they become slices and frames.
 """
 
 import functools
+import importlib
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import check_size
 from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
 
@@ -75,7 +77,8 @@ def describe_images(path: Path) -> list[DicomImage]:
     """The images of a file.
 
     Raises:
-        DataError: If the package ``pydicom`` is missing, or the header is damaged.
+        DataError: If the package ``pydicom`` is missing, or one for the file's compression, or the
+            header is damaged.
     """
     data = _load(path, pixels=False)
     with refusing(path, "the header of a DICOM image"):  # pydicom parses values when asked for
@@ -83,7 +86,19 @@ def describe_images(path: Path) -> list[DicomImage]:
         n_images = int(data.get("NumberOfFrames", 1) or 1)
         if not all(0 < side < _LARGEST_SIDE for side in size) or not 0 < n_images < _LARGEST_SIDE:
             raise ValueError(f"sizes {n_images} x {size}")
+        _check_compression(path, data)
         return [_describe_image(path, data, index, size) for index in range(n_images)]
+
+
+def _check_compression(path: Path, data: Any) -> None:
+    """Refuses pixels that no package here decompresses."""
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    if syntax is None or syntax.is_private or not syntax.is_encapsulated:
+        return
+    if not importlib.import_module("pydicom.pixels").get_decoder(syntax).is_available:
+        expected = f"a package that decompresses DICOM's {syntax.name!r}"
+        fix = "pip install 'pylibjpeg[all]', or have the files decompressed"
+        raise DataError(path, expected, "none", fix)
 
 
 def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) -> DicomImage:

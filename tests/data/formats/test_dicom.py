@@ -1,6 +1,7 @@
 """DICOM series: which images are of one slice, in what order, and what is left out."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,4 +255,18 @@ def test_a_dicom_series_with_a_missing_image_is_refused(tmp_path):
     writers.write_dicom(tmp_path)
     sorted(tmp_path.iterdir())[0].unlink()
     with pytest.raises(DataError, match=r"as many frames .* got \[2, 3\] frames a slice"):
+        read_file(tmp_path)
+
+
+def test_pixels_that_no_package_here_decompresses_are_refused_with_one_that_does(
+    tmp_path, monkeypatch
+):
+    pydicom = pytest.importorskip("pydicom")
+    lossless = pydicom.uid.JPEGLosslessSV1
+    for image in writers.edited_dicom(writers.write_dicom(tmp_path)):
+        image.file_meta.TransferSyntaxUID = lossless
+        image.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    decoder = SimpleNamespace(is_available=False)
+    monkeypatch.setattr(pydicom.pixels, "get_decoder", {lossless: decoder}.__getitem__)
+    with pytest.raises(DataError, match=r"decompresses .*JPEG Lossless.*pip install 'pylibjpeg"):
         read_file(tmp_path)
