@@ -19,7 +19,7 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats.base import PARALLEL, import_optional, orientation, refusing
 from kgmgt_jax.data.formats.dicom import frame_seconds, slices_by_depth
-from kgmgt_jax.data.formats.dicom_images import is_dicom, is_magnitude
+from kgmgt_jax.data.formats.dicom_images import holds_image, is_dicom, is_magnitude
 from kgmgt_jax.data.formats.images import nifti_units
 
 __all__ = ["Geometry", "read_geometry"]
@@ -90,7 +90,7 @@ def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> G
 
 def _head(path: Path) -> bytes:
     with open(path, "rb") as file:
-        return file.read(132)
+        return file.read(600)
 
 
 def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
@@ -151,10 +151,12 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
 
 def _headers(path: Path, files: Sequence[Path]) -> list[Any]:
     """Headers of magnitude images, as a series is read: each image once."""
-    found = {_identity(header): header for header in map(_header, files)}
+    read = [header for file in files if (header := _header(file)) is not None]
+    found = {_identity(header): header for header in read}
     headers = list(filter(is_magnitude, found.values()))
     if not headers:
-        got = f"{len(found)} of phase or complex parts, by their ImageType"
+        parts = f"{len(found)} of phase or complex parts, by their ImageType"
+        got = parts if found else f"{len(files)} DICOM files without images"
         raise DataError(path, "magnitude images as template", got)
     return headers
 
@@ -217,10 +219,13 @@ def _resampling(size: tuple[int, int], shape: Shape) -> Float64[np.ndarray, "4 4
 
 
 def _header(path: Path) -> Any:
+    """Header of an image; ``None`` of a file that holds other things, such as a report."""
     pydicom = import_optional("pydicom", path)
     expected = "a DICOM image, one a file, that says where it lies in the patient"
     with refusing(path, expected):  # pydicom parses values when asked for
         header = pydicom.dcmread(path, stop_before_pixels=True)
+        if not holds_image(header):
+            return None
         if int(header.get("NumberOfFrames", 1) or 1) > 1:
             raise ValueError("a multi-frame file")
         plane = ("ImageOrientationPatient", "ImagePositionPatient")

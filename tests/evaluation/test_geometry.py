@@ -8,6 +8,7 @@ import pytest
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.evaluation.geometry import read_geometry
 from tests.data.formats import writers
+from tests.data.formats.no_images import add_files_without_images
 
 pydicom = pytest.importorskip("pydicom")
 nibabel = pytest.importorskip("nibabel")
@@ -108,6 +109,11 @@ def test_a_slice_out_of_line_is_told(tmp_path, aside, off):
 def test_a_single_slice_is_not_numbered_backwards(tmp_path):
     folder = write_template(tmp_path / "t", n_slices=1)
     assert read_geometry(folder, (3, 1, 20, 30)).notes == ()
+
+
+def test_files_without_images_are_no_part_of_a_template(tmp_path):
+    folder = add_files_without_images(write_template(tmp_path / "t"))
+    assert [len(frames) for frames in read_geometry(folder, (3, 2, 20, 30)).datasets] == [3, 3]
 
 
 def test_slices_and_frames_are_in_order_whatever_the_names(tmp_path):

@@ -3,8 +3,8 @@
 Images of a series are sorted into slices by their plane, planes of one orientation by their
 position along the normal, and into frames by trigger time, else by number. All slices need as many
 frames, no two of one time. Images of phase and real or imaginary parts, by their
-``ComplexImageComponent`` or ``ImageType``, are left out, and so are copies of an image. See
-`formats.images` for what is made of the others.
+``ComplexImageComponent`` or ``ImageType``, are left out, and so are copies of an image and files
+without images, such as reports. See `formats.images` for what is made of the others.
 """
 
 import warnings
@@ -71,14 +71,19 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
         DataError: If the package ``pydicom`` is missing, a file is damaged, no image is a
             magnitude, or those of a series do not make up slices of equal size and length.
     """
-    described = [image for path in paths for image in describe_images(path)]
+    each = [describe_images(path) for path in paths]
+    described = [image for images in each for image in images]
+    if not described:
+        raise DataError(source, "DICOM images", f"{len(each)} files that hold none")
+    n_without = sum(not images for images in each)
     found = list({_identity(image): image for image in described}.values())
     series = defaultdict(list)
     for image in found:
         if image.magnitude:
             series[image.series].append(image)
     n_copies, n_left_out = len(described) - len(found), len(found) - sum(map(len, series.values()))
-    notes = [f"left out {n_copies} copies of images"] if n_copies else []
+    notes = [f"left out {n_without} DICOM files without images"] if n_without else []
+    notes += [f"left out {n_copies} copies of images"] if n_copies else []
     notes += [f"left out {n_left_out} images that are no magnitudes"] if n_left_out else []
     if not series:
         got = f"{n_left_out} of phase or complex parts, by their ImageType"

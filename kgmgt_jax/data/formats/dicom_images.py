@@ -16,9 +16,17 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import check_size
 from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
 
-__all__ = ["DicomImage", "describe_images", "is_dicom", "is_magnitude", "read_pixels"]
+__all__ = [
+    "DicomImage",
+    "describe_images",
+    "holds_image",
+    "is_dicom",
+    "is_magnitude",
+    "read_pixels",
+]
 
 _LARGEST_SIDE = 1 << 14
+_DIRECTORY = b"1.2.840.10008.1.3.10"  # what a DICOMDIR says it is
 _NO_MAGNITUDE = re.compile(
     r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
 )  # of the values of ImageType after the second
@@ -35,8 +43,22 @@ _NO_TIMES = ("TemporalPositionIndex",)  # which say the order alone, the others 
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether these are the first bytes of a DICOM file."""
-    return head[128:132] == b"DICM"
+    """Whether these are the first bytes, 600 or more, of a DICOM file that is no DICOMDIR."""
+    return head[128:132] == b"DICM" and _DIRECTORY not in head
+
+
+def holds_image(data: Any) -> bool:
+    """Whether a file is of images, or does not say that it is a report, a drawing or raw data.
+
+    Args:
+        data: Header of the file.
+    """
+    kind = data.file_meta.get("MediaStorageSOPClassUID") or data.get("SOPClassUID")
+    if not kind:
+        return True
+    if kind.is_private:
+        return "Rows" in data
+    return "Image" in kind.name or not kind.name.endswith("Storage")
 
 
 class DicomImage(NamedTuple):
@@ -74,7 +96,7 @@ class DicomImage(NamedTuple):
 
 
 def describe_images(path: Path) -> list[DicomImage]:
-    """The images of a file.
+    """The images of a file; none of one that holds other things, such as a report.
 
     Raises:
         DataError: If the package ``pydicom`` is missing, or one for the file's compression, or the
@@ -82,6 +104,8 @@ def describe_images(path: Path) -> list[DicomImage]:
     """
     data = _load(path, pixels=False)
     with refusing(path, "the header of a DICOM image"):  # pydicom parses values when asked for
+        if not holds_image(data):
+            return []
         size = (int(data.Rows), int(data.Columns))
         n_images = int(data.get("NumberOfFrames", 1) or 1)
         if not all(0 < side < _LARGEST_SIDE for side in size) or not 0 < n_images < _LARGEST_SIDE:

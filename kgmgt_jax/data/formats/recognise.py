@@ -123,7 +123,9 @@ def _recognise(path: Path) -> Unit:
     if arrays_inside or path.suffix in _ARRAYS:
         return _recognise_arrays(path)
     known = "CMRxRecon, fastMRI, ISMRMRD, BART, npy, NIfTI, DICOM, HDF5 or MATLAB"
-    error = DataError(path, f"a file of {known}", f"bytes that begin with {head[:8]!r}")
+    bytes_there = f"bytes that begin with {head[:8]!r}"
+    got = "a DICOMDIR, which lists files" if head[128:132] == b"DICM" else bytes_there
+    error = DataError(path, f"a file of {known}", got)
     return Unit(path, "unknown", error)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import DataWarning, dicom_images, read_file
+from kgmgt_jax.data.formats import DataWarning, dicom_images, find_files, read_file
 from kgmgt_jax.data.formats.dicom import frame_seconds, slices_by_depth
 from tests.data.formats import writers
+from tests.data.formats.no_images import add_files_without_images
 
 
 def test_dicom_is_sorted_by_position_and_trigger_time_and_rescaled(tmp_path):
@@ -130,6 +131,29 @@ def test_copies_of_dicom_images_are_left_out(tmp_path):
     with pytest.warns(DataWarning, match="left out 6 copies of images"):
         file = read_file(tmp_path)
     assert file.slice_shape[0] == 3 and file.frame_seconds == 0.03
+
+
+def test_dicom_files_without_images_are_left_out(tmp_path):
+    pytest.importorskip("pydicom")
+    add_files_without_images(writers.write_dicom(tmp_path))
+    with pytest.warns(DataWarning, match="left out 1 DICOM files without images"):
+        file = read_file(tmp_path)
+    assert (len(file), file.slice_shape[0]) == (2, 3)
+    assert file[0].meta.notes == ("left out 1 DICOM files without images",)
+
+
+def test_a_folder_of_dicom_without_images_is_refused(tmp_path):
+    pytest.importorskip("pydicom")
+    with pytest.raises(DataError, match="expected DICOM images, got 1 files that hold none"):
+        read_file(add_files_without_images(tmp_path))
+
+
+def test_a_dicomdir_above_the_series_is_no_cine(tmp_path):
+    pytest.importorskip("pydicom")
+    add_files_without_images(tmp_path)
+    (tmp_path / "report.dcm").unlink()
+    writers.write_dicom(tmp_path / "series")
+    assert find_files(tmp_path) == [tmp_path / "series"]
 
 
 def test_images_of_one_identifier_at_other_places_are_no_copies(tmp_path):
