@@ -27,6 +27,7 @@ __all__ = ["Geometry", "read_geometry"]
 Shape = tuple[int, int, int, int]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _STRETCH = 1.2  # of pixels against the template's, by more than which a note is due
+_UNSAID = 2  # NIfTI's code of positions in some space
 _OFF_MM = 0.5  # of a slice from where equal steps put it, likewise
 
 
@@ -40,6 +41,7 @@ class Geometry:
         source: the template.
         datasets: DICOM headers of the template by slice and frame; none for NIfTI.
         notes: what a user should know of the fit, one sentence each.
+        space: NIfTI's code of what positions are counted from: 1, as of DICOM, is the scanner.
     """
 
     affine: Float64[np.ndarray, "4 4"]
@@ -47,6 +49,7 @@ class Geometry:
     source: Path
     datasets: tuple[tuple[Any, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    space: int = 1
 
     @property
     def pixel_mm(self) -> tuple[float, float] | None:
@@ -99,6 +102,7 @@ def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
         image = nibabel.load(path)
         size, zooms = image.shape, image.header.get_zooms()
         length, time = nifti_units(image.header)
+        codes = [int(image.header[f"{form}_code"]) for form in ("sform", "qform")]
         affine = np.diag([*3 * [length], 1.0]) @ np.asarray(image.affine, np.float64)
     _check_slices(path, size[2] if len(size) > 2 else 1, shape)
     known = len(zooms) > 3 and zooms[3] > 0
@@ -110,7 +114,8 @@ def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
             [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, shape[1] - 1], [0, 0, 0, 1]]
         )
     size = (size[1], size[0])
-    return Geometry(affine @ _resampling(size, shape), step, path, notes=_stretched(size, shape))
+    affine, notes = affine @ _resampling(size, shape), _stretched(size, shape)
+    return Geometry(affine, step, path, notes=notes, space=codes[0] or codes[1] or _UNSAID)
 
 
 def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) -> Geometry:

@@ -231,6 +231,9 @@ def _write_nii(start: str, volume: ImageVolume, geometry: Geometry | None) -> li
     written = []
     for kind, array in {"recon": volume.images, "magnitude": volume.magnitude}.items():
         image = nibabel.Nifti1Image(array.transpose(3, 2, 1, 0), affine)
+        if geometry is not None:  # in both of NIfTI's ways: not all programs know both
+            image.set_sform(affine, geometry.space)
+            image.set_qform(affine, geometry.space)
         seconds = (geometry and geometry.frame_seconds) or volume.frame_seconds
         image.header.set_zooms((*image.header.get_zooms()[:3], seconds or 0.0))  # 0: unknown
         image.header.set_xyzt_units("mm", "sec")

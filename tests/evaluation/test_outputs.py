@@ -114,6 +114,24 @@ def test_nifti_and_dicom_take_the_templates_place(tmp_path, volume):
     assert len(list((tmp_path / "out" / "case_dicom").iterdir())) == 6
 
 
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 4), 4), ((3, 1), 1), ((2, 0), 2), ((0, 0), 2)]
+)
+def test_nifti_says_in_both_ways_where_it_lies_and_in_what_space(tmp_path, volume, codes, expected):
+    dicom = read_geometry(write_template(tmp_path / "template"), volume.magnitude.shape)
+    template = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), dicom.affine)
+    template.set_qform(dicom.affine, codes[0])
+    template.set_sform(dicom.affine, codes[1])
+    template.to_filename(tmp_path / "t.nii.gz")
+    nifti = read_geometry(tmp_path / "t.nii.gz", volume.magnitude.shape)
+    for geometry, code in ((dicom, 1), (nifti, expected)):
+        write_outputs(tmp_path, "case", volume, ["nii"], geometry=geometry)
+        image = nibabel.load(tmp_path / "case_magnitude.nii.gz")
+        for affine, found in (image.get_qform(coded=True), image.get_sform(coded=True)):
+            np.testing.assert_allclose(affine, geometry.affine, atol=1e-4)
+            assert found == code
+
+
 def _place_of(template, *, column: int, row: int, z: int) -> list[float]:
     from tests.evaluation.test_geometry import COLUMNS, GAP, NORMAL, ORIGIN, ROWS, SPACING
 
