@@ -145,9 +145,10 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
 
 
 def _numbers(geometry: Geometry | None, n_frames: int, n_slices: int) -> list[list[int]]:
-    """Instance numbers by slice and frame: the template's for as many frames, else in order.
+    """Instance numbers by slice and frame: the template's for as many frames, else frame by frame.
 
-    Programs that stack images by number then make of ours what they make of it.
+    Programs that stack images by number then make of ours what they make of it. Without such
+    numbers, some (dcm2niix, of several manufacturers' images) take slices to count up first.
     """
     slices = () if geometry is None else geometry.datasets
     found = [[int(image.get("InstanceNumber") or 0) for image in frames] for frames in slices]
@@ -155,7 +156,7 @@ def _numbers(geometry: Geometry | None, n_frames: int, n_slices: int) -> list[li
     distinct = {number for frames in found for number in frames}
     if same_frames and len(distinct) == n_slices * n_frames:
         return found
-    return [[1 + z * n_frames + t for t in range(n_frames)] for z in range(n_slices)]
+    return [[1 + t * n_slices + z for t in range(n_frames)] for z in range(n_slices)]
 
 
 def _set_time(image: Any, t: int, n_frames: int, seconds: float | None) -> None:
