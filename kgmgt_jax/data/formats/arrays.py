@@ -268,7 +268,7 @@ def _load_npy(path: Path) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
-    """All numeric arrays of a MATLAB 5 file, axes reversed to the order of the HDF5 files.
+    """All numeric arrays of a MATLAB 5 file, named and with axes in the order of the HDF5 files.
 
     SciPy reads whole variables only, so the last file is kept for its other slices; ``state``
     tells when it has changed.
@@ -277,8 +277,19 @@ def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
         claims = scipy.io.whosmat(path)
         check_size(path, sum(math.prod(shape) for _, shape, _ in claims), state[1])
         loaded = scipy.io.loadmat(path, variable_names=[name for name, *_ in claims])
-    return {
-        name: array.T
-        for name, array in sorted(loaded.items())
-        if isinstance(array, np.ndarray) and array.dtype.kind in "fiubc"
-    }
+    return {key: array.T for name in sorted(loaded) for key, array in _numeric(name, loaded[name])}
+
+
+def _numeric(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """A variable of numbers, or those in the fields of a struct, named as in HDF5 files.
+
+    Of a struct, numbers and vectors are left out: they tell of the arrays beside them.
+    """
+    if type(value) is not np.ndarray or depth > _DEEPEST:  # others are objects and functions
+        return
+    if value.dtype.kind in "fiubc":
+        if depth == 0 or sum(side > 1 for side in value.shape) > 1:
+            yield name, value
+    elif value.dtype.names and value.size == 1:
+        for field in sorted(value.dtype.names):
+            yield from _numeric(f"{name}/{field}", value[field].item(), depth + 1)

@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import ocmr, read_file
@@ -96,6 +97,22 @@ def test_a_part_of_an_array_is_read(tmp_path):
     path = writers.write_mat5(tmp_path)
     part = read_array(path, "kspace", (slice(None), 1))
     np.testing.assert_array_equal(part, writers.kspace()[:, 1])
+
+
+def test_fields_of_a_matlab_5_struct_are_named_as_in_hdf5(tmp_path):
+    data = writers.kspace()
+    fields = {"kspace": data.T, "more": {"mask": writers.line_mask().T}, "acceleration": 4.0}
+    several = np.array([(1.0,), (2.0,)], [("x", "O")])  # an array of structs
+    scipy.io.savemat(tmp_path / "scan.mat", {"scan": fields, "several": several})
+    kinds = {
+        key: (info.shape, info.kind) for key, info in list_arrays(tmp_path / "scan.mat").items()
+    }
+    assert kinds == {
+        "scan/kspace": (data.shape, "complex"),
+        "scan/more/mask": ((9, 8), "real"),
+    }
+    file = read_file(tmp_path / "scan.mat", key="scan/kspace", axes="t,z,coil,ky,kx")
+    np.testing.assert_array_equal(file[1].kspace, data[:, 1])
 
 
 @pytest.mark.parametrize(
