@@ -37,7 +37,7 @@ _DENSEST = 1100  # deflate, the densest compression in use, shrinks at most 1032
 _SLACK = 1 << 16
 _MOST_ARRAYS, _DEEPEST = 20_000, 32
 _LARGEST_CHUNK = 1 << 30
-_AGAIN = "copy it again, or save it from MATLAB with -v7.3"
+_AGAIN = "copy it again, or save it with -v7.3 (MATLAB) or -v7 (Octave)"
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 

@@ -23,6 +23,13 @@ def test_arrays_are_listed_by_path_with_what_they_hold(tmp_path):
     assert kinds == {"a/b": ((2, 3), "complex"), "c": ((4,), "real"), "d": ((), "object")}
 
 
+def test_octaves_text_files_are_refused_with_how_to_save_them(tmp_path):
+    path = tmp_path / "scan.mat"
+    path.write_text("# Created by Octave 7.3.0\n# name: kspace\n# type: complex matrix\n")
+    with pytest.raises(DataError, match=r"save it with -v7.3 \(MATLAB\) or -v7 \(Octave\)"):
+        list_arrays(path)
+
+
 def test_a_group_that_holds_itself_ends(tmp_path):
     path = tmp_path / "any.h5"
     with h5py.File(path, "w") as file:
