@@ -25,11 +25,15 @@ MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 LEVELS = 65535
 WINDOW_PERCENTILE = 99.5
 DROPPED = (
-    "FloatPixelData",
+    "DerivationCodeSequence",
     "DoubleFloatPixelData",
+    "FloatPixelData",
     "IconImageSequence",
     "LargestImagePixelValue",
     "LargestPixelValueInSeries",
+    "LossyImageCompression",
+    "LossyImageCompressionMethod",
+    "LossyImageCompressionRatio",
     "ModalityLUTSequence",
     "NumberOfFrames",
     "PaletteColorLookupTableUID",

@@ -117,19 +117,22 @@ def test_what_speaks_of_the_templates_pixels_is_gone(derived):
     assert "PixelPaddingValue" not in image and (0x0029, 0x0010) not in image
 
 
-def test_the_range_of_the_templates_pixels_is_gone(tmp_path):
-    names = [
-        f"{end}{where}"
+def test_the_range_of_the_templates_pixels_and_their_loss_are_gone(tmp_path):
+    told = {
+        f"{end}{where}": ("US", 400)
         for end in ("Smallest", "Largest")
         for where in ("ImagePixelValue", "PixelValueInSeries")
-    ]
+    }
+    told["LossyImageCompression"], told["DerivationCodeSequence"] = ("CS", "01"), ("SQ", [])
+    told["LossyImageCompressionMethod"] = ("CS", "ISO_10918_1")
+    told["LossyImageCompressionRatio"] = ("DS", 3)
     template = write_template(tmp_path / "template")
     for image in writers.edited_dicom(template):
-        for name in names:
-            image.add_new(name, "US", 400)
+        for name, value in told.items():
+            image.add_new(name, *value)
     geometry = read_geometry(template, SHAPE)
     image = _read(write_dicom(tmp_path / "out", _magnitude(), geometry, description="x"))
-    assert not any(name in each for each in image.values() for name in names)
+    assert not any(name in each for each in image.values() for name in told)
 
 
 def test_overlays_of_the_template_are_gone(tmp_path):
