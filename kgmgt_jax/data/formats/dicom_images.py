@@ -27,6 +27,7 @@ __all__ = [
 
 _LARGEST_SIDE = 1 << 14
 _DIRECTORY = b"1.2.840.10008.1.3.10"  # what a DICOMDIR says it is
+_DECOMPRESS = "pip install 'pylibjpeg[all]', or have the files decompressed"
 _NO_MAGNITUDE = re.compile(
     r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
 )  # of the values of ImageType after the second
@@ -116,13 +117,18 @@ def describe_images(path: Path) -> list[DicomImage]:
 
 def _check_compression(path: Path, data: Any) -> None:
     """Refuses pixels that no package here decompresses."""
+    syntax = _compression(data)
+    if syntax and not importlib.import_module("pydicom.pixels").get_decoder(syntax).is_available:
+        expected = f"a package that decompresses DICOM's {syntax.name!r}"
+        raise DataError(path, expected, "none", _DECOMPRESS)
+
+
+def _compression(data: Any) -> Any:
+    """How pixels are compressed, as DICOM's transfer syntax; ``None`` if they are not."""
     syntax = data.file_meta.get("TransferSyntaxUID")
     if syntax is None or syntax.is_private or not syntax.is_encapsulated:
-        return
-    if not importlib.import_module("pydicom.pixels").get_decoder(syntax).is_available:
-        expected = f"a package that decompresses DICOM's {syntax.name!r}"
-        fix = "pip install 'pylibjpeg[all]', or have the files decompressed"
-        raise DataError(path, expected, "none", fix)
+        return None
+    return syntax
 
 
 def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) -> DicomImage:
@@ -191,10 +197,11 @@ def read_pixels(path: Path, state: tuple[int, int]) -> Float32[np.ndarray, "n h 
         DataError: If they are damaged, or in colour.
     """
     data = _load(path, pixels=True)
-    with refusing(path, "grey images in DICOM"):
-        pixels = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
+    expected = "grey images in DICOM"
+    with refusing(path, expected, _DECOMPRESS if _compression(data) else ""):
         if int(data.get("SamplesPerPixel", 1)) != 1:
-            raise ValueError("colour images")
+            raise DataError(path, expected, "colour images")
+        pixels = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))
         return np.stack([_rescaled(image, data, i) for i, image in enumerate(pixels)])
 
 

@@ -294,3 +294,6 @@ def test_pixels_that_no_package_here_decompresses_are_refused_with_one_that_does
     monkeypatch.setattr(pydicom.pixels, "get_decoder", {lossless: decoder}.__getitem__)
     with pytest.raises(DataError, match=r"decompresses .*JPEG Lossless.*pip install 'pylibjpeg"):
         read_file(tmp_path)
+    decoder.is_available = True  # but not of these samples
+    with pytest.raises(DataError, match=r"grey images in DICOM.*pip install 'pylibjpeg"):
+        read_file(tmp_path)[0]
