@@ -3,7 +3,8 @@
     python -m kgmgt_jax.interop.export CHECKPOINT --out FILE --shape 12,1,256,256
 
 The program holds the weights and does all of it: measured k-space in, complex images out, in the
-units of the k-space. JAX alone runs it, of the version that wrote it or a newer one::
+units of the k-space. JAX runs it, of the version that wrote it or a newer one; it reads it by
+``flatbuffers``, a package that JAX does not bring::
 
     exported = jax.export.deserialize(Path(FILE).read_bytes())
     images = exported.call(kspace=kspace, mask=mask)      # exported.in_avals: shapes and types
