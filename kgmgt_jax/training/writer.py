@@ -33,9 +33,9 @@ _ON_BAR = {"loss": "loss", "psnr": "psnr", "val_psnr": "val_psnr", _SPEED: "exam
 class Writer:
     """Progress on the terminal; numbers and pictures in the working directory.
 
-    Numbers go to ``metrics.jsonl``, one object a line, and pictures to ``images/*.png``; with
-    tensorboardX installed, both to TensorBoard's files too. What an earlier run logged of steps
-    that are now run again is dropped.
+    Numbers go to ``metrics.jsonl``, one object a line with ``null`` for what is not finite (JSON
+    has no infinity), and pictures to ``images/*.png``; with tensorboardX installed, both to
+    TensorBoard's files too. What an earlier run logged of steps that are now run again is dropped.
 
     Args:
         workdir: where all this goes.
@@ -100,7 +100,9 @@ class Writer:
         if self._log is None:
             return
         numbers = {name: float(np.asarray(value)) for name, value in values.items()}
-        self._log.write(json.dumps({"step": step, "time": time.time(), **numbers}) + "\n")
+        known = {name: n if math.isfinite(n) else None for name, n in numbers.items()}
+        row = {"step": step, "time": time.time(), **known}
+        self._log.write(json.dumps(row, allow_nan=False) + "\n")
         self._log.flush()
         for name, value in numbers.items():
             if name in _ON_BAR:

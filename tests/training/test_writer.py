@@ -32,6 +32,15 @@ def test_numbers_are_one_object_a_line(tmp_path):
     assert row["step"] == 1 and row["loss"] == 0.5 and abs(row["time"] - time.time()) < 60
 
 
+def test_a_log_of_infinite_numbers_is_json(tmp_path):
+    writer = Writer(tmp_path, n_steps=2, tensorboard=False)
+    writer.scalars(1, loss=0.5, psnr=jnp.inf)  # of an exact image
+    writer.close()
+    assert "Infinity" not in (tmp_path / "metrics.jsonl").read_text()
+    (row,) = _rows(tmp_path)
+    assert (row["loss"], row["psnr"]) == (0.5, None)
+
+
 def test_bar_shows_loss_psnr_and_speed(tmp_path, capsys, monkeypatch):
     now = iter([1.0, 3.0, 3.0])
     monkeypatch.setattr(writer_module.time, "perf_counter", lambda: next(now))
