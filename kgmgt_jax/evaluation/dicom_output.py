@@ -138,6 +138,7 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
                 image = _without_template(common, z, pixel_mm or (1.0, 1.0))
             else:
                 image = _from_template(geometry, z, t, n_frames)
+                _complete(image, common)
                 _place(image, geometry, z, magnitude.shape[2:])
             stored = np.round(magnitude[t, z].astype(np.float64) / slope)
             _set_pixels(image, stored.clip(0, LEVELS).astype(np.uint16), slope, white)
@@ -213,6 +214,13 @@ def _without_template(common: dict[str, Any], z: int, pixel_mm: tuple[float, flo
     image.ImagePositionPatient = [0, 0, z]
     image.PositionReferenceIndicator = ""
     return image
+
+
+def _complete(image: Any, common: dict[str, Any]) -> None:
+    """Adds what an image must have and the template has not, as some that are anonymised."""
+    for element in _without_template(common, 0, (1.0, 1.0)):
+        if image.get(element.keyword) in (None, ""):
+            image.add(element)
 
 
 def _place(image: Any, geometry: Geometry, z: int, size: tuple[int, int]) -> None:
