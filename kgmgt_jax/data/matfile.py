@@ -20,7 +20,7 @@ def write_mat(path: Path, name: str, array: np.ndarray, simulation: str = "") ->
         path: the file; its folder is made if need be.
         name: the variable's name in MATLAB, which sees the axes in reverse order.
         array: float32, float64 or complex64 (stored as a compound of ``real`` and ``imag``).
-        simulation: how it was simulated, kept as an attribute; empty for what was measured.
+        simulation: how it was simulated, kept as an attribute (UTF-8); empty for what was measured.
     """
     if np.iscomplexobj(array):
         array = np.ascontiguousarray(array, np.complex64).view(_COMPLEX)
@@ -32,6 +32,6 @@ def write_mat(path: Path, name: str, array: np.ndarray, simulation: str = "") ->
         kind = "double" if array.dtype == np.float64 else "single"
         dataset.attrs["MATLAB_class"] = np.bytes_(kind)
         if simulation:
-            dataset.attrs["simulation"] = np.bytes_(simulation)
+            dataset.attrs["simulation"] = np.bytes_(simulation.encode())
 
     return write_hdf5(path, fill, header=_HEADER, userblock_size=512)
