@@ -174,7 +174,7 @@ def _draw(panels: list[_Panel], view: _View) -> Figure:
         _draw_bar(_axes(figure, right + GAP, high, BAR_WIDTH, tall))
     room = right - MARGIN - LETTER * len(view.note)
     size = min(7.5, 7.5 * room / (LETTER * max(len(view.title), 1)))
-    top = {"y": 1 - 0.06 / height, "va": "top"}
+    top = {"y": 1 - 0.06 / height, "va": "top", "parse_math": False}  # names may have dollar signs
     figure.text(x=MARGIN / figure.get_figwidth(), s=view.title, c=TEXT, size=size, **top)
     end = right / figure.get_figwidth()
     figure.text(x=end, s=view.note, c=MUTED, size=7.5, ha="right", **top)
@@ -196,7 +196,7 @@ def _draw_panel(image: Axes, profile: Axes, panel: _Panel, view: _View) -> None:
     limits = {"cmap": panel.cmap, "vmin": 0, "vmax": view.window}
     image.imshow(panel.frames[view.frame], aspect=view.aspect, **limits)
     image.set_adjustable("datalim")  # a box of another shape is filled up in black
-    image.set_title(panel.heading, color=TEXT, fontsize=7.5, pad=3)
+    image.set_title(panel.heading, color=TEXT, fontsize=7.5, pad=3, parse_math=False)
     values = panel.frames[:, start:stop, column].T  # y t
     profile.imshow(values, aspect="auto", interpolation="nearest", **limits)
     profile.set_xlabel(panel.caption, color=TEXT, fontsize=7, labelpad=3)

@@ -150,6 +150,11 @@ def test_figure_is_dark_and_leaves_nothing_but_itself(tmp_path):
     assert iio.imread(path)[0, 0, :3].max() < 32
 
 
+def test_names_with_dollar_signs_are_no_formulas(drawn):
+    figure = drawn(beating_disc(), zero_filled=beating_disc(), title="P1 $^$, slice 0")
+    assert figure.texts[0].get_text() == "P1 $^$, slice 0"
+
+
 def test_pyplot_is_not_touched(tmp_path):
     from matplotlib import pyplot
 

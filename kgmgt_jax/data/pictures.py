@@ -53,6 +53,7 @@ def case_figure(path: str | Path, case: CineCase) -> Path:
         f"{case.meta.name} ({case.meta.format}{label}): {case.n_frames} frames, "
         f"{case.n_coils} coils, true R {case.true_acceleration:.2f}",
         fontsize=9,
+        parse_math=False,  # names may have dollar signs
     )
     return write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
 

@@ -152,6 +152,12 @@ def test_inspect_writes_the_figure_it_is_asked_for(tmp_path, capsys):
     assert out.stat().st_size > 0 and str(out) in capsys.readouterr().out
 
 
+def test_the_figure_of_a_file_with_dollar_signs_in_its_name_is_drawn(tmp_path):
+    writers.write_image_npy(tmp_path).rename(tmp_path / "cine $^$.npy")
+    (finding,) = _findings(tmp_path)
+    assert case_figure(tmp_path / "figure.png", open_case(finding)).stat().st_size > 0
+
+
 def test_no_figure_is_written_where_nothing_can_be_read(tmp_path, capsys):
     (tmp_path / "cine_sax.mat").write_text("nothing")
     out = tmp_path / "figure.png"
