@@ -109,12 +109,13 @@ def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
     step = float(zooms[3]) * time if known else None
     if step is not None and len(size) > 3:
         step *= size[3] / shape[0]
+    mirrored = _mirrored(affine)
     if reverse:
         affine = affine @ np.array(
             [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, shape[1] - 1], [0, 0, 0, 1]]
         )
     size = (size[1], size[0])
-    affine, notes = affine @ _resampling(size, shape), _stretched(size, shape)
+    affine, notes = affine @ _resampling(size, shape), _stretched(size, shape) + mirrored
     return Geometry(affine, step, path, notes=notes, space=codes[0] or codes[1] or _UNSAID)
 
 
@@ -181,6 +182,16 @@ def _stretched(size: tuple[int, int], shape: Shape) -> tuple[str, ...]:
     return (
         f"the matrices {matrices} are taken to cover the same field of view, so that pixels are "
         "stretched; if the readout is oversampled, --readout crops it",
+    )
+
+
+def _mirrored(affine: Float64[np.ndarray, "4 4"]) -> tuple[str, ...]:
+    """A note where columns, rows and slices are left-handed, as those of DICOM never are."""
+    if np.linalg.det(affine[:3, :3]) >= 0:
+        return ()
+    return (
+        "the template is mirrored against DICOM's order, as by dcm2niix, which turns rows upside "
+        "down; images in DICOM's order fit the DICOM series as template, not this",
     )
 
 

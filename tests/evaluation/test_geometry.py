@@ -239,27 +239,6 @@ def test_images_that_anonymising_gave_one_identifier_are_no_copies(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("units", "in_mm", "in_seconds"),
-    [
-        ((None, None), 1, 1),
-        (("mm", "sec"), 1, 1),
-        (("meter", "msec"), 1e3, 1e-3),
-        (("micron", "usec"), 1e-3, 1e-6),
-    ],
-)
-def test_nifti_template_keeps_its_affine(tmp_path, units, in_mm, in_seconds):
-    affine = np.array([[-2, 0, 0, 9], [0, 0.1, 3, 8], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
-    in_units = np.diag([*3 * [1 / in_mm], 1]) @ affine
-    image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), in_units)
-    image.header.set_zooms((*image.header.get_zooms()[:3], 0.05 / in_seconds))
-    image.header.set_xyzt_units(*units)
-    image.to_filename(tmp_path / "t.nii.gz")
-    geometry = read_geometry(tmp_path / "t.nii.gz", (3, 2, 20, 30))
-    np.testing.assert_allclose(geometry.affine, affine, atol=1e-6)
-    assert geometry.frame_seconds == pytest.approx(0.05) and geometry.datasets == ()
-
-
-@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda f: write_template(f, n_slices=3), "2 slices.*got 3"),
@@ -284,17 +263,3 @@ def test_headers_that_cannot_be_read_are_refused_by_name(tmp_path, keyword):
     image.save_as(path, implicit_vr=False)
     with pytest.raises(DataError, match="series: expected a template whose headers are as DICOM"):
         read_geometry(tmp_path / "series", (1, 1, 20, 30))
-
-
-def test_frames_share_the_cycle_of_a_nifti_template(tmp_path):
-    image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), np.eye(4))
-    image.header.set_zooms((1, 1, 1, 0.05))
-    image.to_filename(tmp_path / "t.nii.gz")
-    geometry = read_geometry(tmp_path / "t.nii.gz", (6, 2, 20, 30))
-    assert geometry.frame_seconds == pytest.approx(0.025)
-
-
-def test_damaged_nifti_is_refused(tmp_path):
-    (tmp_path / "t.nii.gz").write_bytes(b"no")
-    with pytest.raises(ValueError, match="complete NIfTI"):
-        read_geometry(tmp_path / "t.nii.gz", (3, 2, 20, 30))
