@@ -115,7 +115,8 @@ def _check_axes(base: Path, sizes: tuple[int, ...], known: tuple[int, ...]) -> N
     if odd:
         wanted = "a cine: sizes over 1 on BART's axes 0, 1, 3 (coils), 10 (time), 13 (slices) only"
         got = f"sizes over 1 on axes {odd}"
-        raise DataError(f"{base}.hdr", wanted, got, "select one with bart slice")
+        fix = "select one with bart slice, or put frames on axis 10 with bart transpose"
+        raise DataError(f"{base}.hdr", wanted, got, fix)
 
 
 def _read_sizes(base: Path) -> tuple[int, ...]:
