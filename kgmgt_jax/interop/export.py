@@ -9,7 +9,9 @@ units of the k-space. JAX runs it, of the version that wrote it or a newer one; 
     exported = jax.export.deserialize(Path(FILE).read_bytes())
     images = exported.call(kspace=kspace, mask=mask)      # exported.in_avals: shapes and types
 
-and ``exported.mlir_module_serialized`` is the portable bytecode that other runtimes load.
+and ``exported.mlir_module_serialized`` is its bytecode, for other runtimes built on XLA. They must
+have what JAX compiles to: complex Fourier transforms, which IREE has not, and, where inputs are
+filled by L+S, JAX's calls of LAPACK or cuSOLVER for eigenvalues.
 """
 
 import argparse
