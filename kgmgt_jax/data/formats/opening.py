@@ -31,7 +31,7 @@ __all__ = [
     "undersampled_key",
 ]
 
-_NAMED = ("arrays", "mask", "maps", "results", "npy")
+_NAMED = ("arrays", "mask", "maps", "results", "nifti", "npy")
 """Formats of files that can be read once key or axes are named, whatever speaks against it."""
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ _ARRAYS = (".mat", ".h5", ".hdf5", ".npy")
 _SUFFIXES = (*_ARRAYS, ".cfl", ".hdr", ".nii", ".gz", ".dcm", ".ima", "")
 # the organisers' pictures of their own k-space, and what the top folder of a disk has
 _NO_DATA = ("ImgSnapshot", "ImageShow", "lost+found")
+_LABELS = re.compile(r".+_(gt|seg|segmentation|labels?|mask)")
 _NO_CINE = re.compile(
     r"(?:(?<![A-Za-z])[tT]|(?<=[a-z])T)[12](?!\d)|(?i:tagging|aorta|(?<!work)flow|black|lge|perfusion|mapping)"
 )  # t1 at the end of a word is no contrast, as in patient1
@@ -73,6 +75,9 @@ def find_units(root: str | Path) -> list[Unit]:
             unit = unit._replace(path=path.parent)
         if unit.format == "cmrxrecon" and _NO_CINE.search(path.stem):
             error = DataError(path, "a cine", "another kind of scan, by its name")
+            unit = Unit(path, "no cine", error)
+        if unit.format == "nifti" and _LABELS.fullmatch(path.name.lower().split(".nii")[0]):
+            error = DataError(path, "a cine", "a segmentation, by its name")
             unit = Unit(path, "no cine", error)
         if unit.format == "npy" and role_of(path.stem)[0] != "kspace":
             unit = unit._replace(error=no_kspace(path, ""))
@@ -118,7 +123,7 @@ def _recognise(path: Path) -> Unit:
         head = _unzipped(path)
     named_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
     if named_nifti or head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2"):
-        return Unit(path, "nifti")
+        return Unit(path, "nifti", _no_nifti_cine(path, head))
     arrays_inside = head.startswith(b"\x93NUMPY") or b"\x89HDF\r\n" in head or b"MATLAB" in head
     if arrays_inside or path.suffix in _ARRAYS:
         return _recognise_arrays(path)
@@ -127,6 +132,17 @@ def _recognise(path: Path) -> Unit:
     got = "a DICOMDIR, which lists files" if head[128:132] == b"DICM" else bytes_there
     error = DataError(path, f"a file of {known}", got)
     return Unit(path, "unknown", error)
+
+
+def _no_nifti_cine(path: Path, head: bytes) -> DataError | None:
+    """Why images are no cine, by the number of axes in their header; ``None`` if they may be."""
+    kind, start = ("8q", 16) if head[4:7] in (b"n+2", b"ni2") else ("8h", 40)
+    for order in "<>" if len(head) > 348 else "":
+        n_axes, *sizes = struct.unpack_from(order + kind, head, start)
+        if 0 < n_axes < 4:  # in the other order it is not
+            fix = "say what they are with --axes, such as --axes x,y,t"
+            return DataError(path, "four axes (x, y, z, t)", f"shape {tuple(sizes[:n_axes])}", fix)
+    return None
 
 
 def _recognise_bart(path: Path) -> Unit:

@@ -273,3 +273,21 @@ def test_a_tree_is_searched_through_links_to_folders(tmp_path):
     tree.mkdir()
     (tree / "P001").symlink_to(path.parent)
     assert find_files(tree) == [tree / "P001/cine_sax.mat"]
+
+
+def test_single_frames_and_segmentations_beside_nifti_cines_are_no_cines(tmp_path):
+    """As the sets of ACDC and M&Ms have them."""
+    nibabel = pytest.importorskip("nibabel")
+    cine = writers.write_nifti(tmp_path)
+    for name, axes in {"cine_frame01": 3, "cine_gt": 4, "cine_frame01_gt": 3}.items():
+        images = np.ones((8, 9, 2, 3)[:axes], np.uint8)
+        for kind, suffix in ((nibabel.Nifti1Image, ".nii.gz"), (nibabel.Nifti2Image, ".nii")):
+            kind(images, np.eye(4)).to_filename(tmp_path / f"{name}{suffix}")
+    with pytest.warns(DataWarning, match="left out 6 files that hold no cine"):
+        assert find_files(tmp_path) == [cine]
+    (tmp_path / "P1").mkdir()
+    header = nibabel.Nifti1Header(endianness=">")
+    single = nibabel.Nifti1Image(np.ones((8, 9, 2), np.uint8), np.eye(4), header)
+    single.to_filename(tmp_path / "P1" / "single.nii")
+    with refused(r"four axes \(x, y, z, t\), got shape \(8, 9, 2\); .* --axes x,y,t"):
+        find_files(tmp_path / "P1")
