@@ -152,13 +152,18 @@ class CmrxreconFile(CineFile):
             is_stack=not self._view.startswith("lax"),
             mask_source=self._mask_source,
         )
-        mask = measured_pattern(kspace) if self._mask is None else self._mask.copy()
-        case = CineCase(kspace, mask, meta)
+        case = CineCase(kspace, self._mask_of(kspace), meta)
         if self._mask_is_foreign and not np.array_equal(case.mask, measured_pattern(case.kspace)):
             fix = "give the mask this file was acquired with by --mask (mask= in Python)"
             got = f"samples elsewhere than in {self._mask_source}, of another set"
             raise DataError(self.path, "k-space sampled as its mask says", got, fix)
         return case
+
+    def _mask_of(self, kspace: Complex64[np.ndarray, "t n h w"]) -> Float32[np.ndarray, "t h w"]:
+        if self._mask is not None:
+            return self._mask.copy()
+        everything = np.ones_like(kspace[:, 0], np.float32)
+        return everything if self.fully_sampled else measured_pattern(kspace)
 
     def _stored(self, z: int) -> Complex64[np.ndarray, "t n h w"]:
         """All frames of a slice, by its position in the file."""
@@ -167,7 +172,7 @@ class CmrxreconFile(CineFile):
     def _told_by_samples(
         self, mask: str | Path | None
     ) -> tuple[Float32[np.ndarray, "t h w"] | None, str]:
-        """The mask that is given or in the file; ``None`` where zeros tell what was measured.
+        """The mask that is given or in the file; ``None`` for all, or where zeros tell.
 
         Zeros around the measured samples, the same in all frames, are padding of a full file.
         """
@@ -176,11 +181,10 @@ class CmrxreconFile(CineFile):
         if mask is not None:
             read = read_mask(mask, (t, h, w), self.path.name, order=self._mask_order)
             self.fully_sampled = bool(read.all())
-            return read, str(mask)
+            return None if (read == 1).all() else read, str(mask)
         patterns = (measured_pattern(self._stored(z)) for z in self._kept)
         self.fully_sampled = not any(map(_has_gaps, patterns))
-        everything = np.ones((t, h, w), np.float32), ALL_SAMPLES
-        return everything if self.fully_sampled else (None, FROM_SAMPLES)
+        return None, ALL_SAMPLES if self.fully_sampled else FROM_SAMPLES
 
     def _nominal(self) -> float | None:
         if self.fully_sampled:
@@ -191,14 +195,14 @@ class CmrxreconFile(CineFile):
 
     def _find_mask(
         self, mask: str | Path | None, inside: Path | None
-    ) -> tuple[Float32[np.ndarray, "t h w"], str]:
-        """Mask of every slice and where it comes from: all ones for a full file."""
+    ) -> tuple[Float32[np.ndarray, "t h w"] | None, str]:
+        """Mask of every slice and where it comes from; ``None`` for a full file."""
         t, _, h, w = self.slice_shape
         if self.fully_sampled:
             if mask is not None:
                 got = f"the fully sampled {self.key!r} together with mask={str(mask)!r}"
                 raise DataError(self.path, "undersampled k-space to go with a mask", got)
-            return np.ones((t, h, w), np.float32), ALL_SAMPLES
+            return None, ALL_SAMPLES
         given = mask or inside
         candidates = [Path(given)] if given else list(mask_paths(self.path))
         path = next((path for path in candidates if path.is_file()), None)

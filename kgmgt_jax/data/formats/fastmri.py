@@ -100,6 +100,9 @@ class FastmriFile(CineFile):
             nominal_acceleration=1.0 if self.fully_sampled else None,
             mask_source=self._mask_source,
         )
+        if self._mask is None:
+            mask = np.ones_like(kspace[:, 0], np.float32)
+            return CineCase(kspace, mask, meta, reference=reference)
         measured = np.where(self._mask[:, None] == 0, np.complex64(0), kspace)
         return CineCase(measured, self._mask.copy(), meta, reference=reference)
 
@@ -113,14 +116,15 @@ class FastmriFile(CineFile):
 
     def _find_mask(
         self, mask: str | Path | None, arrays: dict[str, ArrayInfo]
-    ) -> Float32[np.ndarray, "t h w"]:
+    ) -> Float32[np.ndarray, "t h w"] | None:
+        """The mask of every slice, read-only; ``None`` for all samples."""
         t, _, h, w = self.slice_shape
         if mask is not None:
             return read_mask(mask, (t, h, w), self.path.name)
         if "mask" not in arrays:
-            return np.ones((t, h, w), np.float32)
+            return None
         lines = read_array(self.path, "mask")
         if lines.shape != (h,) or lines.dtype.kind not in "fiub":
             got = f"{lines.dtype} {lines.shape}"
             raise DataError(self.path, f"'mask' of real numbers, one for each of W = {h}", got)
-        return np.broadcast_to(lines[:, None], (t, h, w)).astype(np.float32)
+        return np.broadcast_to(lines[:, None].astype(np.float32), (t, h, w))

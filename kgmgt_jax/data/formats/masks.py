@@ -40,7 +40,7 @@ def read_mask(
     acceleration: float | None = None,
     order: str = "thw",
 ) -> Float32[np.ndarray, "t h w"]:
-    """The one mask in a file (HDF5, MATLAB 5 or npy), as float32 for every frame.
+    """The one mask in a file (HDF5, MATLAB 5 or npy), as float32 for every frame, read-only.
 
     Args:
         path: The file. Its array is called ``mask`` or ``maskNN``; the only one goes by any name.
@@ -97,7 +97,7 @@ def _read_masks(
     stored = read_array(path, key).reshape(found)
     slices = range(n_slices if "z" in own.letters else 1)
     masks = np.stack([own.arrange(stored[own.index(z)], "thw") for z in slices])
-    return np.broadcast_to(masks, (len(masks), t, h, w)).astype(np.float32)
+    return np.broadcast_to(masks.astype(np.float32), (len(masks), t, h, w))
 
 
 class MaskedFile(CineFile):
@@ -123,10 +123,14 @@ class MaskedFile(CineFile):
             self._mask_source = str(mask)
         masks = (case.mask for case in self) if self._masks is None else self._masks
         self.fully_sampled = all(bool(each.all()) for each in masks)
+        if self._masks is not None and (self._masks == 1).all():
+            self._masks = np.ones((1, 1, 1, 1), np.float32)  # there may be hundreds of files
 
     def _mask_of(
         self, kspace: Complex64[np.ndarray, "t n h w"], z: int
     ) -> Float32[np.ndarray, "t h w"]:
         if self._masks is None:
             return measured_pattern(kspace)
-        return self._masks[z if len(self._masks) > 1 else 0].copy()
+        t, _, h, w = self.slice_shape
+        mask = self._masks[z if len(self._masks) > 1 else 0]
+        return np.broadcast_to(mask, (t, h, w)).copy()
