@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import time
 from pathlib import Path
 
 from kgmgt_jax.data.case import DataError
@@ -27,6 +28,7 @@ _AT_THE_END = _ROLE | {
 }
 """Those, and words that may be about something else unless they end a name."""
 
+_TICK_NS = 3_000_000_000  # longer than any file system's, FAT's is 2 s
 _WORDS = {"kspace": "k-space", "sens": "coil maps", "mask": "a sampling mask", "images": "images"}
 
 
@@ -54,12 +56,28 @@ def companion(path: Path, role: str) -> Path | None:
     Raises:
         DataError: If there are several.
     """
-    suffix, wanted = path.suffix, (role, role_of(path.stem)[1])
-    beside = [name for name in os.listdir(path.parent) if name.endswith(suffix)]
-    found = sorted(name for name in beside if role_of(name.removesuffix(suffix)) == wanted)
+    folder, suffix = path.parent, path.suffix
+    changed = os.stat(folder).st_mtime_ns
+    settled = time.time_ns() - changed > _TICK_NS
+    names = (_names_by_role if settled else _names_by_role.__wrapped__)(folder, suffix, changed)
+    found = names.get((role, role_of(path.stem)[1]), [])
     if len(found) > 1:
         raise DataError(path, f"one {role} file beside it", f"{found}")
     return path.with_name(found[0]) if found else None
+
+
+@functools.lru_cache(maxsize=4)
+def _names_by_role(folder: Path, suffix: str, changed: int) -> dict[tuple[str, str], list[str]]:
+    """Names of the files of one suffix in a folder, sorted, by what `role_of` says of them.
+
+    ``changed`` tells when another listing is due. Two changes of a folder within a tick of the file
+    system's clock have the same time, so a listing is kept only once that has passed.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(suffix):
+            found.setdefault(role_of(name.removesuffix(suffix)), []).append(name)
+    return found
 
 
 def no_kspace(path: Path, role: str) -> DataError:

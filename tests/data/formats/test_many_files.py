@@ -1,5 +1,6 @@
 """What opened files take, of which a set has hundreds."""
 
+import os
 import pickle
 import tracemalloc
 
@@ -7,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.formats import read_file
+from kgmgt_jax.data.formats import open_files, read_file
 from kgmgt_jax.data.matfile import write_mat
 from tests.data.formats import writers
 
@@ -59,3 +60,25 @@ def test_the_mask_of_an_undersampled_file_is_kept_once_for_all_frames(tmp_path):
     tracemalloc.stop()
     assert kept < MASK_BYTES / 2
     np.testing.assert_array_equal(file[0].mask, np.broadcast_to(mask, (T, H, W)))
+
+
+def test_a_folder_of_many_scans_is_listed_a_few_times_and_not_for_each(tmp_path, monkeypatch):
+    for i in range(9):
+        np.save(tmp_path / f"P{i}_kspace.npy", writers.kspace((1, 1, 9, 8)))
+        np.save(tmp_path / f"P{i}_mask.npy", np.ones((9, 8)))
+    os.utime(tmp_path, (1e9, 1e9))  # nobody has written to it just now
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
+    masks = [file[0].meta.mask_source for file in open_files(tmp_path)]
+    assert masks == [str(tmp_path / f"P{i}_mask.npy") for i in range(9)]
+    assert len(listed) == 1
+
+
+def test_a_companion_that_has_just_come_is_found(tmp_path):
+    np.save(tmp_path / "P1_kspace.npy", writers.kspace((1, 1, 9, 8)))
+    assert read_file(tmp_path / "P1_kspace.npy").fully_sampled
+    state = os.stat(tmp_path)
+    np.save(tmp_path / "P1_mask.npy", np.ones((9, 8)))
+    os.utime(tmp_path, ns=(state.st_atime_ns, state.st_mtime_ns))  # within the same tick
+    file = read_file(tmp_path / "P1_kspace.npy")
+    assert file[0].meta.mask_source == str(tmp_path / "P1_mask.npy")
