@@ -1,10 +1,12 @@
 """Training data among what is scored is found, whatever its path."""
 
 import contextlib
+import filecmp
 import os
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
@@ -97,3 +99,19 @@ def test_folders_of_other_images_are_not_the_same(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "none").mkdir()
     assert not same_file(tmp_path / "empty", tmp_path / "none")
+
+
+def test_files_of_one_size_are_not_compared_pair_by_pair(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for name in "abcdefgh":  # an uncompressed format gives scans of one protocol one size
+        np.save(tmp_path / f"{name}_kspace.npy", rng.normal(size=(2, 1, 16, 12)) + 0j)
+    scored = open_evaluation(tmp_path, acs=8).slices
+    training = tmp_path / "training"
+    training.mkdir()
+    for name in "ijklmnop":
+        np.save(training / f"{name}_kspace.npy", rng.normal(size=(2, 1, 16, 12)) + 0j)
+    shutil.copy(tmp_path / "c_kspace.npy", training / "renamed_kspace.npy")
+    compared, compare = [], filecmp.cmp
+    monkeypatch.setattr(filecmp, "cmp", lambda *a, **k: compared.append(a) or compare(*a, **k))
+    assert n_trained_on(str(training), scored) == 1
+    assert len(compared) == 1
