@@ -1,16 +1,22 @@
-"""How every command prints a table, and ends: a number for the shell, a line on what is wrong."""
+"""How every command prints a table, says how far it is, and ends.
+
+It ends with a number for the shell and, if something is wrong, a line about it.
+"""
 
 import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
+from tqdm import tqdm
 
-__all__ = ["DEBUG", "aligned", "fail", "guarded"]
+__all__ = ["DEBUG", "aligned", "fail", "guarded", "watched"]
+
+T = TypeVar("T")
 
 DEBUG = "KGMGT_DEBUG"  # environment variable; not empty: tracebacks
 _AGAIN = 0.1  # seconds
@@ -104,3 +110,15 @@ def aligned(rows: Sequence[Sequence[str]], *, n_left: int = 1) -> list[str]:
         return text.ljust(widths[i]) if i < n_left else text.rjust(widths[i])
 
     return ["   ".join(cell(i, text) for i, text in enumerate(row)).rstrip() for row in rows]
+
+
+def watched(items: Iterable[T], doing: str, n_items: int | None = None) -> Iterable[T]:
+    """Files as they are, one by one; a terminal shows how many are done once it takes a second.
+
+    Args:
+        items: one a file.
+        doing: what is done to them, in a word or two.
+        n_items: their number, where they do not tell it.
+    """
+    shown: Any = {"delay": 1, "leave": False, "dynamic_ncols": True, "disable": None}
+    return tqdm(items, desc=doing, total=n_items, unit="file", **shown)

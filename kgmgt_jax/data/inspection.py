@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kgmgt_jax.commands import aligned
+from kgmgt_jax.commands import aligned, watched
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, ReadOptions, Unit, find_units, open_files, open_unit
@@ -62,7 +62,7 @@ def inspect_path(path: str | Path, options: ReadOptions | None = None) -> Iterat
     units = find_units(path)
     if not units:
         raise DataError(path, "cines in files of a known format", "none")
-    for unit in units:
+    for unit in watched(units, "inspect"):
         yield from _inspect_unit(unit, options)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from kgmgt_jax.commands import watched
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import (
@@ -254,7 +255,7 @@ def open_evaluation(
     full: list[CineFile] = []
     scanned: set[tuple[str, ...]] = set()
     undersampled: list[tuple[Unit, list[CineFile] | None]] = []
-    for unit in find_cines(root):
+    for unit in watched(find_cines(root), "open"):
         try:
             files = None if undersampled_key(unit) else open_unit(unit, options)
             if files is not None and all(file.fully_sampled for file in files):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kgmgt_jax.commands import watched
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import cmrxrecon
 from kgmgt_jax.data.formats.arrays import list_arrays
@@ -83,7 +84,7 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
     if root.is_file():
         return open_files(root, options)
     likely = [unit for unit in _intact_cines(root) if undersampled_key(unit) is None]
-    opened = (open_unit(unit, options) for unit in likely)
+    opened = (open_unit(unit, options) for unit in watched(likely, "open"))
     files = [file for each in opened if all(f.fully_sampled for f in each) for file in each]
     if not files:
         raise DataError(root, "fully sampled cines", "none of that kind")

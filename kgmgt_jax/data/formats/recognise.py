@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kgmgt_jax.commands import watched
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats import cmrxrecon
@@ -67,7 +68,7 @@ def find_units(root: str | Path) -> list[Unit]:
         return [recognise(root)]
     units: dict[Path, Unit] = {}
     closed: list[OSError] = []
-    for path in files_below(root, closed.append):
+    for path in watched(files_below(root, closed.append), "look through"):
         if not _is_candidate(path.relative_to(root)):
             continue
         unit = recognise(path)

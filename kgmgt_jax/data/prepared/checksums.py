@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from kgmgt_jax.commands import watched
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
@@ -102,7 +103,8 @@ def _sealed(lines: bytes) -> bytes:
 def _in_threads(paths: Sequence[Path]) -> dict[Path, str]:
     """Digests of some files, in the order given; hashing frees the interpreter for others."""
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        return dict(zip(paths, pool.map(_readable_digest, paths), strict=True))
+        digests = watched(pool.map(_readable_digest, paths), "checksums", len(paths))
+        return dict(zip(paths, digests, strict=True))
 
 
 def _readable_digest(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import kgmgt_jax
+from kgmgt_jax.commands import watched
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, Unit, find_units, open_unit, undersampled_key
 from kgmgt_jax.data.formats.recognise import IMAGES
@@ -117,7 +118,7 @@ def scan(
     kspace = any(unit.error is None and unit.format not in IMAGES for unit in units)
     slices: list[PlannedSlice] = []
     skipped: list[Skipped] = []
-    for unit in units:
+    for unit in watched(units, "open"):
         try:
             reason = _left_out(unit, options, only=len(units) == 1, beside_kspace=kspace)
             files = [] if reason else _open(unit, options)

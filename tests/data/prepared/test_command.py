@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from kgmgt_jax import commands
 from kgmgt_jax.data.__main__ import main
 from kgmgt_jax.data.matfile import write_mat
-from kgmgt_jax.data.prepared import PreparedSet
+from kgmgt_jax.data.prepared import PreparedSet, verify_checksums
 from tests.data.formats import writers
 
 
@@ -87,3 +88,23 @@ def test_a_damaged_staging_ends_with_one_line(source, tmp_path, capsys):
     staging.mkdir(parents=True)
     (staging / "settings.json").write_text("{")
     assert "settings.json" in _error(capsys, "prepare", source, "--out", tmp_path / "set")
+
+
+def test_a_terminal_is_told_how_far_each_command_is(source, tmp_path, monkeypatch):
+    told = []
+
+    def bar(items, *, desc, **_):
+        for item in items:
+            told.append(desc)
+            yield item
+
+    monkeypatch.setattr(commands, "tqdm", bar)
+    out = str(tmp_path / "set")
+    assert main(["inspect", str(source)]) == 0
+    n_files, n_units = told.count("look through"), told.count("inspect")
+    assert n_files > n_units > 8
+    assert main(["prepare", str(source), "--out", out, "--split", "1"]) == 0
+    assert told.count("look through") == 2 * n_files and told.count("open") == n_units
+    told.clear()
+    assert main(["verify", out]) == 0
+    assert told == ["checksums"] * verify_checksums(out).n_files
