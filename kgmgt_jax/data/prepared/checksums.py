@@ -15,7 +15,7 @@ from kgmgt_jax.commands import watched
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
-from kgmgt_jax.data.prepared.layout import CHECKSUMS
+from kgmgt_jax.data.prepared.layout import CHECKSUMS, split_of
 
 __all__ = ["Verified", "digest_of", "verify_checksums", "write_checksums"]
 
@@ -51,11 +51,14 @@ def write_checksums(root: Path, known: Mapping[Path, str]) -> Path:
     return write_atomically(root / CHECKSUMS, lambda file: file.write_bytes(text))
 
 
-def verify_checksums(root: str | Path, *, again: bool = False) -> Verified:
+def verify_checksums(
+    root: str | Path, *, split: str | None = None, again: bool = False
+) -> Verified:
     """Holds every file of a prepared set against its digest, several at a time.
 
     Args:
         root: Folder of the set.
+        split: The one that will be read; records of the others are not looked at. All if left out.
         again: Whether to read also those files that this process has read and found whole before,
             though nothing has touched them since.
 
@@ -64,6 +67,8 @@ def verify_checksums(root: str | Path, *, again: bool = False) -> Verified:
     """
     root = Path(root).resolve()
     expected = _read_digests(root / CHECKSUMS)
+    if split is not None:
+        expected = {p: d for p, d in expected.items() if split_of(p) in ("", split)}
     states = {}
     for path in expected:
         if not path.is_file():

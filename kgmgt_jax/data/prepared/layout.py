@@ -17,6 +17,7 @@ __all__ = [
     "is_prepared",
     "read_metadata",
     "shard_path",
+    "split_of",
 ]
 
 VERSION = "1.0.0"
@@ -35,6 +36,12 @@ def shard_path(root: Path, dataset: str, split: str, index: int, n_shards: int) 
     """File ``index`` of a split, named as TFDS names it."""
     name = f"{dataset}-{split}.array_record-{index:05d}-of-{n_shards:05d}"
     return root / dataset / VERSION / name
+
+
+def split_of(path: Path) -> str:
+    """Split whose records a file has, as `shard_path` names it; of any other file, ``""``."""
+    name, records, _ = path.name.partition(".array_record-")
+    return name.rpartition("-")[2] if records else ""
 
 
 def read_metadata(root: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class PreparedSet:
     Args:
         path: Folder of the set.
         split: ``"train"``, ``"validation"`` or ``"test"``.
-        verify: Whether to hold every file of the set, of the other splits too, against its
+        verify: Whether to hold every file of the set, but for records of other splits, against its
             checksum, at about 1 GB/s a core. A process does so once for a file.
 
     Attributes:
@@ -48,7 +48,7 @@ class PreparedSet:
         self._root, self._split = Path(path).resolve(), split
         metadata = read_metadata(self._root)
         if verify:
-            verify_checksums(self._root)
+            verify_checksums(self._root, split=split)
         found = [each for each in metadata["slices"] if each["split"] == split]
         if not found:
             splits = ", ".join(dict.fromkeys(each["split"] for each in metadata["slices"]))

@@ -8,7 +8,8 @@ import pytest
 from kgmgt_jax.data.__main__ import main
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.prepared import PreparedSet, verify_checksums
-from kgmgt_jax.data.prepared.checksums import write_checksums
+from kgmgt_jax.data.prepared.checksums import digest_of, write_checksums
+from kgmgt_jax.data.prepared.layout import split_of
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_a_flipped_bit_in_any_file_is_refused_by_name(copied):
         bit = rng.randrange(8 * path.stat().st_size)
         _flip(path, bit)
         with pytest.raises(DataError) as caught:
-            PreparedSet(copied)
+            PreparedSet(copied, split=split_of(path) or "train")
         assert str(caught.value).startswith(f"{path}: expected") and "\n" not in str(caught.value)
         _flip(path, bit)
     assert verify_checksums(copied).n_files == len(paths) - 1
@@ -61,9 +62,19 @@ def test_other_damage_is_refused_too(copied, change):
 def test_a_set_is_read_unverified_only_if_asked(copied):
     path = next(copied.rglob("cine_frames-validation*"))
     _flip(path, 8 * (path.stat().st_size - 1))
-    assert PreparedSet(copied, verify=False).slices
+    assert PreparedSet(copied, split="validation", verify=False).slices
     with pytest.raises(DataError, match=path.name):
-        PreparedSet(copied)
+        PreparedSet(copied, split="validation")
+
+
+def test_records_of_other_splits_are_not_read(copied, monkeypatch):
+    hashed = []
+    module = "kgmgt_jax.data.prepared.checksums.digest_of"
+    monkeypatch.setattr(module, lambda path: hashed.append(path) or digest_of(path))
+    PreparedSet(copied, split="test")
+    others = {p for s in ("train", "validation") for p in copied.rglob(f"*-{s}.array_record-*")}
+    everything = {p for p in copied.rglob("*") if p.is_file()} - {copied / "checksums.txt"}
+    assert others and set(hashed) == everything - others
 
 
 def test_unchanged_files_are_hashed_once_in_a_process_unless_asked(copied, monkeypatch):
