@@ -1,5 +1,7 @@
 """The files that an evaluation leaves, and what it prints."""
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ LABELS = {
 }
 """Names that the report shows for methods, where not their keys."""
 
+_LISTED = 12  # cases, and files of a folder, that are printed one by one
 _OF_FIRST = ("preset", "acceleration", "nominal_acceleration", "methods")
 
 
@@ -119,10 +122,9 @@ def write_summary(
         *_draw(out, findings.examples[0], main),
         write_report(out / "report.html", report),
         *(write_score_files(out, report) if sets else ()),
-        *written,
     ]
-    text = "\n".join([*_lines(sets, records, report), *map(str, files)])
-    return Outcome(text, dict(findings.failed), files)
+    lines = [*_lines(sets, records, report), *map(str, files), *_listed(out, written)]
+    return Outcome("\n".join(lines), dict(findings.failed), [*files, *written])
 
 
 def _main(methods: Sequence[str], sets: Sequence[ScoreSet], examples: Sequence[CineExample]) -> str:
@@ -167,8 +169,27 @@ def _lines(
         note = f" · {record['simulation']}" if record["simulation"] else ""
         lines.append(f"{each.sampling.mask_kind} · {number} case{'s' * (number != 1)}{note}")
         lines += [format_table(record), ""]
-    lines += [f"not scored: {case}: {why}" for case, why in report.unscored.items()]
-    lines += [f"failed: {what}: {why}" for what, why in report.failed.items()]
+    return lines + _named("not scored", report.unscored) + _named("failed", report.failed)
+
+
+def _named(what: str, cases: Mapping[str, str]) -> list[str]:
+    """Cases a line each, the first few; the report has all."""
+    lines = [f"{what}: {case}: {why}" for case, why in itertools.islice(cases.items(), _LISTED)]
+    more = len(cases) - len(lines)
+    return [*lines, f"{what}: {more} more, see report.html"] if more else lines
+
+
+def _listed(out: Path, written: Sequence[Path]) -> list[str]:
+    """Files a line each, but of a folder that has many how many they are."""
+    below: dict[Path, list[Path]] = {}
+    for path in written:
+        inside = path.is_relative_to(out)
+        top = out / path.relative_to(out).parts[0] if inside else Path(path.anchor)
+        below.setdefault(top, []).append(path)
+    lines = []
+    for paths in below.values():
+        many = f"{os.path.commonpath(paths)}: {len(paths)} files"
+        lines += [many] if len(paths) > _LISTED else map(str, paths)
     return lines
 
 
