@@ -108,7 +108,7 @@ def evaluate_set(
             if ranking is not None:
                 guarded(f"ranking of {case.name}", ranking.add, case, images)
             if reading is not None:
-                reading.add(case, images)
+                guarded(f"reading kit, {case.name}", reading.add, case, images)
             place = f"images of {case.name}"
             if case.reference is None:
                 written += guarded(place, write_unscored, out / "unscored", case, images) or []

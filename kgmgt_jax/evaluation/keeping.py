@@ -12,6 +12,7 @@ from kgmgt_jax.evaluation.collecting import Images
 from kgmgt_jax.evaluation.outputs import ImageVolume, consistent_images, write_outputs
 from kgmgt_jax.evaluation.ranking import N_FRAMES, write_ranking
 from kgmgt_jax.evaluation.reading_kit import write_reading_kit
+from kgmgt_jax.evaluation.report.players import Pictures, pictures_of
 
 __all__ = ["REFERENCE", "RankingWriter", "ReadingCases", "write_scored", "write_unscored"]
 
@@ -115,19 +116,23 @@ class ReadingCases:
     """Cines for the blinded reading: those of the first condition, with their reference."""
 
     def __init__(self) -> None:
-        self._cases: dict[str, dict[str, Float32[np.ndarray, "t h w"]]] = {}
+        self._cases: dict[str, Pictures] = {}  # not the images: there may be thousands
         self._subjects: dict[str, str] = {}
         self._aspects: dict[str, float] = {}
         self._condition = None
         self._simulated: set[str] = set()
 
     def add(self, case: EvaluationCase, images: Images) -> None:
-        """Takes the images of a case, if it is one to be read."""
+        """Takes the images of a case, if it is one to be read.
+
+        Raises:
+            ValueError: if they are too large.
+        """
         self._condition = self._condition or case.condition
         if case.reference is None or case.condition != self._condition:
             return
         cines = {name: np.abs(image) for name, image in images.items()}
-        self._cases[case.name] = {REFERENCE: case.reference, **cines}
+        self._cases[case.name] = pictures_of({REFERENCE: case.reference, **cines})
         self._subjects[case.name] = case.subject
         self._aspects[case.name] = pixel_aspect(case.pixel_mm)
         self._simulated |= {case.simulation} - {""}

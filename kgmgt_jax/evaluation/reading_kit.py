@@ -19,16 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from kgmgt_jax.commands import aligned, guarded
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.evaluation.report.page import fill_page, json_block
-from kgmgt_jax.evaluation.report.players import HEADROOM
-from kgmgt_jax.evaluation.report.sprites import sprite
+from kgmgt_jax.evaluation.report.players import HEADROOM, Pictures
 from kgmgt_jax.evaluation.statistics import Comparison, compare, mean_rows, smallest_p, write_csv
-from kgmgt_jax.figures import grey_window
 
 __all__ = ["CRITERIA", "format_readings", "main", "pool_readings", "write_reading_kit"]
 
@@ -42,14 +39,13 @@ CRITERIA = {
 SCALE = range(1, 6)
 KEY_FORMAT, SCORES_FORMAT = "cine reading key", "cine reading scores"
 
-Cine = Float[np.ndarray, "t h w"]
 Readings = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
 def write_reading_kit(
     page: str | Path,
     key: str | Path,
-    cases: Mapping[str, Mapping[str, Cine]],
+    cases: Mapping[str, Pictures],
     *,
     main: str,
     note: str = "",
@@ -60,14 +56,12 @@ def write_reading_kit(
     """Write the page for readers and, apart from it, the key.
 
     The page holds cines under random names, in an order that is random for each reader, and nothing
-    that tells methods or cases. All cines of a case share one grey window, white at the 99.5th
-    percentile of all of them.
+    that tells methods or cases.
 
     Args:
         page: HTML file for the readers.
         key: JSON file with the case and method of every cine; not for the readers.
-        cases: ``{case: {method: magnitudes}}``, the same methods in each; the reference may be one
-            of them.
+        cases: pictures of each case, the same methods in each; see `pictures_of`.
         main: the method that others are compared with, for the key.
         note: what readers should know, such as that cines are simulated from magnitude images; for
             the key, too, so that it stands below their scores.
@@ -95,10 +89,8 @@ def write_reading_kit(
         name = rng.bytes(6).hex()
         subject = (subjects or {}).get(case, case)
         items[name] = {"case": case, "subject": subject, "method": method}
-        window = grey_window(np.concatenate(list(cases[case].values())))
-        cine = sprite(cases[case][method], HEADROOM * window)
         aspect = (aspects or {}).get(case, 1.0)
-        entry = {"item": name, "cine": cine, "aspect": aspect}
+        entry = {"item": name, "cine": cases[case][method], "aspect": aspect}
         blocks.append(json_block(f"item-{number}", entry))
     text = fill_page(
         "reading.html",
@@ -223,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
-def _check_cases(cases: Mapping[str, Mapping[str, Cine]], main: str) -> None:
+def _check_cases(cases: Mapping[str, Pictures], main: str) -> None:
     methods = [set(images) for images in cases.values()]
     if not methods or not methods[0] or any(names != methods[0] for names in methods):
         raise ValueError(

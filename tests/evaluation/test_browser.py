@@ -7,8 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from kgmgt_jax.evaluation.reading_kit import CRITERIA, pool_readings, write_reading_kit
+from kgmgt_jax.evaluation.reading_kit import (
+    CRITERIA,
+    pool_readings,
+    write_reading_kit,
+)
 from kgmgt_jax.evaluation.report import write_report
+from kgmgt_jax.evaluation.report.players import pictures_of
 from kgmgt_jax.figures import grey_window
 from tests.evaluation.cines import beating_disc, reconstructions
 from tests.evaluation.report.example import small_report
@@ -251,7 +256,7 @@ def test_reading_kit_collects_scores_into_a_file(browser, downloads, tmp_path):
     """Three digits and Enter score a cine; then one score is changed with the mouse."""
     from selenium.webdriver.common.keys import Keys
 
-    cases = {f"P{i}": reconstructions(beating_disc(), seed=i) for i in range(2)}
+    cases = {f"P{i}": pictures_of(reconstructions(beating_disc(), seed=i)) for i in range(2)}
     page, key = write_reading_kit(tmp_path / "p.html", tmp_path / "k.json", cases, main="kgmgt")
     items = json.loads(key.read_text())["items"]
     browser.get_log("browser")
@@ -303,7 +308,7 @@ def test_every_reader_has_an_order_of_their_own_on_every_visit(browser, tmp_path
 def test_reading_kit_plays_and_keeps_scores_of_a_closed_page(browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
-    cases = {"P0": reconstructions(beating_disc())}
+    cases = {"P0": pictures_of(reconstructions(beating_disc()))}
     page, _ = write_reading_kit(tmp_path / "p.html", tmp_path / "k.json", cases, main="kgmgt")
     for visit in range(2):
         browser.get(page.as_uri())

@@ -1,6 +1,8 @@
 """Which images are kept for the ranking and for readers."""
 
+import dataclasses
 import json
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -9,9 +11,12 @@ import scipy.io
 
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
-from kgmgt_jax.evaluation.keeping import RankingWriter, ReadingCases, write_unscored
+from kgmgt_jax.evaluation.keeping import REFERENCE, RankingWriter, ReadingCases, write_unscored
 from kgmgt_jax.evaluation.ranking import ranking_crop
+from kgmgt_jax.evaluation.report import players
+from kgmgt_jax.evaluation.report.players import pictures_of
 from kgmgt_jax.evaluation.sampling import Sampling
+from kgmgt_jax.figures import grey_window
 from tests.evaluation.cines import beating_disc
 
 CONDITIONS = [Condition("uniform", 4.0, 8), Condition("kt_gaussian", 4.0, 8)]
@@ -54,4 +59,23 @@ def test_cines_of_the_first_condition_are_read(tmp_path):
     _, key = reading.write(tmp_path, ["kgmgt"], "kgmgt")
     cases = {item["case"] for item in json.loads(key.read_text())["items"].values()}
     assert cases == {"P001/cine_sax/slice0"}
-    np.testing.assert_array_equal(reading._cases["P001/cine_sax/slice0"]["kgmgt"], first)
+    (pictures,) = reading._cases.values()
+    assert pictures["kgmgt"] == pictures[REFERENCE] == pictures_of({"kgmgt": first})["kgmgt"]
+
+
+def test_cines_wait_for_their_readers_as_pictures(monkeypatch):
+    reading, images = ReadingCases(), beating_disc(12, 200, 200)
+    case = _case(images)
+    windows = []
+    monkeypatch.setattr(players, "grey_window", lambda c: windows.append(1) or grey_window(c))
+    reading.add(case, {"kgmgt": images})  # what is imported and cached once
+    tracemalloc.start()
+    for z in range(1, 9):
+        reading.add(
+            dataclasses.replace(case, name=f"P001/cine_sax/slice{z}"),
+            {"kgmgt": images, "a": images},
+        )
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 8 * images.nbytes
+    assert len(windows) == 9

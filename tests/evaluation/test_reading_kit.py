@@ -14,9 +14,11 @@ from kgmgt_jax.evaluation.reading_kit import (
     pool_readings,
     write_reading_kit,
 )
+from kgmgt_jax.evaluation.report.players import pictures_of
 from tests.evaluation.cines import METHODS, beating_disc, reconstructions
 
-CASES = {f"P00{i}": reconstructions(beating_disc(), seed=i) for i in range(3)}
+CINES = {f"P00{i}": reconstructions(beating_disc(), seed=i) for i in range(3)}
+CASES = {case: pictures_of(cines) for case, cines in CINES.items()}
 
 
 @pytest.fixture
@@ -86,11 +88,11 @@ def test_pictures_belong_to_their_names(kit):
     from kgmgt_jax.figures import grey_window
 
     text = kit[0].read_text(encoding="utf-8")
-    window = 1.25 * grey_window(np.concatenate(list(CASES["P001"].values())))
+    window = 1.25 * grey_window(np.concatenate(list(CINES["P001"].values())))
     wanted = {"case": "P001", "subject": "P001", "method": "modl"}
     name = next(n for n, i in _items(kit[1]).items() if i == wanted)
     stored = re.search(rf'"item":"{name}","cine":(\{{.*?\}})', text)[1]
-    assert json.loads(stored) == sprite(CASES["P001"]["modl"], window)
+    assert json.loads(stored) == sprite(CINES["P001"]["modl"], window)
 
 
 def test_order_and_names_are_drawn_anew_without_a_seed(tmp_path):
@@ -217,7 +219,7 @@ def test_an_edited_key_ends_with_one_line(kit, tmp_path, capsys, edit):
     ("cases", "main_method", "message"),
     [
         ({}, "kgmgt", "one case or more"),
-        (CASES | {"P9": {"kgmgt": beating_disc()}}, "kgmgt", "same methods"),
+        (CASES | {"P9": pictures_of({"kgmgt": beating_disc()})}, "kgmgt", "same methods"),
         (CASES, "best", "kgmgt, modl, zero_filled"),
     ],
 )

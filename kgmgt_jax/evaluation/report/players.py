@@ -1,10 +1,10 @@
 """What the cine players are given: one JSON object an example, pictures included."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from kgmgt_jax.evaluation.regions import WHOLE
 from kgmgt_jax.evaluation.report.data import CineExample, ReportData, ScoreSet
@@ -13,12 +13,29 @@ from kgmgt_jax.evaluation.report.sprites import sprite
 from kgmgt_jax.figures import grey_window
 from kgmgt_jax.heart import heart_line, heart_region
 
-__all__ = ["HEADROOM", "example_payload"]
+__all__ = ["HEADROOM", "Pictures", "example_payload", "pictures_of"]
+
+Pictures = dict[str, dict[str, Any]]
 
 HEADROOM = 1.25
 """Level 255 of the pictures, in units of the white level: error maps see what glares."""
 MARGIN = 0.35
 """What is shown around the heart region, in units of its size."""
+
+
+def pictures_of(cines: Mapping[str, Float[np.ndarray, "t h w"]]) -> Pictures:
+    """A case's cines as the page has them, in a fraction of their memory.
+
+    All share one grey window, white at the 99.5th percentile of all of them.
+
+    Args:
+        cines: ``{method: magnitudes}``; the reference may be one of them.
+
+    Raises:
+        ValueError: if a cine is too large.
+    """
+    window = grey_window(np.concatenate(list(cines.values())))
+    return {method: sprite(cine, HEADROOM * window) for method, cine in cines.items()}
 
 
 def example_payload(data: ReportData, example: CineExample) -> dict[str, Any]:
