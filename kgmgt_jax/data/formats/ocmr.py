@@ -18,6 +18,7 @@ OCMR twice the field of view.
 Source: the ISMRMRD specification; the reading scripts of MRIOSU/OCMR for padding and pilot tone.
 """
 
+import functools
 import subprocess
 import sys
 import warnings
@@ -26,7 +27,12 @@ from pathlib import Path
 import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import check_size, get_dataset, open_hdf5
+from kgmgt_jax.data.formats.arrays import (
+    check_size,
+    file_state,
+    get_dataset,
+    open_hdf5,
+)
 from kgmgt_jax.data.formats.base import CineFile, DataWarning, import_optional, orientation
 from kgmgt_jax.data.formats.ismrmrd_headers import (
     GROUP,
@@ -70,7 +76,7 @@ class IsmrmrdFile(CineFile):
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         package = import_optional("ismrmrd", path)
-        _probe(path)
+        _probe(path, file_state(path))
         with open_hdf5(path) as file:
             encoding = read_encoding(path, file, package)
             numbers, heads, notes = imaging_heads(path, file, package, encoding.skipped)
@@ -202,13 +208,14 @@ def _line_padding(centre: int, lines: int) -> tuple[int, int]:
     return max(lines - 2 * centre, 0), max(2 * centre - lines, 0)
 
 
-def _probe(path: Path) -> None:
+@functools.lru_cache(maxsize=1 << 12)  # of files that are whole; the others raise each time
+def _probe(path: Path, state: tuple[int, int]) -> None:
     """Reads a file in a process of its own first.
 
     Readouts have variable length, and on damaged heaps of such the HDF5 library may loop forever
-    or crash where no exception can stop it.
+    or crash where no exception can stop it. ``state`` tells when a file has changed since.
     """
-    limit = _PROBE_SECONDS + path.stat().st_size / _BYTES_A_SECOND
+    limit = _PROBE_SECONDS + state[1] / _BYTES_A_SECOND
     command = [sys.executable, "-c", _PROBE, str(path), GROUP]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import tracemalloc
 
 import h5py
@@ -82,3 +83,16 @@ def test_a_companion_that_has_just_come_is_found(tmp_path):
     os.utime(tmp_path, ns=(state.st_atime_ns, state.st_mtime_ns))  # within the same tick
     file = read_file(tmp_path / "P1_kspace.npy")
     assert file[0].meta.mask_source == str(tmp_path / "P1_mask.npy")
+
+
+def test_a_readout_file_is_probed_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    pytest.importorskip("ismrmrd")
+    path = writers.write_ismrmrd(tmp_path)
+    runs, run = [], subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: runs.append(a) or run(*a, **k))
+    for _ in range(2):  # prepare opens a file to list its slices, then to read them
+        assert len(read_file(path)) == 2
+    assert len(runs) == 1
+    path.write_bytes(path.read_bytes() + b"\0")
+    read_file(path)
+    assert len(runs) == 2
