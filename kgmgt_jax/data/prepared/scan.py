@@ -116,6 +116,9 @@ def scan(
     """
     units = find_units(root)
     kspace = any(unit.error is None and unit.format not in IMAGES for unit in units)
+    acting = {k: v for k, v in options.settings().items() if k not in _WITHOUT_EFFECT}
+    settings = [kgmgt_jax.__version__, VERSION, _KEPT, str(root), acting]
+    state_of = functools.lru_cache(maxsize=1)(_state)  # series of a folder share its thousands
     slices: list[PlannedSlice] = []
     skipped: list[Skipped] = []
     for unit in watched(units, "open"):
@@ -130,7 +133,8 @@ def scan(
                 if reason:
                     skipped.append(Skipped(str(file.path), "", reason, bad=False))
                 else:
-                    slices += _plan(unit, number, file, (subject, view), root, options)
+                    made_of = [*settings, state_of(file.path)]
+                    slices += _plan(unit, number, file, (subject, view), root, made_of)
         except (DataError, OSError) as error:
             if not skip_bad:
                 raise
@@ -177,17 +181,21 @@ def _plan(
     file: CineFile,
     who: tuple[str, str],
     root: Path,
-    options: PrepareOptions,
+    made_of: Sequence,
 ) -> Iterator[PlannedSlice]:
-    """The slices of a file."""
-    state = _state(file.path)
-    settings = {k: v for k, v in options.settings().items() if k not in _WITHOUT_EFFECT}
+    """The slices of a file; ``made_of`` is what their images depend on besides their place."""
     for index in range(len(file)):
         place = [os.path.relpath(file.path, root), file.key, file.name, index]
-        made_of = [kgmgt_jax.__version__, VERSION, _KEPT, str(root), place, state, settings]
         name = file.slice_name(index)
         yield PlannedSlice(
-            unit, number, index, file.path, name, *who, id=_hashed(place), key=_hashed(made_of)
+            unit,
+            number,
+            index,
+            file.path,
+            name,
+            *who,
+            id=_hashed(place),
+            key=_hashed([place, *made_of]),
         )
 
 
@@ -195,8 +203,8 @@ def _hashed(values: Sequence) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
-def _state(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file that a reader may look at.
+def _state(path: Path) -> str:
+    """What tells by name, size and time of change of every file that a reader may look at.
 
     That is all of a folder for DICOM; for BART and npy, the file and its companions.
     """
@@ -208,4 +216,4 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
         if path.suffix == ".cfl":
             files += [file.with_suffix(".hdr") for file in files]
     states = [(file.name, file.stat()) for file in files]
-    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    return _hashed([(name, state.st_size, state.st_mtime_ns) for name, state in states])

@@ -10,6 +10,7 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import ReadOptions
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared import scan as scanning
 from kgmgt_jax.data.prepared.scan import SliceReader, scan
 from tests.data.formats import writers
 
@@ -123,3 +124,20 @@ def test_only_what_changes_the_images_changes_the_key(source, tmp_path):
     touched = [each.key for each in scan(tree, ALL)[0]]
     assert touched[:-1] == keys[:-1] and touched[-1] != keys[-1]
     assert [each.id for each in scan(tree, ALL)[0]] == [each.id for each in scan(source, ALL)[0]]
+
+
+def test_the_files_of_a_folder_are_looked_at_once_for_all_its_series(tmp_path, monkeypatch):
+    generate_uid = pytest.importorskip("pydicom").uid.generate_uid
+    (tmp_path / "study").mkdir()
+    for i in range(3):
+        folder = writers.write_dicom(tmp_path / f"{i}")
+        for image in writers.edited_dicom(folder):
+            image.SeriesInstanceUID = f"1.2.{i}"
+            image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        for path in folder.iterdir():
+            shutil.copy(path, tmp_path / "study" / f"{i}{path.name}")
+    states, state = [], scanning._state
+    monkeypatch.setattr(scanning, "_state", lambda path: states.append(path) or state(path))
+    slices, _ = scan(tmp_path / "study", PrepareOptions())
+    assert len(slices) == 6 and len({each.key for each in slices}) == 6
+    assert states == [tmp_path / "study"]
