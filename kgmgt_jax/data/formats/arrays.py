@@ -64,8 +64,7 @@ def list_arrays(path: str | Path) -> dict[str, ArrayInfo]:
         array = _load_npy(path)
         return {"": ArrayInfo(array.shape, array.dtype)}
     if _is_mat5(path):
-        loaded = _load_mat5(path, file_state(path))
-        return {key: ArrayInfo(array.shape, array.dtype) for key, array in loaded.items()}
+        return dict(_list_mat5(path, file_state(path)))
     with open_hdf5(path) as file:
         return {name: ArrayInfo(item.shape or (), _dtype(item)) for name, item in _datasets(file)}
 
@@ -264,6 +263,13 @@ def _load_npy(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header is parsed as Python: any error may come
         raise DataError(path, "a complete npy file", str(error), "save it again") from error
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _list_mat5(path: Path, state: tuple[int, int]) -> dict[str, ArrayInfo]:
+    """What `_load_mat5` finds; kept, for a file is listed several times before it is read."""
+    loaded = _load_mat5(path, state)
+    return {key: ArrayInfo(array.shape, array.dtype) for key, array in loaded.items()}
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,8 +8,9 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
-from kgmgt_jax.data.formats import open_files, read_file
+from kgmgt_jax.data.formats import find_full, open_files, read_file
 from kgmgt_jax.data.matfile import write_mat
 from tests.data.formats import writers
 
@@ -96,3 +97,12 @@ def test_a_readout_file_is_probed_again_only_when_it_has_changed(tmp_path, monke
     path.write_bytes(path.read_bytes() + b"\0")
     read_file(path)
     assert len(runs) == 2
+
+
+def test_files_of_matlab_5_are_loaded_once_to_be_opened(tmp_path, monkeypatch):
+    for patient in ("P001", "P002", "P003"):
+        writers.write_mat5(tmp_path / "FullSample" / patient)
+    loads, loadmat = [], scipy.io.loadmat
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *a, **k: loads.append(a) or loadmat(*a, **k))
+    assert len(find_full(tmp_path)) == 3
+    assert len(loads) == 3
