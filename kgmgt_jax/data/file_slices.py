@@ -74,8 +74,8 @@ class FileSlices:
             of its own lines: the same extent of k-space.
         sens: Method of `estimate_sens`.
         sens_cache: Folder that keeps sensitivities for the next run; ``None`` keeps none.
-        cache_gib: Memory for decoded slices in GiB, in each worker process; at least one slice
-            is kept.
+        cache_gib: Memory for decoded slices and their sensitivities in GiB, in each worker process;
+            at least one slice is kept.
         simulation: How k-space is made of magnitude images, where their path is given.
         root: Folder that the files were searched in, which may tell who was scanned (see
             `identify`); by default the folder of each.
@@ -104,9 +104,8 @@ class FileSlices:
         self._sens, self._sens_cache = sens, sens_cache
         self._places = reference_slices(files, acs, simulation)
         self.slices = tuple(_infos(self._places, root))
-        largest = max(int(np.prod(info.shape)) for info in self.slices)
-        slice_bytes = largest * np.dtype(np.complex64).itemsize
-        self._cache_size = max(1, int(cache_gib * 2**30 / slice_bytes))
+        largest = max(_bytes_of(info) for info in self.slices)
+        self._cache_size = max(1, int(cache_gib * 2**30 / largest))
         self._load_cached = functools.lru_cache(self._cache_size)(self._load)
 
     def images(self, number: int, frames: Sequence[int]) -> Complex64[np.ndarray, "f n h w"]:
@@ -155,6 +154,14 @@ class FileSlices:
         average = case.kspace.mean(axis=0)
         estimate = functools.partial(central_sens, average, acs=acs, **options)
         return _Loaded(images, estimate=estimate, acquired=acquired)
+
+
+def _bytes_of(info: SliceInfo) -> int:
+    """Memory of a slice: of several coils, maps and what they are estimated from are as large as
+    a frame each.
+    """
+    t, n, h, w = info.shape
+    return (t + 2 * (n > 1)) * n * h * w * np.dtype(np.complex64).itemsize
 
 
 def reference_slices(

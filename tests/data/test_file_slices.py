@@ -1,6 +1,7 @@
 """Slices straight from files: read once, calibrated on what every mask contains."""
 
 import pickle
+import tracemalloc
 
 import h5py
 import jax.numpy as jnp
@@ -177,3 +178,17 @@ def test_what_is_kept_for_the_next_reader_cannot_be_written_to(files):
     images = FileSlices(files, acs=4).images(0, range(4))
     with pytest.raises(ValueError, match="read-only"):
         images /= 2
+
+
+def test_slices_of_one_frame_keep_to_the_memory_they_are_given(tmp_path):
+    shape = (1, 1, 4, 64, 64)  # maps of such take as much as the slice
+    files = [write_file(tmp_path, f"P00{i}", shape) for i in range(8)]
+    limit = 4 * 8 * np.prod(shape)
+    source = FileSlices(files, acs=8, cache_gib=limit / 2**30)
+    source.sens(0)  # what is imported and cached once
+    tracemalloc.start()
+    for number in range(1, 8):
+        assert source.sens(number) is not None
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < limit
