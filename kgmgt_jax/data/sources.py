@@ -65,7 +65,7 @@ def open_slices(
 
 
 def open_prepared(path: Path, *, split: str) -> PreparedSet:
-    """A split of a prepared set; says that options for reading files do not change it.
+    """A split of a prepared set; says that it is read once, and that options for files do nothing.
 
     Args:
         path: Folder of the set.
@@ -74,6 +74,7 @@ def open_prepared(path: Path, *, split: str) -> PreparedSet:
     Raises:
         DataError: See `PreparedSet`.
     """
+    _log.info("%s (%s): reading it once, to hold it against its checksums", path, split)
     found = PreparedSet(path, split=split)
     _log.info(
         "%s (%s): coil maps and simulated k-space as prepared, whatever is set for files",

@@ -220,3 +220,5 @@ def test_that_reading_options_do_not_change_it_is_said(prepared, caplog, opened)
         data = opened(prepared, acs=4, sens="adaptive", **options)
     assert len(data.slices) > 0
     assert f"{prepared} (test): coil maps and simulated k-space as prepared" in caplog.text
+    first = caplog.records[0].getMessage()  # a log that is no terminal has no bar
+    assert first == f"{prepared} (test): reading it once, to hold it against its checksums"
