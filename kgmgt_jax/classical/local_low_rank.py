@@ -6,18 +6,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
-from kgmgt_jax.classical.measurement import average_filled, check_counts, check_weights, scale_data
+from kgmgt_jax.classical.measurement import (
+    ScaledData,
+    average_filled,
+    check_counts,
+    check_weights,
+    scale_data,
+)
 from kgmgt_jax.classical.proximal import shrink_singular_values
 from kgmgt_jax.classical.solvers import iterate, zero_filled_image
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.consistency import normal
 from kgmgt_jax.types import Scalar
 
-__all__ = ["locally_low_rank"]
+__all__ = ["MOVES", "locally_low_rank", "minimise_locally_low_rank"]
 
 # How far the grid moves an iteration, in blocks along rows and columns: multiples of these,
-# modulo 1, fill the square evenly (the plastic number's first two powers, inverted).
-_MOVES = (0.7548776662, 0.5698402910)
+# modulo 1, fill the square evenly (the inverse of the plastic number, and its square).
+MOVES = (0.7548776662, 0.5698402910)
 
 
 def locally_low_rank(
@@ -78,8 +84,33 @@ def _locally_low_rank(
     block: int,
 ) -> Array:
     data = scale_data(kspace, mask, sens)
+    start = average_filled(data.kspace, data.mask, data.sens)
+    return data.scale * minimise_locally_low_rank(
+        data, weight, start, block=block, tolerance=tolerance, max_iterations=max_iterations
+    )
+
+
+def minimise_locally_low_rank(
+    data: ScaledData,
+    weight: Scalar,
+    start: Complex[Array, "t h w"],
+    *,
+    block: int,
+    tolerance: Scalar,
+    max_iterations: Scalar,
+) -> Complex[Array, "t h w"]:
+    """What `locally_low_rank` does with a measurement that is divided by its scale.
+
+    Args:
+        data: the measurement.
+        weight: λ.
+        start: first image.
+        block: see there.
+        tolerance: see there.
+        max_iterations: see there.
+    """
     measured = zero_filled_image(data)
-    threshold = weight * (block + len(mask) ** 0.5)
+    threshold = weight * (block + len(data.mask) ** 0.5)
 
     def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         image, ahead, count, momentum = state
@@ -89,10 +120,9 @@ def _locally_low_rank(
         ahead = following + (momentum - 1) / momentum_next * (following - image)
         return following, ahead, count + 1, momentum_next
 
-    start = average_filled(data.kspace, data.mask, data.sens)
     state = (start, start, jnp.zeros((), jnp.int32), jnp.ones_like(data.scale))
     (image, *_), _ = iterate(step, state, tolerance=tolerance, max_iterations=max_iterations)
-    return data.scale * image
+    return image
 
 
 def _shrink_blocks(
@@ -102,10 +132,10 @@ def _shrink_blocks(
     t, h, w = cine.shape
     rows, columns = -(-h // block), -(-w // block)
     size = t, rows * block, columns * block
-    shift = [jnp.floor(block * (count * move % 1.0)).astype(int) for move in _MOVES]
+    shift = jnp.floor(block * (count * jnp.asarray(MOVES) % 1.0)).astype(int)
     padded = jnp.pad(cine, ((0, 0), (0, size[1] - h), (0, size[2] - w)))
     moved = jnp.roll(padded, shift, (1, 2)).reshape(t, rows, block, columns, block)
     blocks = moved.transpose(1, 3, 0, 2, 4).reshape(rows, columns, t, block * block)
     shrunk = shrink_singular_values(blocks, threshold).reshape(rows, columns, t, block, block)
     moved = shrunk.transpose(2, 0, 3, 1, 4).reshape(size)
-    return jnp.roll(moved, [-s for s in shift], (1, 2))[:, :h, :w]
+    return jnp.roll(moved, -shift, (1, 2))[:, :h, :w]

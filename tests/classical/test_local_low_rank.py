@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.classical import locally_low_rank, zero_filled
-from kgmgt_jax.classical.local_low_rank import _MOVES, _shrink_blocks
+from kgmgt_jax.classical.local_low_rank import MOVES, _shrink_blocks
 from tests.classical import reference
 from tests.classical.reference import CONVERGED, SHAPE, complex_array, data_scale, problem
 
@@ -57,7 +57,7 @@ def test_each_block_shrinks_by_itself(count):
     """Against a loop over the blocks of a grid, of an image that is no whole number of them."""
     t, h, w, block = 3, 7, 10, 4
     cine = np.asarray(complex_array(np.random.default_rng(count), t, h, w))
-    down, right = (int(block * (count * move % 1)) for move in _MOVES)
+    down, right = (int(block * (count * move % 1)) for move in MOVES)
     moved = np.roll(np.pad(cine, ((0, 0), (0, 1), (0, 2))), (down, right), (1, 2))
     for y in range(0, 8, block):
         for x in range(0, 12, block):
@@ -72,7 +72,7 @@ def test_each_block_shrinks_by_itself(count):
 
 def test_the_grids_of_an_iteration_are_all_over_a_block():
     """So that no border between blocks stays in one place."""
-    steps = np.arange(60)[:, None] * np.array(_MOVES) % 1
+    steps = np.arange(60)[:, None] * np.array(MOVES) % 1
     places = {tuple(place) for place in np.floor(8 * steps).astype(int).tolist()}
     assert len(places) > 40
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from kgmgt_jax.classical import low_rank_plus_sparse, temporal_tv
+from kgmgt_jax.classical import locally_low_rank, low_rank_plus_sparse, temporal_tv
 from kgmgt_jax.classical.measurement import average_filled, data_scale
 from kgmgt_jax.data.filling import (
     INPUT_FILLS,
     fill_gaps,
     fill_on_device,
+    local_low_rank,
     low_rank,
     variation,
     ways,
@@ -57,6 +58,8 @@ _LEFT = {  # as found; networks are trained on inputs of just these thresholds a
     ("low_rank", 3): 0.0350,
     ("blended", 1): 0.0611,
     ("blended", 3): 0.0300,
+    ("locally_low_rank", 1): 0.0581,
+    ("locally_low_rank", 3): 0.0229,
 }
 
 
@@ -218,6 +221,29 @@ def test_blended_lies_between_two_classical_methods(monkeypatch, with_maps, circ
     assert np.abs(near - far).max() > 0.015 * np.abs(want).max()
 
 
+@pytest.mark.parametrize("with_maps", [False, True])
+def test_steps_towards_local_low_rank_lead_to_its_minimum(monkeypatch, with_maps):
+    """In one block of all, of which no grid changes the minimum."""
+    kspace, _, sens = _measured_by_four_coils()
+    mask = (np.random.default_rng(1).random((12, 32, 8)) < 0.4).astype(np.float32)
+    if not with_maps:
+        kspace, sens = kspace[:, :1], None
+    measured = kspace * mask[:, None]
+    monkeypatch.setattr(local_low_rank, "BLOCK", 32)
+    monkeypatch.setattr(local_low_rank, "N_STEPS", 400)
+    monkeypatch.setattr(local_low_rank, "WEIGHT", 0.03)
+    filled = fill_gaps(measured, mask, "locally_low_rank", sens=sens)
+    mean = average_filled(jnp.asarray(measured), jnp.asarray(mask), sens)
+    unit = np.percentile(np.abs(mean.mean(axis=0)), 99.0) / data_scale(measured, mask)
+    settled = {"tolerance": 0.0, "max_iterations": 400}
+    image = locally_low_rank(measured, mask, sens, weight=0.03 * unit, block=32, **settled)
+    want = fft2c((1 if sens is None else sens) * np.asarray(image)[:, None])
+    want = np.where(mask[:, None] > 0, kspace, want)
+    start = fill_gaps(measured, mask, "blended", sens=sens)
+    assert np.abs(start - want).max() > 0.01 * np.abs(want).max()
+    np.testing.assert_allclose(filled, want, rtol=0, atol=1e-3 * np.abs(want).max())
+
+
 def test_blended_knows_a_mask_of_lines():
     images, mask = _cine_of_few_frequencies()
     kspace = fft2c(images) * mask[:, None]
@@ -234,7 +260,7 @@ def test_blended_is_low_rank_where_all_frames_measured_the_same():
 
 @pytest.mark.parametrize("maps", ["none", "one set", "each frame"])
 @pytest.mark.parametrize("centred", [True, False])
-@pytest.mark.parametrize("input_fill", ["low_rank", "blended"])
+@pytest.mark.parametrize("input_fill", ["low_rank", "blended", "locally_low_rank"])
 def test_whole_lines_are_filled_as_samples_are(input_fill, centred, maps, monkeypatch):
     kspace, _, sens = _measured_by_four_coils()
     kspace, sens = kspace[..., :7], sens[..., :7]  # an odd size, too
@@ -313,7 +339,7 @@ def test_maps_of_other_coils_are_refused():
         fill_gaps(kspace, mask, "low_rank", sens=sens[:1])
 
 
-@pytest.mark.parametrize("input_fill", ["sparse", "low_rank", "blended"])
+@pytest.mark.parametrize("input_fill", ["sparse", "low_rank", "blended", "locally_low_rank"])
 def test_what_was_measured_stays_when_gaps_are_estimated(input_fill):
     images, mask = _cine_of_few_frequencies()
     kspace = images * mask[:, None]
@@ -328,7 +354,7 @@ def test_time_says_nothing_of_lines_that_no_frame_measured():
     np.testing.assert_array_equal(fill_gaps(kspace, np.repeat(mask[:1], 12, 0), "sparse"), kspace)
 
 
-@pytest.mark.parametrize("input_fill", ["sparse", "low_rank", "blended"])
+@pytest.mark.parametrize("input_fill", ["sparse", "low_rank", "blended", "locally_low_rank"])
 def test_nothing_stays_nothing(input_fill):
     kspace = np.zeros((3, 1, 8, 4), np.complex64)
     mask = np.eye(3, 8, dtype=np.float32)[:, :, None]
@@ -337,6 +363,6 @@ def test_nothing_stays_nothing(input_fill):
 
 def test_an_unknown_way_is_refused():
     with pytest.raises(
-        ValueError, match="zero, neighbours, average, sparse, low_rank, blended, got 'nearest'"
+        ValueError, match="sparse, low_rank, blended, locally_low_rank, got 'nearest'"
     ):
         _filled("nearest", "X")

@@ -14,10 +14,12 @@ A frame's unmeasured samples are zero, or taken from where the cine measured the
                 see `filling.low_rank`
 ``blended``     between that and a cine of `little_variation` in time, the nearer
                 to the latter the more frames measured the sample
+``locally_      that of this cine after some steps towards low rank in small blocks;
+low_rank``      see `filling.local_low_rank`
 ==============  ==================================================================
 
-Where no frame measured, it stays 0, except that the last three guess there too (``sparse`` only if
-frames measured different samples). The last two also use the sensitivities: an unmeasured sample is
+Where no frame measured, it stays 0, except that the last four guess there too (``sparse`` only if
+frames measured different samples). The last three also use the sensitivities: an unmeasured sample is
 what its coil would have seen. The heart moves between frames, so filled samples are a guess: they
 are the network's input, never what data consistency holds the result to.
 

@@ -24,10 +24,12 @@ class Encoding:
     Attributes:
         axes: Which axes of the k-space are k-space, the others being image space already.
         sens: Sensitivities S in the places of the plain inverse DFT; ``None`` for a single coil.
+        shifted: Axes along which images begin with their centre, as those of centred k-space do.
     """
 
     axes: Sequence[int]
     sens: Complex64[np.ndarray, "*t n h w"] | None = None
+    shifted: Sequence[int] = ()
 
     def to_kspace(self, image: Images) -> Kspace:
         """All samples of all coils."""

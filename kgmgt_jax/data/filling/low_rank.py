@@ -28,7 +28,9 @@ def low_rank_plus_sparse(kspace: Kspace, mask: Mask, start: Images, encoding: En
 
     Source: L+S, Otazo et al., Magn Reson Med 73 (2015), 1125.
     """
-    low_rank_threshold = LOW_RANK_WEIGHT / _PENALTY * singular_values(start)[0][-1]
+    low_rank_threshold = (
+        LOW_RANK_WEIGHT / _PENALTY * singular_values(start.reshape(len(start), -1))[0][-1]
+    )
     measured = encoding.to_image(kspace)
     sparse_threshold = np.float32(SPARSE_WEIGHT / _PENALTY * np.abs(measured).max())
     half = np.float32(_PENALTY / 2)
@@ -51,7 +53,8 @@ def low_rank_plus_sparse(kspace: Kspace, mask: Mask, start: Images, encoding: En
     low_rank = np.repeat(image.mean(axis=0, keepdims=True), len(image), axis=0)
     sparse = image - low_rank
     for _ in range(N_DIRECTIONS):
-        settled = shrink_singular_values(low_rank, low_rank_threshold)
+        frames = low_rank.reshape(len(low_rank), -1)
+        settled = shrink_singular_values(frames, low_rank_threshold).reshape(low_rank.shape)
         spectrum = shrink(np.asarray(scipy.fft.fft(sparse, axis=0, norm="ortho")), sparse_threshold)
         moving = np.asarray(scipy.fft.ifft(spectrum, axis=0, norm="ortho", overwrite_x=True))
         wanted = 2 * (settled + moving) - low_rank - sparse

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from kgmgt_jax.classical.local_low_rank import minimise_locally_low_rank
 from kgmgt_jax.classical.low_rank import minimise_low_rank_plus_sparse
 from kgmgt_jax.classical.measurement import (
     ScaledData,
@@ -15,10 +16,10 @@ from kgmgt_jax.classical.measurement import (
 )
 from kgmgt_jax.classical.proximal import soft_threshold
 from kgmgt_jax.classical.total_variation import minimise_temporal_variation
-from kgmgt_jax.data.filling import low_rank, sparse, variation
+from kgmgt_jax.data.filling import local_low_rank, low_rank, sparse, variation
 from kgmgt_jax.data.filling.averages import frame_distances
 from kgmgt_jax.data.filling.ways import check_fill
-from kgmgt_jax.mri.consistency import forward
+from kgmgt_jax.mri.consistency import adjoint, forward
 from kgmgt_jax.mri.fourier import fft2c, ifft2c
 
 __all__ = ["fill_on_device"]
@@ -43,7 +44,7 @@ def fill_on_device(
         mask: 1 where measured.
         input_fill: see the table of this package.
         sens: sensitivities of unit sum of squares, one set or one a frame, which ``low_rank`` and
-            ``blended`` use; ``None`` fills each coil by itself, as all others do.
+            those below it in that table use; ``None`` fills each coil by itself, as all others do.
         circular: whether the last frame precedes the first.
 
     Raises:
@@ -113,7 +114,7 @@ def _of_one_coil(
 
 
 def _of_all_coils(data: ScaledData, input_fill: str, circular: bool) -> Kspace:
-    """All of k-space, as ``low_rank`` or ``blended`` guesses it."""
+    """All of k-space, as ``low_rank`` or a way below it guesses it."""
     all_samples = jnp.ones_like(data.mask)
     image = minimise_low_rank_plus_sparse(
         data,
@@ -131,14 +132,22 @@ def _of_all_coils(data: ScaledData, input_fill: str, circular: bool) -> Kspace:
         count = jnp.sum(data.mask, axis=0)[None, None]
         return estimate + count / (1 + count) * (other - estimate)
 
-    return jax.lax.cond(_same_in_all_frames(data.mask), lambda: estimate, blended)
+    estimate = jax.lax.cond(_same_in_all_frames(data.mask), lambda: estimate, blended)
+    if input_fill == "blended":
+        return estimate
+    image = _towards_local_low_rank(data, adjoint(estimate, all_samples, data.sens))
+    return forward(image, all_samples, data.sens)
+
+
+def _bright_pixel(data: ScaledData) -> Float[Array, ""]:
+    mean = jnp.mean(average_filled(data.kspace, data.mask, data.sens), axis=0)
+    scale = jnp.percentile(jnp.abs(mean), 99.0)
+    return jnp.where(scale > 0, scale, 1.0)
 
 
 def _little_variation(data: ScaledData, circular: bool) -> Complex[Array, "t h w"]:
     """As `variation.little_variation`."""
-    mean = jnp.mean(average_filled(data.kspace, data.mask, data.sens), axis=0)
-    scale = jnp.percentile(jnp.abs(mean), 99.0)
-    scale = jnp.where(scale > 0, scale, 1.0)
+    scale = _bright_pixel(data)
     image = minimise_temporal_variation(
         data._replace(kspace=data.kspace / scale),
         variation.WEIGHT,
@@ -146,5 +155,21 @@ def _little_variation(data: ScaledData, circular: bool) -> Complex[Array, "t h w
         tolerance=0.0,
         max_iterations=variation.N_DIRECTIONS,
         cg=(0.0, variation.N_CG_STEPS),
+    )
+    return scale * image
+
+
+def _towards_local_low_rank(
+    data: ScaledData, estimate: Complex[Array, "t h w"]
+) -> Complex[Array, "t h w"]:
+    """As `local_low_rank.towards_local_low_rank`."""
+    scale = _bright_pixel(data)
+    image = minimise_locally_low_rank(
+        data._replace(kspace=data.kspace / scale),
+        local_low_rank.WEIGHT,
+        estimate / scale,
+        block=local_low_rank.BLOCK,
+        tolerance=0.0,
+        max_iterations=local_low_rank.N_STEPS,
     )
     return scale * image

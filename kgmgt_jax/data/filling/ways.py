@@ -1,7 +1,7 @@
 """All ways of filling, by name."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.fft
@@ -9,6 +9,7 @@ from jaxtyping import Complex64, Shaped
 
 from kgmgt_jax.data.filling.averages import average, nearest_in_time
 from kgmgt_jax.data.filling.encoding import Encoding, Images, Kspace, Mask
+from kgmgt_jax.data.filling.local_low_rank import towards_local_low_rank
 from kgmgt_jax.data.filling.low_rank import low_rank_plus_sparse
 from kgmgt_jax.data.filling.sparse import sparse_in_time
 from kgmgt_jax.data.filling.variation import little_variation
@@ -56,7 +57,7 @@ def fill_gaps(
         mask: 1 where measured; an axis of length 1 stands for samples that are measured together.
         input_fill: See the table of this package.
         sens: Sensitivities of unit sum of squares, one set or one a frame, which ``low_rank`` and
-            ``blended`` use; ``None`` fills each coil by itself, as all others do.
+            those below it in that table use; ``None`` fills each coil by itself, as all others do.
         centred: Whether ``kspace`` is that of `mri.fourier.fft2c`, else the plain DFT of images; it
             matters where ``sens`` is given.
         circular: Whether the last frame precedes the first.
@@ -94,21 +95,28 @@ def fill_measured(
         return _OF_EACH_COIL[input_fill](kspace, mask, circular, axes)
     if sens is not None and centred:
         sens = scipy.fft.ifftshift(sens, axes)  # to where a plain DFT has the image
+    way, shifted = _OF_ALL_COILS[input_fill], axes if centred else ()
     if tuple(axes) == (-2, -1) and are_lines(mask):
         # whole lines: the transform along them is the same for all, so it stays out of the fitting
         lines = np.asarray(scipy.fft.ifft(kspace, axis=-1, norm="ortho"))
-        options = {"sens": sens, "centred": False, "circular": circular}
-        filled = fill_measured(lines, mask[..., :1], input_fill, **options, axes=(-2,))
+        encoding = Encoding((-2,), sens, shifted)
+        filled = _of_all_coils(way, lines, mask[..., :1], encoding, circular)
         estimate = np.asarray(scipy.fft.fft(filled, axis=-1, norm="ortho"))
     else:
-        way, encoding = _OF_ALL_COILS[input_fill], Encoding(axes, sens)
-        parts = [kspace] if sens is not None else np.split(kspace, kspace.shape[1], axis=1)
-        estimates = [
-            way(part, mask, encoding.to_image(average(part, mask)), encoding, circular)
-            for part in parts
-        ]
-        estimate = np.concatenate(estimates, axis=1)
+        estimate = _of_all_coils(way, kspace, mask, Encoding(axes, sens, shifted), circular)
     return np.where(mask[:, None] > 0, kspace, estimate)
+
+
+def _of_all_coils(
+    way: Callable[..., Kspace], kspace: Kspace, mask: Mask, encoding: Encoding, circular: bool
+) -> Kspace:
+    """All of k-space as a way guesses it, through maps or coil by coil."""
+    parts = [kspace] if encoding.sens is not None else np.split(kspace, kspace.shape[1], axis=1)
+    estimates = [
+        way(part, mask, encoding.to_image(average(part, mask)), encoding, circular)
+        for part in parts
+    ]
+    return np.concatenate(estimates, axis=1)
 
 
 def _sparse(kspace: Kspace, mask: Mask, axes: Sequence[int]) -> Kspace:
@@ -137,11 +145,22 @@ def _blended(
     return estimate + count / (1 + count) * (other - estimate)
 
 
+def _locally_low_rank(
+    kspace: Kspace, mask: Mask, start: Images, encoding: Encoding, circular: bool
+) -> Kspace:
+    estimate = encoding.to_image(_blended(kspace, mask, start, encoding, circular))
+    return encoding.to_kspace(towards_local_low_rank(kspace, mask, start, estimate, encoding))
+
+
 _OF_EACH_COIL = {
     "zero": lambda kspace, mask, circular, axes: kspace,
     "neighbours": lambda kspace, mask, circular, axes: nearest_in_time(kspace, mask, circular),
     "average": lambda kspace, mask, circular, axes: average(kspace, mask),
     "sparse": lambda kspace, mask, circular, axes: _sparse(kspace, mask, axes),
 }
-_OF_ALL_COILS = {"low_rank": _low_rank, "blended": _blended}  # through their maps, where given
+_OF_ALL_COILS = {  # through their maps, where given
+    "low_rank": _low_rank,
+    "blended": _blended,
+    "locally_low_rank": _locally_low_rank,
+}
 INPUT_FILLS = (*_OF_EACH_COIL, *_OF_ALL_COILS)
