@@ -23,6 +23,7 @@ from kgmgt_jax.data.formats.base import refusing
 __all__ = [
     "ArrayInfo",
     "attribute_text",
+    "check_array",
     "check_size",
     "describe",
     "file_state",
@@ -128,12 +129,23 @@ def get_dataset(file: h5py.File, key: str) -> h5py.Dataset:
     """A dataset of an open file.
 
     Raises:
-        DataError: If there is none of that name.
+        DataError: If there is none of that name, or its numbers lie in files that nobody named.
     """
     dataset = file.get(key)
     if not isinstance(dataset, h5py.Dataset):
         raise DataError(file.filename, f"a dataset named {key!r}", f"the keys {sorted(file)}")
+    if dataset.is_virtual or dataset.external is not None:
+        wanted, fix = f"the numbers of {key!r} in the file itself", "copy them into it"
+        raise DataError(file.filename, wanted, "a reference to other files", fix)
     return dataset
+
+
+def check_array(path: str | Path, key: str) -> None:
+    """Refuses, as `read_array` does, what cannot be read, before anything is made in its size."""
+    path = _existing(path)
+    if not (_is_npy(path) or _is_mat5(path)):  # these are checked whenever they are opened
+        with open_hdf5(path) as file:
+            _check_dataset(path, get_dataset(file, key))
 
 
 def check_size(path: str | Path, n_bytes: int, stored: int) -> None:
@@ -222,11 +234,16 @@ def _plain(raw: np.ndarray) -> np.ndarray:
     return pairs.view(np.complex64)[..., 0]
 
 
-def _datasets(group: h5py.Group, depth: int = 0, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _datasets(
+    group: h5py.Group, prefix: str = "", met: list[str] | None = None
+) -> Iterator[tuple[str, Any]]:
     """All datasets below a group by path, sorted; MATLAB's ``#refs#`` and links out left out."""
-    if len(group) > _MOST_ARRAYS or depth > _DEEPEST:
-        raise DataError(group.file.filename, f"at most {_MOST_ARRAYS} arrays", f"{len(group)}")
+    met = [] if met is None else met
+    if len(group) + len(met) > _MOST_ARRAYS or prefix.count("/") > _DEEPEST:
+        got = "more, or groups that hold each other"
+        raise DataError(group.file.filename, f"at most {_MOST_ARRAYS} arrays", got)
     names = list(group)
+    met += names
     if not all(isinstance(name, str) for name in names):  # h5py gives bytes that are no UTF-8
         raise DataError(group.file.filename, "names of arrays as text", "other bytes", _AGAIN)
     for name in sorted(names):
@@ -236,7 +253,7 @@ def _datasets(group: h5py.Group, depth: int = 0, prefix: str = "") -> Iterator[t
         if isinstance(item, h5py.Dataset):
             yield prefix + name, item
         elif isinstance(item, h5py.Group):
-            yield from _datasets(item, depth + 1, f"{prefix}{name}/")
+            yield from _datasets(item, f"{prefix}{name}/", met)
 
 
 def _dtype(dataset: h5py.Dataset) -> np.dtype:

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, list_arrays, read_attribute
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_array, list_arrays, read_attribute
 from kgmgt_jax.data.formats.axes import AxisOrder
 from kgmgt_jax.data.formats.base import (
     ALL_SAMPLES,
@@ -112,6 +112,7 @@ class CmrxreconFile(CineFile):
         default = "t,z,ky,kx" if "single" in key else "t,z,coil,ky,kx"
         self._axes = AxisOrder.parse(axes or default, path)
         self._axes.check(info.shape, path, key)
+        check_array(path, key)
         t, n_slices, n, h, w = (self._axes.size(letter, info.shape) for letter in "tznhw")
         year = edition_of(path, key)
         bad, notes = damaged_parts(path, year, t, n_slices)

@@ -25,6 +25,7 @@ from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import (
     ArrayInfo,
     attribute_text,
+    check_array,
     list_arrays,
     open_hdf5,
     read_array,
@@ -69,6 +70,7 @@ class FastmriFile(CineFile):
         shape = arrays["kspace"].shape
         self._axes = AxisOrder.parse("z,coil,kx,ky" if len(shape) == 4 else "z,kx,ky", path)
         self._axes.check(shape, path, "kspace")
+        check_array(path, "kspace")
         n_slices, n, h, w = (self._axes.size(letter, shape) for letter in "znhw")
         references = _REFERENCES if len(shape) == 4 else _REFERENCES[::-1]
         self._reference = next((key for key in references if key in arrays), None)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size, describe, list_arrays
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_array, check_size, describe, list_arrays
 from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
 from kgmgt_jax.data.formats.masks import MaskedFile, has_mask
 from kgmgt_jax.data.formats.roles import role_of
@@ -44,6 +44,7 @@ class NamedFile(MaskedFile):
         if arrays[key].kind != "complex":
             raise DataError(path, f"complex k-space in {key!r}", f"{arrays[key].dtype}")
         t, n_slices, n, h, w = (self._axes.size(letter, shape) for letter in "tznhw")
+        check_array(path, key)
         check_size(path, 8 * t * n * h * w, path.stat().st_size)
         super().__init__(
             path,

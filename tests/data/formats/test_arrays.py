@@ -133,3 +133,57 @@ def test_a_hang_or_crash_of_the_hdf5_library_is_refused(tmp_path, monkeypatch, p
     monkeypatch.setattr(ocmr, "_PROBE_SECONDS", 1)
     with pytest.raises(DataError, match=message):
         read_file(path)
+
+
+def test_groups_that_hold_each_other_are_not_followed_for_ever(tmp_path):
+    """Two names of each group in the one before: 2^20 paths to the last."""
+    path = tmp_path / "any.h5"
+    with h5py.File(path, "w") as file:
+        group = file
+        for _ in range(20):
+            inner = group.create_group("a")
+            group["b"], group = inner, inner
+    with pytest.raises(DataError, match="at most 20000 arrays"):
+        list_arrays(path)
+
+
+def _write_external(path, elsewhere):
+    with h5py.File(path, "w") as file:
+        place = [(str(elsewhere), 0, 4 * 8 * 8)]
+        file.create_dataset("images", (4, 8, 8), np.uint8, external=place)
+
+
+def _write_virtual(path, elsewhere):
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((4, 8, 8), np.uint8)
+        layout[:] = h5py.VirtualSource(str(elsewhere), "x", (4, 8, 8))
+        file.create_virtual_dataset("images", layout)
+
+
+@pytest.mark.parametrize("write", [_write_external, _write_virtual])
+def test_numbers_in_other_files_are_not_read(tmp_path, write):
+    elsewhere, path = tmp_path / "private.bin", tmp_path / "cine.h5"
+    elsewhere.write_bytes(bytes(range(256)))
+    write(path, elsewhere)
+    with pytest.raises(DataError, match="numbers of 'images' in the file itself"):
+        read_file(path)[0]
+
+
+@pytest.mark.parametrize(("name", "key"), [("cine_sax.mat", "kspace_full"), ("f.h5", "kspace")])
+def test_nothing_is_made_in_a_size_that_is_only_claimed(tmp_path, monkeypatch, name, key):
+    monkeypatch.setattr(np, "ones", lambda *_: pytest.fail("memory was taken"))
+    path = tmp_path / name
+    with h5py.File(path, "w") as file:
+        shape = (9, 1, 9000, 9000) if key == "kspace" else (9, 1, 1, 9000, 9000)
+        file.create_dataset(key, shape, np.complex64, chunks=True)
+        file.attrs["acquisition"] = "cine"  # of fastMRI's files
+    with pytest.raises(DataError, match="what 0 stored bytes hold"):
+        read_file(path)
+
+
+def test_many_slices_that_are_only_claimed_are_not_counted_one_by_one(tmp_path):
+    path = tmp_path / "cine_sax.mat"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("kspace_full", (1, 1 << 50, 1, 8, 8), np.complex64, chunks=True)
+    with pytest.raises(DataError, match="what 0 stored bytes hold"):
+        read_file(path)
