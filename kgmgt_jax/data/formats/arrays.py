@@ -19,6 +19,7 @@ import scipy.io
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.base import refusing
+from kgmgt_jax.data.formats.mat5 import is_mat5, readable_variables
 
 __all__ = [
     "ArrayInfo",
@@ -39,7 +40,6 @@ _SLACK = 1 << 16
 _MOST_ARRAYS, _DEEPEST = 20_000, 32
 _LARGEST_CHUNK = 1 << 30
 _AGAIN = "copy it again, or save it with -v7.3 (MATLAB) or -v7 (Octave)"
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 class ArrayInfo(NamedTuple):
@@ -210,9 +210,7 @@ def _is_npy(path: Path) -> bool:
 
 
 def _is_mat5(path: Path) -> bool:
-    head = _head(path, 520)
-    endian = head[126:128]
-    return endian in (b"IM", b"MI") and not head[512:].startswith(_SIGNATURE) and head[:1] != b"\0"
+    return is_mat5(_head(path, 520))
 
 
 def _kind(dtype: np.dtype) -> str:
@@ -294,12 +292,12 @@ def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
     """All numeric arrays of a MATLAB 5 file, named and with axes in the order of the HDF5 files.
 
     SciPy reads whole variables only, so the last file is kept for its other slices; ``state``
-    tells when it has changed.
+    tells when it has changed. Cells stay unread, but in structs.
     """
     with refusing(path, "a complete MATLAB 5 file", _AGAIN):
-        claims = scipy.io.whosmat(path)
-        check_size(path, sum(math.prod(shape) for _, shape, _ in claims), state[1])
-        loaded = scipy.io.loadmat(path, variable_names=[name for name, *_ in claims])
+        claims = readable_variables(path)
+        check_size(path, sum(map(math.prod, claims.values())), state[1])
+        loaded = scipy.io.loadmat(path, variable_names=list(claims))
     return {key: array.T for name in sorted(loaded) for key, array in _numeric(name, loaded[name])}
 
 

@@ -1,5 +1,8 @@
 """Arrays in untrusted files: listed by path, converted, and never given memory on their word."""
 
+import struct
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -187,3 +190,49 @@ def test_many_slices_that_are_only_claimed_are_not_counted_one_by_one(tmp_path):
         file.create_dataset("kspace_full", (1, 1 << 50, 1, 8, 8), np.complex64, chunks=True)
     with pytest.raises(DataError, match="what 0 stored bytes hold"):
         read_file(path)
+
+
+@pytest.mark.parametrize("inside", ["cell", "logical cell", "struct", "deflated struct"])
+def test_deep_variables_of_matlab_5_files_stay_unread(tmp_path, inside):
+    """So deep that SciPy would end the process; a flag makes it call a cell logical."""
+    path, images = writers.write_mat5(tmp_path), writers.kspace()
+    deep = _cell(b"")
+    for _ in range(30_000):
+        deep = _cell(deep)
+    variable = _cell(deep, b"junk", flags=2 * (inside == "logical cell"))
+    if inside.endswith("struct"):
+        variable = _struct("field", deep, b"junk")
+    if inside == "deflated struct":
+        deflated = zlib.compress(variable)
+        variable = struct.pack("<II", 15, len(deflated)) + deflated
+    with open(path, "ab") as file:
+        file.write(variable)
+    assert list(list_arrays(path)) == ["kspace"]
+    np.testing.assert_array_equal(read_array(path, "kspace"), images)
+
+
+def test_a_written_struct_is_one_that_is_read(tmp_path):
+    """As `_struct` writes it, above, but not so deep."""
+    path = writers.write_mat5(tmp_path)
+    numbers = _element(9, np.arange(6.0).tobytes())
+    with open(path, "ab") as file:
+        file.write(_struct("field", _variable(6, (2, 3), b"", numbers), b"junk"))
+    np.testing.assert_array_equal(read_array(path, "junk/field"), np.arange(6.0).reshape(3, 2))
+
+
+def _element(kind: int, content: bytes) -> bytes:
+    return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+
+def _variable(number: int, shape: tuple[int, int], name: bytes, inside: bytes, flags: int = 0):
+    head = _element(6, struct.pack("<II", number | flags << 8, 0))
+    return _element(14, head + _element(5, struct.pack("<ii", *shape)) + _element(1, name) + inside)
+
+
+def _cell(inside: bytes, name: bytes = b"", flags: int = 0) -> bytes:
+    return _variable(1, (1, 1), name, inside, flags)
+
+
+def _struct(field: str, inside: bytes, name: bytes) -> bytes:
+    fields = struct.pack("<HHi", 5, 4, 32) + _element(1, field.encode().ljust(32, b"\0"))
+    return _variable(2, (1, 1), name, fields + inside)
