@@ -85,7 +85,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self.folder, options=options, item_handlers={**handlers, "data": json_like()}
             )
-        except ValueError as error:  # it reads the metrics of all
+        except Exception as error:  # it reads the metrics of all, which may hold anything
             raise CheckpointError(
                 f"{self.folder}: expected checkpoints with readable metrics, got "
                 f"{first_line(error)}; remove the damaged one"

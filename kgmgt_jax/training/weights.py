@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from kgmgt_jax.data.formats.arrays import check_size
 from kgmgt_jax.models.registry import freeze
 from kgmgt_jax.training.workdir import CHECKPOINTS
 
@@ -47,7 +48,7 @@ class CheckpointError(ValueError):
 
 def score(metrics: Mapping[str, float]) -> float:
     """By which the best checkpoint is known; without a validation, or for NaN, the lowest."""
-    psnr = metrics.get(METRIC, math.nan)
+    psnr = float(metrics.get(METRIC, math.nan))
     return -math.inf if math.isnan(psnr) else psnr
 
 
@@ -78,9 +79,12 @@ def _find(path: Path) -> Path:
         metrics = metrics_file(step)
         try:
             found = json.loads(metrics.read_text()) if metrics.is_file() else {}
-        except ValueError as error:
-            raise CheckpointError(f"{metrics}: expected JSON, got {first_line(error)}") from error
-        return score(found), int(step.name)
+            return score(found), int(step.name)
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
+            expected = "a PSNR in JSON"
+            raise CheckpointError(
+                f"{metrics}: expected {expected}, got {first_line(error)}"
+            ) from error
 
     return max(steps, key=rank)
 
@@ -231,8 +235,21 @@ def _restore(folder: Path, items: Mapping[str, Any]) -> Any:
         registry.add(name, restore, handler())
     arguments = ocp.args.Composite(**{name: restore() for name, (restore, _) in items.items()})
     try:
+        for name, kind in items.items():
+            if kind is _ARRAYS:
+                _check_sizes(folder / name)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as reader:
             return reader.restore(folder, args=arguments)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
         reason = first_line(error)
         raise CheckpointError(f"{folder}: expected a readable checkpoint, got {reason}") from error
+
+
+def _check_sizes(folder: Path) -> None:
+    """Refuses arrays that memory does not hold; TensorStore would end the process over them."""
+    handler: Any = ocp.StandardCheckpointHandler()
+    found = jax.tree.leaves(handler.metadata(folder).tree)
+    kept = [(each.shape, each.storage.chunk_shape or (), each.dtype.itemsize) for each in found]
+    largest = max((math.prod(chunk) * itemsize for _, chunk, itemsize in kept), default=0)
+    n_bytes = largest + sum(math.prod(shape) * itemsize for shape, _, itemsize in kept)
+    check_size(folder, n_bytes, n_bytes)

@@ -251,13 +251,25 @@ def test_another_number_of_workers_is_refused(tmp_path):
         checkpoints.check(config)
 
 
-def test_damaged_metrics_are_named(tmp_path):
+_DEEP = 100_000 * "[" + 100_000 * "]"
+
+
+@pytest.mark.parametrize("text", ['{"psnr":\n', _DEEP], ids=["cut", "deep"])
+def test_damaged_metrics_are_named(tmp_path, text):
     _save(tmp_path, 1)
-    (tmp_path / "checkpoints/1/metrics/metrics").write_text('{"psnr":\n')
-    with pytest.raises(CheckpointError, match="metrics: expected JSON"):
+    (tmp_path / "checkpoints/1/metrics/metrics").write_text(text)
+    with pytest.raises(CheckpointError, match="metrics: expected a PSNR in JSON"):
         load_weights(tmp_path)
     with pytest.raises(CheckpointError, match=r"checkpoints: expected .* readable metrics"):
         Checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"psnr": "x"}', '{"psnr": null}', "[1]"])
+def test_metrics_that_are_no_number_are_named(tmp_path, text):
+    _save(tmp_path, 1, 2)
+    (tmp_path / "checkpoints/2/metrics/metrics").write_text(text)
+    with pytest.raises(CheckpointError, match="metrics: expected a PSNR in JSON"):
+        load_weights(tmp_path)
 
 
 def test_a_run_goes_on_however_its_beginning_is_spelt(tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 """Weights alone: what is in the export, how small it is, and that it reads as a checkpoint."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+import tensorstore
 
 from configs.kgmgt import get_config
 from kgmgt_jax.training.export import export_weights, main
@@ -143,3 +146,16 @@ def test_a_configuration_is_saved_as_it_is_made_and_as_it_is_loaded(checkpoint, 
     first = save_weights(tmp_path / "first", get_config("tiny"), weights)
     second = save_weights(tmp_path / "second", *load_weights(first))
     assert load_weights(second)[0].to_dict() == get_config("tiny").to_dict()
+
+
+def test_weights_larger_than_the_memory_are_refused_before_they_are_read(tmp_path):
+    """Of an array whose place in a checkpoint claims 10 TB, for which nothing is stored."""
+    path = save_weights(tmp_path / "huge", {}, {"params": {"a": np.ones((4, 4), np.float32)}})
+    place = f"file://{path / 'weights'}/"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": place}).result()
+    about = json.loads(store.read(b"params.a/.zarray").result().value)
+    store.write(
+        b"params.a/.zarray", json.dumps(about | {"shape": [10**7, 250_000]}).encode()
+    ).result()
+    with pytest.raises(CheckpointError, match=r"less than .* bytes of memory, got 1e\+13 bytes"):
+        load_weights(path)
