@@ -96,7 +96,10 @@ def _read_digests(path: Path) -> dict[Path, str]:
         got = "one that contradicts its own last line"
         fix = "a bit of it has changed: copy it again, or prepare the set anew"
         raise DataError(path, "an intact list of checksums", got, fix)
-    pairs = (line.split("  ", 1) for line in lines.decode().splitlines())
+    pairs = [line.split("  ", 1) for line in lines.decode().splitlines()]
+    outside = [name for _, name in pairs if name.startswith("/") or ".." in Path(name).parts]
+    if outside:
+        raise DataError(path, "names of files below its folder", repr(outside[0]))
     return {path.parent / name: digest for digest, name in pairs}
 
 

@@ -60,7 +60,7 @@ def read_metadata(root: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         if not {"settings", "slices"} <= metadata.keys():
             raise ValueError(f"the keys {sorted(metadata)}")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         wanted = f"the metadata of a prepared set of layout {VERSION}"
         raise DataError(path, wanted, str(error), "prepare it anew") from error
     return metadata

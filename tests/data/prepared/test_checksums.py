@@ -8,7 +8,7 @@ import pytest
 from kgmgt_jax.data.__main__ import main
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.prepared import PreparedSet, verify_checksums
-from kgmgt_jax.data.prepared.checksums import digest_of, write_checksums
+from kgmgt_jax.data.prepared.checksums import _sealed, digest_of, write_checksums
 from kgmgt_jax.data.prepared.layout import split_of
 
 
@@ -46,6 +46,17 @@ def test_no_byte_of_the_checksums_themselves_can_change(tmp_path):
             verify_checksums(tmp_path)
         _flip(path, bit)
     assert verify_checksums(tmp_path) == (1, 3)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_no_file_outside_of_the_set_is_read(tmp_path, absolute):
+    outside, root = tmp_path / "private", tmp_path / "set"
+    outside.write_text("private")
+    root.mkdir()
+    name = str(outside) if absolute else "../private"
+    (root / "checksums.txt").write_bytes(_sealed(f"{'0' * 64}  {name}\n".encode()))
+    with pytest.raises(DataError, match=r"files below its folder, got .*private'$"):
+        verify_checksums(root)
 
 
 @pytest.mark.parametrize("change", ["cut", "longer", "gone"])
