@@ -286,7 +286,7 @@ def _read_json(path: str | Path, form: str) -> dict[str, Any]:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(path, f"a file of the format {form!r}", "no such file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (RecursionError, ValueError) as error:
         raise DataError(path, f"JSON, a {form}", f"{error}", "copy it again") from error
     if not isinstance(record, dict) or record.get("format") != form or wanted - record.keys():
         got = record.get("format") if isinstance(record, dict) else type(record).__name__

@@ -185,9 +185,10 @@ def test_a_reader_counts_once(kit, tmp_path):
 
 
 def test_damaged_files_are_refused(kit, tmp_path):
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(ValueError, match="copy it again"):
-        pool_readings([tmp_path / "a.json"], kit[1])
+    for text in ("{", "[" * 100_000 + "]" * 100_000, "1" * 5000):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(ValueError, match=r"a.json: expected JSON, .*copy it again"):
+            pool_readings([tmp_path / "a.json"], kit[1])
     with pytest.raises(ValueError, match=r"b.json: expected a file of .*, got no such file"):
         pool_readings([tmp_path / "b.json"], kit[1])
 
