@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import numpy as safetensors
 
 from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.formats.arrays import check_size
 
 __all__ = ["StateFileError", "check_suffix", "read_state_dict", "write_state_dict"]
 
@@ -81,6 +82,11 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         file = np.load(stream, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise StateFileError(f"{path}: expected an .npz archive, got a single array")
+        members = file.zip.infolist()
+        other = [each.filename for each in members if not each.filename.endswith(".npy")]
+        if other:
+            raise StateFileError(f"{path}: expected arrays alone, got {other[0]!r}")
+        check_size(path, sum(each.file_size for each in members), path.stat().st_size)
         return {key: file[key] for key in file.files}
 
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,20 @@ def test_single_array_is_no_archive(tmp_path, capsys):
     with (tmp_path / "w.npz").open("wb") as stream:
         np.save(stream, np.ones(3))
     _refused(capsys, tmp_path / "w.npz", "expected an .npz archive, got a single array")
+
+
+def test_archive_of_something_else_is_refused(tmp_path, capsys):
+    path = tmp_path / "net.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("features.0.weight", b"no array")
+    _refused(capsys, path, "expected arrays alone", "'features.0.weight'")
+
+
+def test_archive_larger_than_the_memory_is_refused_by_its_list(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "net.npz"
+    np.savez_compressed(path, a=np.zeros((1000, 1000)))
+    monkeypatch.setattr(os, "sysconf", lambda _: 1000)  # pages and bytes of each
+    _refused(capsys, path, "expected less than 1e+06 bytes of memory", "8e+06")
 
 
 def test_tensors_alone_make_a_state_dict(tmp_path, capsys):
