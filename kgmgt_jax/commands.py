@@ -5,6 +5,7 @@ It ends with a number for the shell and, if something is wrong, a line about it.
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,12 +15,13 @@ from typing import Any, TypeVar
 import jax
 from tqdm import tqdm
 
-__all__ = ["DEBUG", "aligned", "fail", "guarded", "watched"]
+__all__ = ["DEBUG", "aligned", "fail", "guarded", "one_line", "watched"]
 
 T = TypeVar("T")
 
 DEBUG = "KGMGT_DEBUG"  # environment variable; not empty: tracebacks
 _AGAIN = 0.1  # seconds
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # and ends of lines
 
 
 def guarded(work: Callable[[], int | None], *, less_memory: str = "") -> int:
@@ -98,8 +100,13 @@ def _no_interruption_lost() -> Iterator[None]:
 
 def fail(message: str) -> int:
     """Prints one line on what is wrong; returns the exit code for it."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {' '.join(one_line(message).split())}", file=sys.stderr)
     return 2
+
+
+def one_line(text: str) -> str:
+    """A text from elsewhere without control characters, which terminals obey: with spaces there."""
+    return _CONTROL.sub(" ", text)
 
 
 def aligned(rows: Sequence[Sequence[str]], *, n_left: int = 1) -> list[str]:

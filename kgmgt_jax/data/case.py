@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Complex64
 
+from kgmgt_jax.commands import one_line
+
 __all__ = ["CaseMeta", "CineCase", "DataError", "pixel_aspect"]
 
 _NEGLIGIBLE = 1e-6
@@ -32,7 +34,7 @@ class DataError(ValueError):
     def __str__(self) -> str:
         source, expected, got, fix = self.args
         line = f"{source}: expected {expected}, got {got}" + (f"; {fix}" if fix else "")
-        return " ".join(line.splitlines())
+        return one_line(line)
 
 
 def pixel_aspect(pixel_mm: tuple[float, float] | None) -> float:

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from kgmgt_jax.commands import one_line
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.base import refusing
 from kgmgt_jax.data.formats.mat5 import is_mat5, readable_variables
@@ -38,7 +39,7 @@ __all__ = [
 _DENSEST = 1100  # deflate, the densest compression in use, shrinks at most 1032-fold
 _SLACK = 1 << 16
 _MOST_ARRAYS, _DEEPEST = 20_000, 32
-_LARGEST_CHUNK = 1 << 30
+_LARGEST_CHUNK, _LONGEST_TEXT = 1 << 30, 500
 _AGAIN = "copy it again, or save it with -v7.3 (MATLAB) or -v7 (Octave)"
 
 
@@ -91,11 +92,12 @@ def read_array(path: str | Path, key: str, index: Any = ()) -> np.ndarray:
 
 
 def attribute_text(item: h5py.File | h5py.Dataset, name: str) -> str:
-    """An attribute of an open HDF5 file or of an array in it, as text; empty if there is none."""
+    """An attribute of an open HDF5 file or an array in it, as one line; empty if there is none."""
     value = item.attrs.get(name, "")
     if isinstance(value, np.ndarray | np.generic) and value.size == 1:
         value = value.item()
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return one_line(text)[:_LONGEST_TEXT]
 
 
 def read_attribute(path: str | Path, key: str, name: str) -> str:
@@ -140,9 +142,8 @@ def get_dataset(file: h5py.File, key: str) -> h5py.Dataset:
     return dataset
 
 
-def check_array(path: str | Path, key: str) -> None:
+def check_array(path: Path, key: str) -> None:
     """Refuses, as `read_array` does, what cannot be read, before anything is made in its size."""
-    path = _existing(path)
     if not (_is_npy(path) or _is_mat5(path)):  # these are checked whenever they are opened
         with open_hdf5(path) as file:
             _check_dataset(path, get_dataset(file, key))
@@ -238,11 +239,11 @@ def _datasets(
     """All datasets below a group by path, sorted; MATLAB's ``#refs#`` and links out left out."""
     met = [] if met is None else met
     if len(group) + len(met) > _MOST_ARRAYS or prefix.count("/") > _DEEPEST:
-        got = "more, or groups that hold each other"
-        raise DataError(group.file.filename, f"at most {_MOST_ARRAYS} arrays", got)
+        raise DataError(group.file.filename, f"at most {_MOST_ARRAYS} arrays", "more, or a ring")
     names = list(group)
     met += names
-    if not all(isinstance(name, str) for name in names):  # h5py gives bytes that are no UTF-8
+    # h5py gives bytes that are no UTF-8
+    if not all(isinstance(name, str) and name == one_line(name) for name in names):
         raise DataError(group.file.filename, "names of arrays as text", "other bytes", _AGAIN)
     for name in sorted(names):
         if name.startswith("#") or not isinstance(group.get(name, getlink=True), h5py.HardLink):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kgmgt_jax.commands import watched
+from kgmgt_jax.commands import one_line, watched
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats import cmrxrecon
@@ -98,9 +98,10 @@ def _unlistable(root: Path, errors: Sequence[OSError]) -> Iterator[Unit]:
 
 def recognise(path: Path) -> Unit:
     """Format of one file; never raises for what is in it, or for its name."""
-    name = str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    name = one_line(str(path).encode(errors="surrogateescape").decode(errors="backslashreplace"))
     if name != str(path):  # no record, table or page could hold it
-        error = DataError(name, "a path whose names are UTF-8", "other bytes", "rename it")
+        expected = "a path whose names are UTF-8 without control characters"
+        error = DataError(name, expected, "other bytes", "rename it")
         return Unit(Path(name), "damaged", error)
     try:
         return _recognise(path)

@@ -64,10 +64,20 @@ def test_bugs_are_not_told_as_damage(tmp_path, error):
         raise error("inside")
 
 
-def test_names_that_are_no_text_are_refused(tmp_path):
+def test_text_of_an_attribute_is_one_line_that_is_not_endless(tmp_path):
+    path = tmp_path / "cine_sax.mat"
+    with h5py.File(path, "w") as file:
+        file["kspace_full"] = writers.kspace()
+        file["kspace_full"].attrs["simulation"] = "phantom\x1b[2J\r\nof" + 9000 * "!"
+    told = read_file(path)[0].meta.simulation
+    assert told.startswith("phantom [2J of!!!") and len(told) == 500
+
+
+@pytest.mark.parametrize("name", [b"\xffa", b"\x1b[31ma"])
+def test_names_that_are_no_text_are_refused(tmp_path, name):
     path = tmp_path / "any.h5"
     with h5py.File(path, "w") as file:
-        file[b"\xffa"] = np.zeros(3)
+        file[name] = np.zeros(3)
     with pytest.raises(DataError, match="names of arrays as text"):
         list_arrays(path)
 

@@ -171,7 +171,7 @@ def test_a_name_that_is_no_text_is_refused_and_the_rest_is_read(tmp_path, capsys
         paths = [writers.write_image_npy(tmp_path / name) for name in ("M\udcfcller", "Müller")]
     except OSError:
         pytest.skip("a file system with names in UTF-8 alone")
-    with refused(r"M\\xfcller/cine.npy: expected a path whose names are UTF-8, got other bytes"):
+    with refused(r"M\\xfcller/cine.npy: expected a path whose names are UTF-8 .*, got other bytes"):
         read_file(paths[0])
     found = {unit.path.parent.name: unit.error for unit in find_units(tmp_path)}
     assert found["Müller"] is None and isinstance(found[r"M\xfcller"], DataError)
@@ -180,10 +180,15 @@ def test_a_name_that_is_no_text_is_refused_and_the_rest_is_read(tmp_path, capsys
     assert "2 files, 1 cases" in printed and printed.encode()
 
 
-def test_a_mask_goes_with_no_images(tmp_path):
-    path = writers.write_image_npy(tmp_path)
-    with refused("images together with mask='m.npy'"):
-        read_file(path, mask="m.npy")
+def test_control_characters_of_a_name_reach_no_terminal(tmp_path, capsys):
+    path = writers.write_image_npy(tmp_path / "red\x1b[31m\nand\x9b2J")
+    with refused(
+        r"red \[31m and 2J/cine.npy: expected a path whose names are UTF-8 without control"
+    ):
+        read_file(path)
+    assert main(["inspect", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert all(line.isprintable() for line in printed.splitlines()) and "red [31m and 2J" in printed
 
 
 def test_a_mask_goes_with_no_images_whose_axes_are_named(tmp_path):
