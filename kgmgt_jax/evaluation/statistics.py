@@ -32,6 +32,7 @@ __all__ = [
 Row = dict[str, Any]
 
 _EXACT = 50  # pairs; of more, the sum of ranks is as good as normal
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how one begins
 _ROUNDING = 2.0**-40
 _SINGLE_ROUNDING = 2.0**-20  # relative, of scores of images in single precision
 
@@ -225,7 +226,8 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as CSV with a heading, whole or not at all.
 
     Columns stand in the order they first appear in; what a row lacks, and ``None``, is empty.
-    Numbers keep all digits.
+    Numbers keep all digits. A text that a spreadsheet would take for a formula, as the name of a
+    file may be, has an apostrophe in front.
 
     Args:
         path: the file; its folder is made if need be.
@@ -245,9 +247,13 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         with open(file, "w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: _as_cell(v) for name, v in row.items()} for row in rows)
 
     return write_atomically(path, write)
+
+
+def _as_cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _subject(case: str, subjects: Mapping[str, str] | None) -> str:

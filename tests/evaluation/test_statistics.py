@@ -242,3 +242,9 @@ def test_csv_has_all_columns_of_all_rows(tmp_path):
     assert path.read_text() == 'a,b\n1,\ninf,"x, y"\n'
     with pytest.raises(ValueError, match="at least one row"):
         write_csv(tmp_path / "none.csv", [])
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@x", "\t=1"])
+def test_no_name_is_a_formula(tmp_path, name):
+    path = write_csv(tmp_path / "m.csv", [{"case": name, "psnr": -1.5}])
+    assert path.read_text() == f"case,psnr\n'{name},-1.5\n"
