@@ -6,11 +6,13 @@ template in any viewer. Without one the series names no patient, and its positio
 slices 1 mm apart, of pixels of 1 mm where their size is unknown.
 """
 
+import contextlib
 import copy
 import datetime
+import errno
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from kgmgt_jax.evaluation.geometry import Geometry
 
 __all__ = ["write_dicom"]
 
+_KEPT = 50  # characters of a name, for one of its length and more would be too long
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 LEVELS = 65535
 WINDOW_PERCENTILE = 99.5
@@ -90,27 +93,43 @@ def write_dicom(
     folder = Path(folder)
     _check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name[:_KEPT]}.{uuid.uuid4().hex}")
     try:
+        temporary.mkdir()  # for whom the umask says
         for (t, z), image in _series(magnitude, geometry, description, pixel_mm, frame_seconds):
             path = temporary / f"slice{z:02d}_frame{t:03d}.dcm"
             dcmwrite(path, image, enforce_file_format=True)  # of a big-endian template, too
-        temporary.chmod(0o755)
-        old = temporary.with_name(temporary.name + ".old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old, ignore_errors=True)  # only now that the new one is there
+        _exchange(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
+def _exchange(new: Path, folder: Path) -> None:
+    """Moves a folder to its place, whatever other processes put there meanwhile."""
+    old = new.with_name(new.name + ".old")
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder, old)
+        try:
+            os.replace(new, folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # it is no other process's
+                with contextlib.suppress(OSError):
+                    os.replace(old, folder)
+                raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)  # only now that the new one is there
+
+
 def _check_folder(folder: Path) -> None:
-    found = list(folder.iterdir()) if folder.is_dir() else []
+    found: list[Path] = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        found = list(folder.iterdir())
     # file browsers leave hidden files
     others = [p.name for p in found if p.suffix != ".dcm" and not _is_hidden_file(p)]
-    if others or (folder.exists() and not folder.is_dir()):
+    if others or folder.is_file():
         raise ValueError(
             f"{folder}: expected a folder of DICOM files to replace, or none, got "
             f"{others[:3] or 'a file'}; give another folder"

@@ -1,6 +1,12 @@
 """Derived series: valid, in the template's place, with its patient and without its pixels."""
 
+import errno
+import functools
+import os
 import shutil
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,3 +304,39 @@ def test_failure_leaves_the_old_series(tmp_path):
     with pytest.raises(TypeError):
         write_dicom(out, _magnitude(), description=None)
     assert len(list(out.iterdir())) == 1 and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o002])
+def test_the_folder_is_for_those_whom_the_umask_lets(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        out = write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description="x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o777 & ~mask
+
+
+def test_of_several_at_once_the_last_leaves_its_series(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        write = functools.partial(write_dicom, tmp_path / "out", _magnitude(), description="x")
+        done = [pool.submit(write) for _ in range(24)]
+    assert {each.result() for each in done} == {tmp_path / "out"}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert len(list((tmp_path / "out").iterdir())) == SHAPE[0] * SHAPE[1]
+
+
+def test_a_series_that_cannot_be_moved_to_its_place_leaves_the_old_one_there(tmp_path, monkeypatch):
+    out, replace = (
+        write_dicom(tmp_path / "out", _magnitude((1, 1, 8, 8)), description="x"),
+        os.replace,
+    )
+
+    def fails(source, target):
+        if Path(target) == out and not str(source).endswith(".old"):
+            raise PermissionError(errno.EPERM, "not now")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(PermissionError):
+        write_dicom(out, _magnitude(), description="x")
+    assert len(list(out.iterdir())) == 1 and [p.name for p in tmp_path.iterdir()] == ["out"]
