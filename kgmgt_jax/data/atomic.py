@@ -5,11 +5,12 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
+import numpy as np
 
-__all__ = ["write_atomically", "write_hdf5"]
+__all__ = ["save_array", "write_atomically", "write_hdf5"]
 
 _KEPT = 50  # characters of a name, for one of its length and more would be too long
 
@@ -42,6 +43,21 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def save_array(file: BinaryIO, array: np.ndarray) -> None:
+    """What ``np.save`` does, which tells of a full disk without its name, or that of the file.
+
+    Args:
+        file: open for writing.
+        array: of numbers.
+
+    Raises:
+        OSError: of the system.
+    """
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data)
 
 
 def write_hdf5(

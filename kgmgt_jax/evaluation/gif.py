@@ -63,9 +63,9 @@ def write_gif(path: str | Path, frames: UInt8[np.ndarray, "t h w"]) -> Path:
     """Writes grey levels as a GIF that loops, whole or not at all."""
     form = {"plugin": "pillow", "extension": ".gif", "is_batch": True, "mode": "L", "loop": 0}
     milliseconds = 10 * round(100 / FPS)  # GIF counts time in 1/100 s
-    return write_atomically(
-        path, lambda file: iio.imwrite(file, frames, duration=milliseconds, **form)
-    )
+    # to a file on a full disk imageio would print a traceback of its own as well
+    data = iio.imwrite("<bytes>", frames, duration=milliseconds, **form)
+    return write_atomically(path, lambda file: file.write_bytes(data))
 
 
 def _gif_column(

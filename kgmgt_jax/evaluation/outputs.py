@@ -30,7 +30,7 @@ import h5py
 import numpy as np
 from jaxtyping import Complex64, Float32
 
-from kgmgt_jax.data.atomic import write_atomically, write_hdf5
+from kgmgt_jax.data.atomic import save_array, write_atomically, write_hdf5
 from kgmgt_jax.data.case import pixel_aspect
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, rss
@@ -196,7 +196,7 @@ def _write_mat(start: str, volume: ImageVolume, _: Geometry | None) -> list[Path
 def _write_npy(start: str, volume: ImageVolume, _: Geometry | None) -> list[Path]:
     def save(array: np.ndarray, file: Path) -> None:
         with open(file, "wb") as stream:
-            np.save(stream, array, allow_pickle=False)
+            save_array(stream, array)
 
     return [
         write_atomically(f"{start}_{kind}.npy", functools.partial(save, array))

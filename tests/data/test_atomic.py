@@ -1,13 +1,16 @@
 """Files appear whole or not at all."""
 
 import errno
+import io
+import resource
 import subprocess
 import sys
 
 import h5py
+import numpy as np
 import pytest
 
-from kgmgt_jax.data.atomic import write_atomically, write_hdf5
+from kgmgt_jax.data.atomic import save_array, write_atomically, write_hdf5
 
 # in a process of its own, which HDF5 would end
 _WITHOUT_ROOM = """
@@ -45,6 +48,29 @@ def test_errors_of_the_system_name_the_file(tmp_path, named):
     with pytest.raises(OSError, match=r"No space left on device: '.*out\.png'") as failure:
         write_atomically(tmp_path / "out.png", fill)
     assert failure.value.errno == errno.ENOSPC
+
+
+def test_an_array_that_is_too_large_for_the_disk_says_so(tmp_path):
+    def fill(temporary):
+        with open(temporary, "wb") as file:
+            save_array(file, np.zeros(100_000))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*a\.npy'"):
+            write_atomically(tmp_path / "a.npy", fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3), np.arange(6)[::2], np.float32(3)])
+def test_an_array_is_saved_as_numpy_does(array):
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    save_array(ours, array)
+    np.save(theirs, array)
+    np.testing.assert_array_equal(np.load(io.BytesIO(ours.getvalue())), array)
+    assert len(ours.getvalue()) == len(theirs.getvalue())
 
 
 def test_name_may_be_as_long_as_names_can_be(tmp_path):

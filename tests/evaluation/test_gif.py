@@ -1,6 +1,8 @@
 """Panels side by side in one grey window, labelled, and large enough to be seen."""
 
+import gc
 import os
+import resource
 
 import imageio.v3 as iio
 import numpy as np
@@ -76,4 +78,18 @@ def test_gif_of_one_frame_is_written(tmp_path):
 def test_gif_refuses_what_it_cannot_show(tmp_path, panels, options, message):
     with pytest.raises(ValueError, match=message):
         cine_gif(tmp_path / "c.gif", panels, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_once(tmp_path):
+    """A second time would be a warning of an exception that Python ignores, an error here."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).integers(0, 255, (4, 99, 99), np.uint8)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"c\.gif"):
+            gif.write_gif(tmp_path / "c.gif", noise)
+        gc.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 from jaxtyping import Complex64
 
-from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.atomic import save_array, write_atomically
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.prepared.checksums import digest_of
 from kgmgt_jax.data.prepared.features import frame_records
@@ -204,6 +204,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _save(path: Path, array: np.ndarray) -> None:
     with open(path, "wb") as file:
-        np.save(file, array)
+        save_array(file, array)
         file.flush()
         os.fsync(file.fileno())
