@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,7 @@ def save_weights(
     if path.exists():
         raise CheckpointError(f"{path}: expected a folder yet to be made, got one that is there")
     trees = {"weights": weights, **items}
+    _check_room(path, trees)
     trees = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
     arguments = ocp.args.Composite(config=ocp.args.JsonSave(plain), **trees)
@@ -226,6 +228,15 @@ def save_weights(
         got = first_line(error)
         raise CheckpointError(f"{path}: expected a writable folder, got {got}") from error
     return path
+
+
+def _check_room(path: Path, trees: Any) -> None:
+    """Refuses a disk without room: TensorStore would leave half of it behind, and tracebacks."""
+    needed = sum(np.asarray(array).nbytes for array in jax.tree.leaves(trees))
+    there = next(folder for folder in path.parents if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise CheckpointError(f"{path}: expected a disk with {needed} bytes free, got {free}")
 
 
 def _restore(folder: Path, items: Mapping[str, Any]) -> Any:

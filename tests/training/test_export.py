@@ -1,6 +1,7 @@
 """Weights alone: what is in the export, how small it is, and that it reads as a checkpoint."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -159,3 +160,12 @@ def test_weights_larger_than_the_memory_are_refused_before_they_are_read(tmp_pat
     ).result()
     with pytest.raises(CheckpointError, match=r"less than .* bytes of memory, got 1e\+13 bytes"):
         load_weights(path)
+
+
+def test_a_full_disk_is_refused_before_anything_is_written(checkpoint, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=300_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(CheckpointError, match="a disk with 360024 bytes free, got 300000"):
+        export_weights(checkpoint, tmp_path / "new" / "out")
+    assert not list(tmp_path.iterdir())
+    assert export_weights(checkpoint, tmp_path / "out", dtype="bfloat16").is_dir()
