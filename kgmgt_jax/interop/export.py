@@ -15,10 +15,11 @@ filled by L+S, JAX's calls of LAPACK or cuSOLVER for eigenvalues.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,20 @@ def export_reconstruction(
     if n > 1:
         arguments["sens"] = jax.ShapeDtypeStruct((n, h, w), np.complex64)
     function = jax.jit(reconstruction_function(method))
-    with chunks_for(cpu="cpu" in (platforms or [jax.default_backend()])):
+    with _without_paths(), chunks_for(cpu="cpu" in (platforms or [jax.default_backend()])):
         return export.export(function, platforms=platforms)(**arguments)
+
+
+@contextlib.contextmanager
+def _without_paths() -> Iterator[None]:
+    """Lets a program name the files of its operations without the folders of this machine."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, name)
+    jax.config.update(name, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

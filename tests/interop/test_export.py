@@ -1,9 +1,12 @@
 """The exported program gives what the package gives, and says what it takes."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
+import kgmgt_jax
 from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.interop.export import export_reconstruction, main
@@ -75,6 +78,13 @@ def test_exported_program_is_the_reconstruction(checkpoint, tmp_path, capsys, n_
     want = Method.load("", checkpoint).reconstruct(kspace, mask, sens)
     assert np.abs(want).max() > 10
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+def test_a_program_does_not_tell_where_it_was_made(checkpoint):
+    before = jax.config.jax_hlo_source_file_canonicalization_regex
+    program = export_reconstruction(checkpoint, (1, 1, H, W)).mlir_module_serialized
+    assert b"export.py" in program and bytes(Path(kgmgt_jax.__file__).parents[1]) not in program
+    assert jax.config.jax_hlo_source_file_canonicalization_regex == before
 
 
 @pytest.mark.parametrize("fixed", [True, False])
