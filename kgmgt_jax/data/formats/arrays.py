@@ -293,13 +293,15 @@ def _load_mat5(path: Path, state: tuple[int, int]) -> dict[str, np.ndarray]:
     """All numeric arrays of a MATLAB 5 file, named and with axes in the order of the HDF5 files.
 
     SciPy reads whole variables only, so the last file is kept for its other slices; ``state``
-    tells when it has changed. Cells stay unread, but in structs.
+    tells when it has changed. Cells stay unread, but in structs, and so does what has control
+    characters in its name.
     """
     with refusing(path, "a complete MATLAB 5 file", _AGAIN):
         claims = readable_variables(path)
         check_size(path, sum(map(math.prod, claims.values())), state[1])
         loaded = scipy.io.loadmat(path, variable_names=list(claims))
-    return {key: array.T for name in sorted(loaded) for key, array in _numeric(name, loaded[name])}
+    found = (each for name in sorted(loaded) for each in _numeric(name, loaded[name]))
+    return {key: array.T for key, array in found if key == one_line(key)}
 
 
 def _numeric(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:

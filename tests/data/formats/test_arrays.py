@@ -230,6 +230,15 @@ def test_a_written_struct_is_one_that_is_read(tmp_path):
     np.testing.assert_array_equal(read_array(path, "junk/field"), np.arange(6.0).reshape(3, 2))
 
 
+def test_variables_of_matlab_5_files_with_control_characters_stay_unread(tmp_path):
+    path = writers.write_mat5(tmp_path)
+    numbers = _element(9, np.arange(6.0).tobytes())
+    with open(path, "ab") as file:
+        file.write(_variable(6, (2, 3), b"\x1b[2J", numbers))
+        file.write(_struct("\x1b[2J", _variable(6, (2, 3), b"", numbers), b"junk"))
+    assert list(list_arrays(path)) == ["kspace"]
+
+
 def _element(kind: int, content: bytes) -> bytes:
     return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
 
