@@ -20,19 +20,25 @@ def places_of(root: Path, cines: Mapping[Cine, str]) -> dict[Cine, Path]:
     """A place for each cine: its file's path below the root, without the suffix.
 
     With the suffix where another file would be there too; of several cines in one file, the cine's
-    own name below that; of a prepared set, subject and name.
+    own name below that; of a prepared set, subject and name. It goes neither up nor to the root,
+    whatever names a file has inside.
 
     Args:
         root: what is evaluated, a file or a folder.
         cines: who was scanned, by cine.
     """
     n_cines = Counter(path for path, _ in cines)
-    short = {cine: _place_of(root, cine, who, n_cines[cine[0]]) for cine, who in cines.items()}
+    places = (_place_of(root, cine, who, n_cines[cine[0]]) for cine, who in cines.items())
+    short = dict(zip(cines, map(_downwards, places), strict=True))
     n_there = Counter(short.values())
     return {
-        cine: place if n_there[place] == 1 else path_below(root, Path(cine[0])) or place
+        cine: place if n_there[place] == 1 else _downwards(path_below(root, Path(cine[0])) or place)
         for cine, place in short.items()
     }
+
+
+def _downwards(path: Path) -> Path:
+    return Path(*(part if part.strip("./") else "_" for part in path.parts))
 
 
 def _place_of(root: Path, cine: Cine, subject: str, n_cines: int) -> Path:

@@ -23,6 +23,17 @@ def test_places_are_paths_below_the_root(tmp_path, cines, places):
     assert list(found.values()) == [Path(place) for place in places]
 
 
+@pytest.mark.parametrize("name", ["../../../evil", "/evil", "a/../../../evil", "..", "/"])
+def test_no_place_is_outside_of_the_folder(tmp_path, name):
+    file = str(tmp_path / "a.h5")
+    below = {(file, f"a/{name}"): "", (file, "a/one"): ""}
+    elsewhere = {("/elsewhere/P1.mat", name): "P1"}
+    upwards = {(f"{tmp_path}/../../{name}", "x"): ""}
+    for cines in (below, elsewhere, upwards):
+        for place in places_of(tmp_path, cines).values():
+            assert not place.is_absolute() and ".." not in place.parts
+
+
 def test_cines_of_a_prepared_set_lie_below_their_subjects(tmp_path):
     cine = ("/elsewhere/P1/cine.mat", "P1/cine")
     who = {cine: "Center 1/P1"}

@@ -175,7 +175,7 @@ def _info(entry: dict[str, Any]) -> SliceInfo:
         shape=(t, n, h, w),
         simulation=entry["simulation"],
         source=entry["source"],
-        slice_index=entry["slice_index"],
+        slice_index=int(entry["slice_index"]),
         scale=entry["scale"],
         pixel_mm=None if pixel is None else (pixel[0], pixel[1]),
     )
