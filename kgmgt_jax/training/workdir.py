@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 __all__ = [
     "CHECKPOINTS",
@@ -75,20 +77,31 @@ def claimed(workdir: Path) -> Iterator[None]:
         ValueError: if a run is at work in it.
     """
     path = workdir / _LOCK
+    busy = ValueError(
+        f"{workdir}: expected a folder that no run is at work in, got one where another is; wait "
+        "for its end, or choose another --workdir"
+    )
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(
-                f"{workdir}: expected a folder that no run is at work in, got one where another "
-                "is; wait for its end, or choose another --workdir"
-            ) from error
+            raise busy from error
         except OSError:
             pass
+        if not _lies_at(path, lock):  # a run removed it as it ended, and a third may have begun
+            raise busy
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _lies_at(path: Path, file: TextIO) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _foreign(folder: Path) -> list[str]:

@@ -1,5 +1,7 @@
 """Which folders a run may live in."""
 
+import fcntl
+
 import pytest
 
 from kgmgt_jax.training.workdir import claimed, open_workdir
@@ -55,6 +57,23 @@ def test_one_run_at_a_time(tmp_path):
     with claimed(tmp_path):
         open_workdir(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_a_lock_of_a_run_that_has_just_ended_is_none(tmp_path, monkeypatch, third):
+    """It ends while this one waits for its lock, and a third run may begin at that moment."""
+    lock = fcntl.flock
+
+    def late(*arguments):
+        (tmp_path / ".lock").unlink()
+        if third:
+            (tmp_path / ".lock").touch()
+        lock(*arguments)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with pytest.raises(ValueError, match="no run is at work in"), claimed(tmp_path):
+        pass
+    assert (tmp_path / ".lock").exists() == third
 
 
 def test_file_system_without_locks_is_no_reason_to_refuse(tmp_path, monkeypatch):
