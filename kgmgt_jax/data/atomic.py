@@ -1,16 +1,17 @@
 """Files that are there whole or not at all."""
 
+import contextlib
 import io
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
-__all__ = ["save_array", "write_atomically", "write_hdf5"]
+__all__ = ["naming", "save_array", "write_atomically", "write_hdf5"]
 
 _KEPT = 50  # characters of a name, for one of its length and more would be too long
 
@@ -34,15 +35,23 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:_KEPT]}.{uuid.uuid4().hex}")
     try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, str(temporary)):
-            error.filename = str(path)
-        raise
+        with naming(path, instead_of=temporary):
+            write(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def naming(path: str | Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Gives an ``OSError`` of the system the name of the file, where it has none or another's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(instead_of)):
+            error.filename = str(path)
+        raise
 
 
 def save_array(file: BinaryIO, array: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.atomic import naming, write_atomically
 from kgmgt_jax.figures import comparison_figure
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.summary import parameter_list, parameter_table
@@ -102,8 +102,9 @@ class Writer:
         numbers = {name: float(np.asarray(value)) for name, value in values.items()}
         known = {name: n if math.isfinite(n) else None for name, n in numbers.items()}
         row = {"step": step, "time": time.time(), **known}
-        self._log.write(json.dumps(row, allow_nan=False) + "\n")
-        self._log.flush()
+        with naming(self._log.name):
+            self._log.write(json.dumps(row, allow_nan=False) + "\n")
+            self._log.flush()
         for name, value in numbers.items():
             if name in _ON_BAR:
                 self._shown[_ON_BAR[name]] = f"{value:.4g}"
@@ -150,7 +151,8 @@ class Writer:
         self._bar.close()
         self._redirection.close()
         if self._log is not None:
-            self._log.close()
+            with naming(self._log.name):
+                self._log.close()
         if self._board is not None:
             self._board.close()
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import imageio.v3 as iio
 import jax.numpy as jnp
@@ -115,6 +116,15 @@ def test_tensorboard_gets_scalars_and_images(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_full_disk_under_the_log_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    writer = Writer(tmp_path, n_steps=3, tensorboard=False)
+    for work in (lambda: writer.scalars(1, loss=2.0), writer.close):
+        with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
+            work()
+
+
 def test_full_disk_under_tensorboards_file_is_an_error_at_once(tmp_path, monkeypatch):
     record_writer = pytest.importorskip("tensorboardX.record_writer")
     writer = Writer(tmp_path, n_steps=5)
