@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats.base import refusing
 from kgmgt_jax.data.prepared.checksums import verify_checksums
 from kgmgt_jax.data.prepared.layout import FRAMES, SLICES, read_metadata, shard_path
 from kgmgt_jax.data.prepared.memory import keep_freed_memory
@@ -49,15 +50,16 @@ class PreparedSet:
         metadata = read_metadata(self._root)
         if verify:
             verify_checksums(self._root, split=split)
-        found = [each for each in metadata["slices"] if each["split"] == split]
+        with refusing(self._root, "the metadata of a prepared set", "prepare it anew"):
+            found = [each for each in metadata["slices"] if each["split"] == split]
+            self.slices = tuple(map(_info, found))
+            self._origins = tuple(str(each["sens"]) for each in found)
+            self._acquired = tuple(each.get("acquired") for each in found)  # earlier versions: none
+            readout = metadata["settings"].get("readout")
+            cut = readout is not None and any(info.shape[-1] >= readout for info in self.slices)
         if not found:
             splits = ", ".join(dict.fromkeys(each["split"] for each in metadata["slices"]))
             raise DataError(self._root, f"a split among {splits}", repr(split))
-        self.slices = tuple(_info(each) for each in found)
-        self._origins = tuple(each["sens"] for each in found)
-        self._acquired = tuple(each.get("acquired") for each in found)  # earlier versions: none
-        readout = metadata["settings"].get("readout")
-        cut = readout is not None and any(info.shape[-1] >= readout for info in self.slices)
         self.readout: int | None = readout if cut else None
         self._start()
 

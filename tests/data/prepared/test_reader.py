@@ -1,5 +1,6 @@
 """A prepared set gives back the images of its files, in any order, to threads and processes."""
 
+import json
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +212,26 @@ def test_damaged_metadata_is_named(prepared, tmp_path):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(DataError, match=r"metadata.json: expected the metadata"):
             PreparedSet(copied, verify=False)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda told: told["slices"][0].pop("sens"),
+        lambda told: told["slices"][0].update(shape=[3, 1, 10]),
+        lambda told: told["slices"][0].update(slice_index="0/../.."),
+        lambda told: told.update(slices=None),
+        lambda told: told.update(settings=[]),
+    ],
+)
+def test_metadata_of_another_kind_is_refused(prepared, tmp_path, edit):
+    copied = shutil.copytree(prepared, tmp_path / "set")
+    path = next(copied.rglob("cine_slices/*/metadata.json"))
+    told = json.loads(path.read_text())
+    edit(told)
+    path.write_text(json.dumps(told))
+    with pytest.raises(DataError, match="expected the metadata of a prepared set"):
+        PreparedSet(copied, verify=False)
 
 
 @pytest.mark.parametrize("opened", [open_slices, open_evaluation])
