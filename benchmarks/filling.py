@@ -50,7 +50,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for size in _SIZES:
         arrays = _slice(*size)
-        for way in ("low_rank", "blended"):
+        for way in ("low_rank", "blended", "locally_low_rank"):
             times = [_seconds(arrays, way, n, options.rounds) for n in (1, n_cores)]
             cells = " | ".join(f"{seconds:.2f} s" for seconds in times)
             print(f"| {size[0]} | {size[1]} x {size[2]} | `{way}` | {cells} |", flush=True)
