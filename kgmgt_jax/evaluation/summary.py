@@ -38,7 +38,7 @@ LABELS = {
     "spatial_tv": "spatial TV",
     "kt_focuss": "k-t FOCUSS",
     "low_rank_plus_sparse": "L+S",
-    "locally_low_rank": "locally low rank",
+    "locally_low_rank": "local low rank",
 }
 """Names that the report shows for methods, where not their keys."""
 
