@@ -2,21 +2,21 @@
 
 A frame's unmeasured samples are zero, or taken from where the cine measured them at another time:
 
-==============  ==================================================================
-``input_fill``  an unmeasured sample is
-==============  ==================================================================
-``zero``        0
-``neighbours``  that of the frame nearest in time that measured it; the mean of two
-                that are equally near
-``average``     the mean of all frames that measured it
-``sparse``      that of a cine with few temporal frequencies; see `sparse_in_time`
-``low_rank``    that of a cine L+S, of low rank plus sparse in temporal frequency;
-                see `filling.low_rank`
-``blended``     between that and a cine of `little_variation` in time, the nearer
-                to the latter the more frames measured the sample
-``locally_      that of this cine after some steps towards low rank in small blocks;
-low_rank``      see `filling.local_low_rank`
-==============  ==================================================================
+====================  =============================================================================
+``input_fill``        an unmeasured sample is
+====================  =============================================================================
+``zero``              0
+``neighbours``        that of the frame nearest in time that measured it; the mean of two that are
+                      equally near
+``average``           the mean of all frames that measured it
+``sparse``            that of a cine with few temporal frequencies; see `sparse_in_time`
+``low_rank``          that of a cine L+S, of low rank plus sparse in temporal frequency; see
+                      `filling.low_rank`
+``blended``           between that and a cine of `little_variation` in time, the nearer to the
+                      latter the more frames measured the sample
+``locally_low_rank``  that of this cine after some steps towards low rank in small blocks; see
+                      `towards_local_low_rank`
+====================  =============================================================================
 
 Where no frame measured, it stays 0, except that the last four guess there too (``sparse`` only if
 frames measured different samples). The last three also use the sensitivities: an unmeasured sample
