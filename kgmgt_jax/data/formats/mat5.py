@@ -5,7 +5,7 @@ deflated with a tag of its own, the variable's flags, sizes, name and numbers, a
 The class is the lowest byte of the flags. A cell or a struct has elements of its own inside, as
 deep and as large as it likes, by which SciPy may end the process or take any memory.
 
-Source: MathWorks, MAT-File Format, version 5; `scipy.io.whosmat` for names and sizes.
+Source: MathWorks, MAT-File Format, version 5; ``scipy.io.whosmat`` for names and sizes.
 """
 
 import struct
