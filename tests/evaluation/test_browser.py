@@ -287,7 +287,7 @@ def test_reading_kit_collects_scores_into_a_file(browser, downloads, tmp_path):
 def test_every_reader_has_an_order_of_their_own_on_every_visit(browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
-    cases = {f"P{i}": reconstructions(beating_disc(), seed=i) for i in range(4)}
+    cases = {f"P{i}": pictures_of(reconstructions(beating_disc(), seed=i)) for i in range(4)}
     page, key = write_reading_kit(
         tmp_path / "p.html", tmp_path / "k.json", cases, main="kgmgt", seed=0
     )
