@@ -118,12 +118,6 @@ def test_texts_do_not_overlap_under_a_long_title(drawn):
     assert title.x1 < note.x0
 
 
-def test_dollars_of_a_name_are_no_mathematics(drawn):
-    cine, name = beating_disc(), r"a$\frac$b"
-    texts = drawn(cine, zero_filled=cine, title=name).texts
-    assert name in [text.get_text() for text in texts]
-
-
 @pytest.mark.parametrize(
     "shape", [(1, 40, 33), (3, 7, 7), (2, 7, 64), (2, 65, 7), (1, 1, 1)], ids=str
 )

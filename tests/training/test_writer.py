@@ -115,7 +115,6 @@ def test_tensorboard_gets_scalars_and_images(tmp_path):
     assert values["validation"][1].image.width > 100
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_full_disk_under_the_log_is_an_error_that_names_it(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
@@ -125,6 +124,7 @@ def test_full_disk_under_the_log_is_an_error_that_names_it(tmp_path):
             work()
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_full_disk_under_tensorboards_file_is_an_error_at_once(tmp_path, monkeypatch):
     record_writer = pytest.importorskip("tensorboardX.record_writer")
     writer = Writer(tmp_path, n_steps=5)
