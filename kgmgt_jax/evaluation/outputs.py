@@ -40,6 +40,7 @@ from kgmgt_jax.evaluation.geometry import Geometry
 
 __all__ = ["FORMATS", "ImageVolume", "check_outputs", "consistent_images", "write_outputs"]
 
+_OFF_MM = 0.5  # of a pixel by one of NIfTI's ways from where it lies by the other, at most
 _PACKAGES = {  # and the extras that bring them
     "nii": ("nibabel", "formats"),
     "dicom": ("pydicom", "formats"),
@@ -234,6 +235,9 @@ def _write_nii(start: str, volume: ImageVolume, geometry: Geometry | None) -> li
         if geometry is not None:  # in both of NIfTI's ways: not all programs know both
             image.set_sform(affine, geometry.space)
             image.set_qform(affine, geometry.space)
+            off = np.abs(image.get_qform() - affine) @ [*image.shape[:3], 1]
+            if off.max() > _OFF_MM:  # of slices that shift in their plane, which it cannot say
+                image.set_qform(affine, 0)
         seconds = (geometry and geometry.frame_seconds) or volume.frame_seconds
         image.header.set_zooms((*image.header.get_zooms()[:3], seconds or 0.0))  # 0: unknown
         image.header.set_xyzt_units("mm", "sec")

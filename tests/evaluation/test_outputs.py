@@ -134,6 +134,21 @@ def test_nifti_says_in_both_ways_where_it_lies_and_in_what_space(tmp_path, volum
             assert found == code
 
 
+@pytest.mark.parametrize("aside", [0.0, 0.005, 3.0])
+def test_nifti_says_in_one_way_alone_where_slices_shift_within_their_plane(tmp_path, volume, aside):
+    affine = np.array([[-1.5, 0, aside, 9], [0, -1.5, 0, 8], [0, 0, 8, 7], [0, 0, 0, 1.0]])
+    template = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), affine)
+    template.to_filename(tmp_path / "t.nii.gz")
+    geometry = read_geometry(tmp_path / "t.nii.gz", volume.magnitude.shape)
+    write_outputs(tmp_path, "case", volume, ["nii"], geometry=geometry)
+    image = nibabel.load(tmp_path / "case_magnitude.nii.gz")
+    np.testing.assert_allclose(image.get_sform(), affine, atol=1e-4)
+    qform, code = image.get_qform(coded=True)
+    assert code == (0 if aside > 1 else 2)
+    if qform is not None:
+        np.testing.assert_allclose(qform, affine, atol=0.01)
+
+
 def _place_of(template, *, column: int, row: int, z: int) -> list[float]:
     from tests.evaluation.test_geometry import COLUMNS, GAP, NORMAL, ORIGIN, ROWS, SPACING
 
