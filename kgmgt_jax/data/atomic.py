@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-__all__ = ["naming", "save_array", "write_atomically", "write_hdf5"]
+__all__ = ["beside", "naming", "save_array", "write_atomically", "write_hdf5"]
 
 _KEPT = 50  # characters of a name, for one of its length and more would be too long
 
@@ -33,7 +33,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:_KEPT]}.{uuid.uuid4().hex}")
+    temporary = beside(path)
     try:
         with naming(path, instead_of=temporary):
             write(temporary)
@@ -41,6 +41,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def beside(path: Path) -> Path:
+    """A hidden name in the same folder that nothing else has."""
+    return path.with_name(f".{path.name[:_KEPT]}.{uuid.uuid4().hex}")
 
 
 @contextlib.contextmanager

@@ -10,20 +10,20 @@ import contextlib
 import copy
 import datetime
 import errno
+import io
 import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt16
 
+from kgmgt_jax.data.atomic import beside, naming
 from kgmgt_jax.evaluation.geometry import Geometry
 
 __all__ = ["write_dicom"]
 
-_KEPT = 50  # characters of a name, for one of its length and more would be too long
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 LEVELS = 65535
 WINDOW_PERCENTILE = 99.5
@@ -87,19 +87,23 @@ def write_dicom(
 
     Raises:
         ValueError: if the folder holds anything but DICOM and hidden files.
+        OSError: of the system, with the name of the folder.
     """
     from pydicom import dcmwrite
 
     folder = Path(folder)
     _check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name[:_KEPT]}.{uuid.uuid4().hex}")
+    temporary = beside(folder)
     try:
-        temporary.mkdir()  # for whom the umask says
-        for (t, z), image in _series(magnitude, geometry, description, pixel_mm, frame_seconds):
-            path = temporary / f"slice{z:02d}_frame{t:03d}.dcm"
-            dcmwrite(path, image, enforce_file_format=True)  # of a big-endian template, too
-        _exchange(temporary, folder)
+        with naming(folder, instead_of=temporary):
+            temporary.mkdir()  # for whom the umask says
+            for (t, z), image in _series(magnitude, geometry, description, pixel_mm, frame_seconds):
+                data = io.BytesIO()  # of a full disk pydicom would tell with a traceback
+                dcmwrite(data, image, enforce_file_format=True)  # of a big-endian template, too
+                path = temporary / f"slice{z:02d}_frame{t:03d}.dcm"
+                path.write_bytes(data.getbuffer())
+            _exchange(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

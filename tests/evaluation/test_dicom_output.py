@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import resource
 import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -304,6 +305,17 @@ def test_failure_leaves_the_old_series(tmp_path):
     with pytest.raises(TypeError):
         write_dicom(out, _magnitude(), description=None)
     assert len(list(out.iterdir())) == 1 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_is_told_in_one_line_that_names_the_folder(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"^\[Errno 27\] File too large: '.*/out'$"):
+            write_dicom(tmp_path / "out", _magnitude(), description="x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("mask", [0o077, 0o027, 0o002])
