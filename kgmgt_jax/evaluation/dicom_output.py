@@ -152,6 +152,7 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
     slope = float(f"{peak / LEVELS:.9e}")
     white = float(np.percentile(magnitude, WINDOW_PERCENTILE)) or peak
     common = {"series": generate_uid(), "study": generate_uid(), "frame": generate_uid()}
+    now = datetime.datetime.now()  # of all: a series has one time
     n_frames, n_slices = magnitude.shape[:2]
     seconds = (geometry and geometry.frame_seconds) or frame_seconds
     numbers = _numbers(geometry, n_frames, n_slices)
@@ -165,7 +166,7 @@ def _series(magnitude, geometry, description, pixel_mm, frame_seconds):
                 _place(image, geometry, z, magnitude.shape[2:])
             stored = np.round(magnitude[t, z].astype(np.float64) / slope)
             _set_pixels(image, stored.clip(0, LEVELS).astype(np.uint16), slope, white)
-            _identify(image, common["series"], numbers[z][t], description)
+            _identify(image, common["series"], numbers[z][t], description, now)
             same_frames = geometry is not None and len(geometry.datasets[z]) == n_frames
             if not same_frames or "TriggerTime" not in image:
                 _set_time(image, t, n_frames, seconds)
@@ -269,11 +270,12 @@ def _set_pixels(image: Any, stored: UInt16[np.ndarray, "h w"], slope: float, whi
     image.add_new("PixelData", "OW", stored.astype("<u2").tobytes())
 
 
-def _identify(image: Any, series: str, number: int, description: str) -> None:
+def _identify(
+    image: Any, series: str, number: int, description: str, now: datetime.datetime
+) -> None:
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-    now = datetime.datetime.now()
     image.SOPClassUID, image.SOPInstanceUID = MR_IMAGE, generate_uid()
     image.SeriesInstanceUID, image.InstanceNumber = series, number
     image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]

@@ -1,7 +1,9 @@
 """Derived series: valid, in the template's place, with its patient and without its pixels."""
 
+import datetime
 import errno
 import functools
+import itertools
 import os
 import resource
 import shutil
@@ -84,6 +86,19 @@ def test_series_says_that_it_is_derived(derived):
     assert image.DerivationDescription == "KGMgT, true 3.2x"
     assert image.SourceImageSequence[0].ReferencedSOPInstanceUID in sources
     assert [i.InstanceNumber for i in images.values()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_series_has_one_time_however_long_it_takes(tmp_path, monkeypatch):
+    begun, ticks = datetime.datetime(2024, 1, 1), itertools.count()
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return begun + next(ticks) * datetime.timedelta(minutes=1)
+
+    monkeypatch.setattr(datetime, "datetime", Clock)
+    images = _read(write_dicom(tmp_path / "out", _magnitude(), description="x")).values()
+    assert len({(image.SeriesDate, image.SeriesTime) for image in images}) == 1
 
 
 def test_a_template_without_identifiers_is_no_source_by_name(tmp_path):
