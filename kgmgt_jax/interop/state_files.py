@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import numpy as safetensors
 
 from kgmgt_jax.data.atomic import write_atomically
-from kgmgt_jax.data.formats.arrays import check_size
+from kgmgt_jax.data.sizes import check_size
 
 __all__ = ["StateFileError", "check_suffix", "read_state_dict", "write_state_dict"]
 

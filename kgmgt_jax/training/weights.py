@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
-from kgmgt_jax.data.formats.arrays import check_size
+from kgmgt_jax.data.sizes import check_size
 from kgmgt_jax.models.registry import freeze
 from kgmgt_jax.training.workdir import CHECKPOINTS
 

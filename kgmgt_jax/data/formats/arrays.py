@@ -7,7 +7,6 @@ as complex64 however they are stored: complex, or compounds of ``real`` and ``im
 
 import functools
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +20,12 @@ from kgmgt_jax.commands import one_line
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.base import refusing
 from kgmgt_jax.data.formats.mat5 import is_mat5, readable_variables
+from kgmgt_jax.data.sizes import check_size
 
 __all__ = [
     "ArrayInfo",
     "attribute_text",
     "check_array",
-    "check_size",
     "describe",
     "file_state",
     "get_dataset",
@@ -36,8 +35,6 @@ __all__ = [
     "read_attribute",
 ]
 
-_DENSEST = 1100  # deflate, the densest compression in use, shrinks at most 1032-fold
-_SLACK = 1 << 16
 _MOST_ARRAYS, _DEEPEST = 20_000, 32
 _LARGEST_CHUNK, _LONGEST_TEXT = 1 << 30, 500
 _AGAIN = "copy it again, or save it with -v7.3 (MATLAB) or -v7 (Octave)"
@@ -147,25 +144,6 @@ def check_array(path: Path, key: str) -> None:
     if not (_is_npy(path) or _is_mat5(path)):  # these are checked whenever they are opened
         with open_hdf5(path) as file:
             _check_dataset(path, get_dataset(file, key))
-
-
-def check_size(path: str | Path, n_bytes: int, stored: int) -> None:
-    """Refuses an array that its file cannot hold or this machine's memory cannot.
-
-    Args:
-        path: The file.
-        n_bytes: Size of the array in memory.
-        stored: Bytes on disk that it is to come from.
-
-    Raises:
-        DataError: If the bytes on disk, even compressed, cannot expand to ``n_bytes``.
-    """
-    if n_bytes > _DENSEST * stored + _SLACK:
-        got = f"a header that claims {n_bytes:.3g} bytes"
-        raise DataError(path, f"at most what {stored} stored bytes hold", got, "copy it again")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if n_bytes > memory:
-        raise DataError(path, f"less than {memory:.3g} bytes of memory", f"{n_bytes:.3g} bytes")
 
 
 def file_state(path: Path) -> tuple[int, int]:

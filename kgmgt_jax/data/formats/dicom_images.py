@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats.arrays import check_size
 from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
+from kgmgt_jax.data.sizes import check_size
 
 __all__ = [
     "DicomImage",

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Num
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, check_size
+from kgmgt_jax.data.formats.arrays import ArrayInfo
 from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
 from kgmgt_jax.data.formats.base import (
     ALL_SAMPLES,
@@ -35,6 +35,7 @@ from kgmgt_jax.data.formats.base import (
 from kgmgt_jax.data.formats.masks import MASK_KEY
 from kgmgt_jax.data.formats.roles import role_of
 from kgmgt_jax.data.simulation import Simulation
+from kgmgt_jax.data.sizes import check_size
 
 __all__ = ["ArrayImages", "ImageFile", "NiftiImages", "image_keys", "nifti_units"]
 

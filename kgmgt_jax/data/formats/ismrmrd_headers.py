@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats.arrays import check_size, get_dataset
+from kgmgt_jax.data.formats.arrays import get_dataset
 from kgmgt_jax.data.formats.base import PARALLEL, refusing
+from kgmgt_jax.data.sizes import check_size
 
 __all__ = [
     "GROUP",

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import ArrayInfo, check_array, check_size, describe, list_arrays
+from kgmgt_jax.data.formats.arrays import ArrayInfo, check_array, describe, list_arrays
 from kgmgt_jax.data.formats.axes import PARTS, AxisOrder
 from kgmgt_jax.data.formats.masks import MaskedFile, has_mask
 from kgmgt_jax.data.formats.roles import role_of
+from kgmgt_jax.data.sizes import check_size
 
 __all__ = ["NamedFile", "kspace_candidates", "unnamed"]
 

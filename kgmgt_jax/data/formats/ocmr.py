@@ -28,7 +28,6 @@ import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.arrays import (
-    check_size,
     file_state,
     get_dataset,
     open_hdf5,
@@ -43,6 +42,7 @@ from kgmgt_jax.data.formats.ismrmrd_headers import (
     read_encoding,
     sort_readouts,
 )
+from kgmgt_jax.data.sizes import check_size
 
 __all__ = ["IsmrmrdFile", "is_ismrmrd"]
 

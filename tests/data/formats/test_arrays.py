@@ -10,7 +10,7 @@ import scipy.io
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import ocmr, read_file
-from kgmgt_jax.data.formats.arrays import check_size, list_arrays, open_hdf5, read_array
+from kgmgt_jax.data.formats.arrays import list_arrays, open_hdf5, read_array
 from tests.data.formats import writers
 
 
@@ -98,11 +98,6 @@ def test_a_dataset_that_claims_more_than_is_stored_is_refused(tmp_path):
         file.create_dataset("kspace_full", shape, np.complex64, chunks=(1, 1, 1, 1000, 1000))
     with pytest.raises(DataError, match=r"what 0 stored bytes hold, got .* claims 1.6e\+08"):
         read_file(path)[0]
-
-
-def test_arrays_larger_than_the_memory_are_refused():
-    with pytest.raises(DataError, match="bytes of memory"):
-        check_size("file", 1 << 60, 1 << 55)
 
 
 def test_doubles_beyond_single_precision_become_infinite_and_are_refused(tmp_path):
