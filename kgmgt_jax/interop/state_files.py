@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import numpy as safetensors
 
 from kgmgt_jax.data.atomic import write_atomically
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.sizes import check_size
 
 __all__ = ["StateFileError", "check_suffix", "read_state_dict", "write_state_dict"]
@@ -46,6 +47,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         arrays = _read(path)
     except StateFileError:
         raise
+    except DataError as error:  # of sizes
+        raise StateFileError(str(error)) from error
     except Exception as error:  # each library raises many kinds for a damaged or hostile file
         reason = " ".join(str(error).split(". ")[0].split()) or type(error).__name__
         raise StateFileError(f"{path}: expected a file of arrays, got {reason[:300]}") from error

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.sizes import check_size
 from kgmgt_jax.models.registry import freeze
 from kgmgt_jax.training.workdir import CHECKPOINTS
@@ -251,6 +252,8 @@ def _restore(folder: Path, items: Mapping[str, Any]) -> Any:
                 _check_sizes(folder / name)
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as reader:
             return reader.restore(folder, args=arguments)
+    except DataError as error:  # of sizes
+        raise CheckpointError(str(error)) from error
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
         reason = first_line(error)
         raise CheckpointError(f"{folder}: expected a readable checkpoint, got {reason}") from error

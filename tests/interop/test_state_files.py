@@ -98,10 +98,11 @@ def test_archive_of_something_else_is_refused(tmp_path, capsys):
 
 
 def test_archive_larger_than_the_memory_is_refused_by_its_list(tmp_path, capsys, monkeypatch):
-    path = tmp_path / "net.npz"
+    path = tmp_path / "Dr. X" / "net.npz"
+    path.parent.mkdir()
     np.savez_compressed(path, a=np.zeros((1000, 1000)))
     monkeypatch.setattr(os, "sysconf", lambda _: 1000)  # pages and bytes of each
-    _refused(capsys, path, "expected less than 1e+06 bytes of memory", "8e+06")
+    _refused(capsys, path, f"error: {path}: expected less than 1e+06 bytes of memory", "8e+06")
 
 
 def test_tensors_alone_make_a_state_dict(tmp_path, capsys):
