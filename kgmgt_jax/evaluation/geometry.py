@@ -52,11 +52,10 @@ class Geometry:
     space: int = 1
 
     @property
-    def pixel_mm(self) -> tuple[float, float] | None:
-        """Height and width of a pixel; ``None`` where the template has none that can be."""
+    def pixel_mm(self) -> tuple[float, float]:
+        """Height and width of a pixel."""
         width, height = np.linalg.norm(self.affine[:3, :2], axis=0)
-        known = 0 < height < np.inf and 0 < width < np.inf
-        return (float(height), float(width)) if known else None
+        return float(height), float(width)
 
     @property
     def orientation(self) -> str:
@@ -77,8 +76,8 @@ def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> G
 
     Raises:
         DataError: if the template is neither, lacks its package, is damaged or multi-frame, holds
-            several series of a slice or slices that are not parallel, does not say where it lies,
-            or has another number of slices.
+            several series of a slice or slices that are not parallel, does not say where it lies
+            or how large its pixels are, or has another number of slices.
     """
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
@@ -105,6 +104,7 @@ def _of_nifti(path: Path, shape: Shape, reverse: bool) -> Geometry:
         codes = [int(image.header[f"{form}_code"]) for form in ("sform", "qform")]
         affine = np.diag([*3 * [length], 1.0]) @ np.asarray(image.affine, np.float64)
     _check_slices(path, size[2] if len(size) > 2 else 1, shape)
+    _check_sides(path, affine)
     known = len(zooms) > 3 and zooms[3] > 0
     step = float(zooms[3]) * time if known else None
     if step is not None and len(size) > 3:
@@ -145,6 +145,7 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
         step = (_vector(last, "ImagePositionPatient") - position) / (len(ordered) - 1)
     affine = np.eye(4)
     affine[:3] = np.stack([columns * width, rows * height, step, position], axis=1)
+    _check_sides(path, affine)
     size = (int(first.Rows), int(first.Columns))
     affine = _LPS_TO_RAS @ affine @ _resampling(size, shape)
     times = [header.get("TriggerTime") for header in ordered[0]]
@@ -224,6 +225,13 @@ def _check_slices(path: Path, found: int, shape: Shape) -> None:
     if found != shape[1]:
         expected = f"a template of {shape[1]} slices, as the reconstruction has"
         raise DataError(path, expected, f"{found}", "give the series of this acquisition")
+
+
+def _check_sides(path: Path, affine: Float64[np.ndarray, "4 4"]) -> None:
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    if not ((sides > 0) & (sides < np.inf)).all():
+        expected, got = "a template whose pixels and slices have a size", np.round(sides, 3)
+        raise DataError(path, expected, f"{got} mm", "write their spacing into it")
 
 
 def _resampling(size: tuple[int, int], shape: Shape) -> Float64[np.ndarray, "4 4"]:

@@ -246,6 +246,7 @@ def test_images_that_anonymising_gave_one_identifier_are_no_copies(tmp_path):
         (lambda f: write_template(f, NumberOfFrames=5), "multi-frame"),
         (lambda f: _turned(write_template(f)), "parallel slices.*several orientations"),
         (lambda f: write_template(f, ImagePositionPatient=None), "where it lies"),
+        (lambda f: write_template(f, PixelSpacing=[0, 0]), "slices have a size, got"),
         (lambda f: f.mkdir() or f, "got none"),
     ],
 )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kgmgt_jax.data.case import DataError
 from kgmgt_jax.evaluation.geometry import read_geometry
 
 nibabel = pytest.importorskip("nibabel")
@@ -44,6 +45,17 @@ def test_frames_share_the_cycle_of_a_nifti_template(tmp_path):
     image.to_filename(tmp_path / "t.nii.gz")
     geometry = read_geometry(tmp_path / "t.nii.gz", (6, 2, 20, 30))
     assert geometry.frame_seconds == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("side", [0.0, np.nan])
+def test_a_nifti_template_without_size_is_refused(tmp_path, side):
+    """As of one slice, whose thickness some programs leave at zero; NIfTI could not be written."""
+    image = nibabel.Nifti1Image(np.zeros((30, 20, 1, 3), np.float32), None)
+    image.header["sform_code"], image.header["srow_z"] = 1, [0, 0, side, 0]
+    image.header["srow_x"], image.header["srow_y"] = [2, 0, 0, 0], [0, 1.5, 0, 0]
+    nibabel.Nifti1Image(image.dataobj, None, image.header).to_filename(tmp_path / "t.nii.gz")
+    with pytest.raises(DataError, match="pixels and slices have a size, got"):
+        read_geometry(tmp_path / "t.nii.gz", (3, 1, 20, 30))
 
 
 def test_damaged_nifti_is_refused(tmp_path):
