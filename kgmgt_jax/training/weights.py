@@ -225,6 +225,8 @@ def save_weights(
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
             writer.save(path, args=arguments)
+        for mark in path.rglob("commit_success.txt"):  # in which Orbax names the folder
+            mark.write_text("")
     except Exception as error:  # OSError, or TensorStore's ValueError on a full disk
         got = first_line(error)
         raise CheckpointError(f"{path}: expected a writable folder, got {got}") from error

@@ -149,6 +149,11 @@ def test_a_configuration_is_saved_as_it_is_made_and_as_it_is_loaded(checkpoint, 
     assert load_weights(second)[0].to_dict() == get_config("tiny").to_dict()
 
 
+def test_weights_do_not_tell_where_they_were_written(checkpoint, tmp_path):
+    out = export_weights(checkpoint, tmp_path / "out")
+    assert not [p for p in out.rglob("*") if p.is_file() and bytes(tmp_path) in p.read_bytes()]
+
+
 def test_weights_larger_than_the_memory_are_refused_before_they_are_read(tmp_path):
     """Of an array whose place in a checkpoint claims 10 TB, for which nothing is stored."""
     path = save_weights(tmp_path / "huge", {}, {"params": {"a": np.ones((4, 4), np.float32)}})
