@@ -265,7 +265,7 @@ def test_slices_of_a_prepared_set_have_the_units_of_their_file(bright_and_dim):
 def test_a_split_of_a_prepared_set_is_chosen(tmp_path):
     write_phantoms(tmp_path / "data", n_subjects=3, n_slices=1)
     prepare(tmp_path / "data", tmp_path / "set", PrepareOptions(split=(0.67, 0.33, 0.0), acs=8))
-    with pytest.raises(DataError, match="expected a split among train, validation, got 'test'"):
+    with pytest.raises(DataError, match="among train, validation, got 'test'; take one of these"):
         open_evaluation(tmp_path / "set", acs=8)
     found = {
         split: [

@@ -59,7 +59,8 @@ class PreparedSet:
             cut = readout is not None and any(info.shape[-1] >= readout for info in self.slices)
         if not found:
             splits = ", ".join(dict.fromkeys(each["split"] for each in metadata["slices"]))
-            raise DataError(self._root, f"a split among {splits}", repr(split))
+            fix = "take one of these, or prepare the set anew with a --split that has it"
+            raise DataError(self._root, f"a split among {splits}", repr(split), fix)
         self.readout: int | None = readout if cut else None
         self._start()
 
