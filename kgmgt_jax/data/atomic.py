@@ -69,7 +69,7 @@ def save_array(file: BinaryIO, array: np.ndarray) -> None:
     Raises:
         OSError: of the system.
     """
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
     file.write(array.data)
 

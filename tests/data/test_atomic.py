@@ -69,8 +69,7 @@ def test_an_array_is_saved_as_numpy_does(array):
     ours, theirs = io.BytesIO(), io.BytesIO()
     save_array(ours, array)
     np.save(theirs, array)
-    np.testing.assert_array_equal(np.load(io.BytesIO(ours.getvalue())), array)
-    assert len(ours.getvalue()) == len(theirs.getvalue())
+    assert ours.getvalue() == theirs.getvalue()
 
 
 def test_name_may_be_as_long_as_names_can_be(tmp_path):
