@@ -198,7 +198,9 @@ def _recognise_arrays(path: Path) -> Unit:
 
 def _is_candidate(path: Path) -> bool:
     """Whether a file of a tree, by its path below the root, may hold a cine."""
-    return not _is_passed_over(path) and path.suffix.lower() in _SUFFIXES
+    suffix = path.suffix.lower()
+    named_by_identifier = suffix[1:].isdecimal()  # as DICOM files often are: MR.1.2.840.113619.7
+    return not _is_passed_over(path) and (suffix in _SUFFIXES or named_by_identifier)
 
 
 def _is_passed_over(path: Path) -> bool:

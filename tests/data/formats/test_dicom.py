@@ -156,6 +156,14 @@ def test_a_dicomdir_above_the_series_is_no_cine(tmp_path):
     assert find_files(tmp_path) == [tmp_path / "series"]
 
 
+def test_files_whose_names_end_in_the_number_of_an_identifier_are_found(tmp_path):
+    pytest.importorskip("pydicom")
+    folder = writers.write_dicom(tmp_path / "series")
+    for i, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"MR.1.2.840.113619.2.{i}")
+    assert find_files(tmp_path) == [folder]
+
+
 def test_images_of_one_identifier_at_other_places_are_no_copies(tmp_path):
     """As anonymising tools leave them that give all images the same."""
     pytest.importorskip("pydicom")
