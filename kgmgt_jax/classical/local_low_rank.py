@@ -120,7 +120,7 @@ def minimise_locally_low_rank(
         ahead = following + (momentum - 1) / momentum_next * (following - image)
         return following, ahead, count + 1, momentum_next
 
-    state = (start, start, jnp.zeros((), jnp.int32), jnp.ones_like(data.scale))
+    state = (start, start, jnp.zeros((), jnp.int32), jnp.ones((), start.real.dtype))
     (image, *_), _ = iterate(step, state, tolerance=tolerance, max_iterations=max_iterations)
     return image
 

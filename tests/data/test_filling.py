@@ -323,6 +323,14 @@ def test_on_the_device_gaps_are_filled_as_on_the_host(input_fill, fixed, maps):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("input_fill", INPUT_FILLS)
+def test_on_the_device_gaps_are_filled_where_float64_is_enabled(input_fill):
+    with jax.enable_x64(True):
+        got, expected = _on_device_and_host(input_fill, False, "none")
+        assert got.dtype == np.complex64
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("input_fill", INPUT_FILLS)
 @pytest.mark.parametrize("maps", ["none", "one"])
