@@ -24,6 +24,7 @@ _STRUCT = 2  # classes
 _NUMERIC = range(6, 16)  # double, single, and integers of 8 to 64 bits
 _LARGEST, _DEEPEST = 1 << 31, 32  # of structs; the format has no larger variables
 
+_OF_OBJECTS = "__function_workspace__"  # SciPy's name of what MATLAB saves beside objects
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -36,14 +37,15 @@ def is_mat5(head: bytes) -> bool:
 def readable_variables(path: Path) -> dict[str, tuple[int, ...]]:
     """Sizes of the variables that are arrays of numbers or structs of few levels, by name.
 
-    Left out is what is a cell, a deeper struct or of another class, or shares its name with such.
+    Left out is what is a cell, a deeper struct or of another class, or shares its name with such,
+    and what MATLAB saves beside objects and functions.
 
     Raises:
         Exception: of many kinds, where the file is damaged.
     """
     told = scipy.io.whosmat(path)
     readable = list(zip(told, _readable(path), strict=True))
-    others = {name for (name, *_), is_one in readable if not is_one}
+    others = {_OF_OBJECTS} | {name for (name, *_), is_one in readable if not is_one}
     return {name: shape for name, shape, _ in told if name not in others}
 
 

@@ -234,6 +234,14 @@ def test_variables_of_matlab_5_files_with_control_characters_stay_unread(tmp_pat
     assert list(list_arrays(path)) == ["kspace"]
 
 
+def test_what_matlab_adds_of_its_objects_is_no_array(tmp_path):
+    """A variable without a name, beside a table, a string or a function."""
+    path = writers.write_mat5(tmp_path)
+    with open(path, "ab") as file:
+        file.write(_variable(9, (1, 8), b"", _element(2, bytes(8))))
+    assert list(list_arrays(path)) == ["kspace"]
+
+
 def _element(kind: int, content: bytes) -> bytes:
     return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
 
