@@ -19,7 +19,12 @@ from jaxtyping import Num
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.arrays import file_state
 from kgmgt_jax.data.formats.base import PARALLEL, DataWarning
-from kgmgt_jax.data.formats.dicom_images import DicomImage, describe_images, read_pixels
+from kgmgt_jax.data.formats.dicom_images import (
+    DECOMPRESS,
+    DicomImage,
+    describe_images,
+    read_pixels,
+)
 from kgmgt_jax.data.formats.images import ImageFile
 from kgmgt_jax.data.simulation import Simulation
 
@@ -88,6 +93,8 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
     if not series:
         got = f"{n_left_out} of phase or complex parts, by their ImageType"
         raise DataError(source, "magnitude images", got)
+    series, packed = _decompressible(series, source)
+    notes += packed
     for note in notes:
         warnings.warn(f"{source}: {note}", DataWarning, stacklevel=3)
     several = len(series) > 1
@@ -96,6 +103,23 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
         DicomSeries(source, name + f"/series{i}" * several, images, simulation, notes)
         for i, (_, images) in enumerate(sorted(series.items()))
     ]
+
+
+def _decompressible(
+    series: dict[str, list[DicomImage]], source: Path
+) -> tuple[dict[str, list[DicomImage]], list[str]]:
+    """The series whose pixels some package here decompresses, and notes of the others."""
+    known, notes, how = {}, [], ""
+    for key, images in series.items():
+        packed = next((image.packed for image in images if image.packed), "")
+        if not packed:
+            known[key] = images
+            continue
+        how = repr(packed)
+        notes.append(f"left out {len(images)} images compressed by {how}: {DECOMPRESS}")
+    if not known:
+        raise DataError(source, f"a package that decompresses DICOM's {how}", "none", DECOMPRESS)
+    return known, notes
 
 
 class DicomSeries(ImageFile):

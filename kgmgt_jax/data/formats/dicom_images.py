@@ -17,6 +17,7 @@ from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
 from kgmgt_jax.data.sizes import check_size
 
 __all__ = [
+    "DECOMPRESS",
     "DicomImage",
     "describe_images",
     "holds_image",
@@ -27,7 +28,7 @@ __all__ = [
 
 _LARGEST_SIDE = 1 << 14
 _DIRECTORY = b"1.2.840.10008.1.3.10"  # what a DICOMDIR says it is
-_DECOMPRESS = "pip install 'pylibjpeg[all]', or have the files decompressed"
+DECOMPRESS = "pip install 'pylibjpeg[all]', or have the files decompressed"
 _NO_MAGNITUDE = re.compile(
     r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
 )  # of the values of ImageType after the second
@@ -79,6 +80,7 @@ class DicomImage(NamedTuple):
         pixel_mm: Height and width of a pixel; ``None`` where the file does not say.
         direction: See `base.orientation`.
         magnitude: Whether it is one, as far as the file says.
+        packed: How its pixels are compressed if no package here decompresses them; else empty.
     """
 
     path: Path
@@ -94,6 +96,7 @@ class DicomImage(NamedTuple):
     pixel_mm: tuple[float, float] | None
     direction: str
     magnitude: bool
+    packed: str
 
 
 def describe_images(path: Path) -> list[DicomImage]:
@@ -111,16 +114,20 @@ def describe_images(path: Path) -> list[DicomImage]:
         n_images = int(data.get("NumberOfFrames", 1) or 1)
         if not all(0 < side < _LARGEST_SIDE for side in size) or not 0 < n_images < _LARGEST_SIDE:
             raise ValueError(f"sizes {n_images} x {size}")
-        _check_compression(path, data)
-        return [_describe_image(path, data, index, size) for index in range(n_images)]
+        packed = _without_decoder(data)
+        return [_describe_image(path, data, index, size, packed) for index in range(n_images)]
 
 
-def _check_compression(path: Path, data: Any) -> None:
-    """Refuses pixels that no package here decompresses."""
+def _without_decoder(data: Any) -> str:
+    """How pixels are compressed if no package here decompresses them; else empty."""
     syntax = _compression(data)
-    if syntax and not importlib.import_module("pydicom.pixels").get_decoder(syntax).is_available:
-        expected = f"a package that decompresses DICOM's {syntax.name!r}"
-        raise DataError(path, expected, "none", _DECOMPRESS)
+    if syntax is None:
+        return ""
+    try:
+        known = importlib.import_module("pydicom.pixels").get_decoder(syntax).is_available
+    except NotImplementedError:  # of films
+        known = False
+    return "" if known else syntax.name
 
 
 def _compression(data: Any) -> Any:
@@ -131,7 +138,9 @@ def _compression(data: Any) -> Any:
     return syntax
 
 
-def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) -> DicomImage:
+def _describe_image(
+    path: Path, data: Any, index: int, size: tuple[int, int], packed: str
+) -> DicomImage:
     def vector(sequence: str, keyword: str) -> np.ndarray:
         return np.array([float(v) for v in _value(data, index, sequence, keyword) or ()])
 
@@ -156,6 +165,7 @@ def _describe_image(path: Path, data: Any, index: int, size: tuple[int, int]) ->
         pixel_mm=(pixel[0], pixel[1]) if pixel.size == 2 and (pixel > 0).all() else None,
         direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
         magnitude=is_magnitude(data, index),
+        packed=packed,
     )
 
 
@@ -198,7 +208,7 @@ def read_pixels(path: Path, state: tuple[int, int]) -> Float32[np.ndarray, "n h 
     """
     data = _load(path, pixels=True)
     expected = "grey images in DICOM"
-    with refusing(path, expected, _DECOMPRESS if _compression(data) else ""):
+    with refusing(path, expected, DECOMPRESS if _compression(data) else ""):
         if int(data.get("SamplesPerPixel", 1)) != 1:
             raise DataError(path, expected, "colour images")
         pixels = data.pixel_array.reshape(-1, int(data.Rows), int(data.Columns))

@@ -290,6 +290,21 @@ def test_a_dicom_series_with_a_missing_image_is_refused(tmp_path):
         read_file(tmp_path)
 
 
+def test_a_series_that_no_package_here_decompresses_is_left_out_beside_another(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    writers.write_dicom(tmp_path / "cine")
+    writers.write_dicom(tmp_path / "film")
+    uid = pydicom.uid.generate_uid()
+    for image in writers.edited_dicom(tmp_path / "film"):
+        image.SeriesInstanceUID, image.SOPInstanceUID = uid, pydicom.uid.generate_uid()
+        image.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+        image.PixelData = pydicom.encaps.encapsulate([b"film"])
+    for number, path in enumerate(sorted((tmp_path / "film").iterdir())):
+        path.rename(tmp_path / "cine" / f"film{number}.dcm")
+    with pytest.warns(DataWarning, match="left out .* images compressed by 'MPEG2"):
+        assert len(read_file(tmp_path / "cine")) == 2
+
+
 def test_pixels_that_no_package_here_decompresses_are_refused_with_one_that_does(
     tmp_path, monkeypatch
 ):
