@@ -1,9 +1,11 @@
 """Low rank in small blocks of the image, whose grid moves from iteration to iteration."""
 
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from kgmgt_jax.classical.measurement import (
@@ -19,7 +21,15 @@ from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.mri.consistency import normal
 from kgmgt_jax.types import Scalar
 
-__all__ = ["MOVES", "locally_low_rank", "minimise_locally_low_rank"]
+__all__ = [
+    "MOVES",
+    "cut_into_blocks",
+    "join_blocks",
+    "locally_low_rank",
+    "minimise_locally_low_rank",
+]
+
+A = TypeVar("A", Array, np.ndarray)
 
 # How far the grid moves an iteration, in blocks along rows and columns: multiples of these,
 # modulo 1, fill the square evenly (the inverse of the plastic number, and its square).
@@ -129,13 +139,23 @@ def _shrink_blocks(
     cine: Complex[Array, "t h w"], threshold: Scalar, block: int, count: Int[Array, ""]
 ) -> Complex[Array, "t h w"]:
     """Shrinks the singular values of every block of the grid of an iteration."""
-    t, h, w = cine.shape
-    rows, columns = -(-h // block), -(-w // block)
-    size = t, rows * block, columns * block
+    _, h, w = cine.shape
     shift = jnp.floor(block * (count * jnp.asarray(MOVES) % 1.0)).astype(int)
-    padded = jnp.pad(cine, ((0, 0), (0, size[1] - h), (0, size[2] - w)))
-    moved = jnp.roll(padded, shift, (1, 2)).reshape(t, rows, block, columns, block)
-    blocks = moved.transpose(1, 3, 0, 2, 4).reshape(rows, columns, t, block * block)
-    shrunk = shrink_singular_values(blocks, threshold).reshape(rows, columns, t, block, block)
-    moved = shrunk.transpose(2, 0, 3, 1, 4).reshape(size)
+    padded = jnp.pad(cine, ((0, 0), (0, -h % block), (0, -w % block)))
+    blocks = cut_into_blocks(jnp.roll(padded, shift, (1, 2)), block)
+    moved = join_blocks(shrink_singular_values(blocks, threshold), block)
     return jnp.roll(moved, -shift, (1, 2))[:, :h, :w]
+
+
+def cut_into_blocks(cine: A, block: int) -> A:
+    """Matrices (rows, columns, t, p) of a cine (t, h, w), JAX's or NumPy's, of whole blocks."""
+    t, h, w = cine.shape
+    blocks = cine.reshape(t, h // block, block, w // block, block).transpose(1, 3, 0, 2, 4)
+    return blocks.reshape(h // block, w // block, t, block * block)
+
+
+def join_blocks(matrices: A, block: int) -> A:
+    """The inverse of `cut_into_blocks`."""
+    rows, columns, t, _ = matrices.shape
+    cine = matrices.reshape(rows, columns, t, block, block).transpose(2, 0, 3, 1, 4)
+    return cine.reshape(t, rows * block, columns * block)

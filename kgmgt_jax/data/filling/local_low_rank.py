@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kgmgt_jax.classical.local_low_rank import MOVES
+from kgmgt_jax.classical.local_low_rank import MOVES, cut_into_blocks, join_blocks
 from kgmgt_jax.data.filling.encoding import Encoding, Images, Kspace, Mask
 from kgmgt_jax.data.filling.shrinkage import shrink_singular_values
 
@@ -43,13 +43,9 @@ def towards_local_low_rank(
 
 def _shrink_blocks(cine: Images, threshold: np.float32, count: int) -> Images:
     """Shrinks the singular values of every block of the grid of a step."""
-    t, h, w = cine.shape
-    rows, columns = -(-h // BLOCK), -(-w // BLOCK)
-    size = t, rows * BLOCK, columns * BLOCK
+    _, h, w = cine.shape
     shift = [math.floor(BLOCK * (count * move % 1.0)) for move in MOVES]
-    padded = np.pad(cine, ((0, 0), (0, size[1] - h), (0, size[2] - w)))
-    moved = np.roll(padded, shift, (1, 2)).reshape(t, rows, BLOCK, columns, BLOCK)
-    blocks = moved.transpose(1, 3, 0, 2, 4).reshape(rows, columns, t, BLOCK * BLOCK)
-    shrunk = shrink_singular_values(blocks, threshold).reshape(rows, columns, t, BLOCK, BLOCK)
-    moved = shrunk.transpose(2, 0, 3, 1, 4).reshape(size)
+    padded = np.pad(cine, ((0, 0), (0, -h % BLOCK), (0, -w % BLOCK)))
+    blocks = cut_into_blocks(np.roll(padded, shift, (1, 2)), BLOCK)
+    moved = join_blocks(shrink_singular_values(blocks, threshold), BLOCK)
     return np.roll(moved, [-s for s in shift], (1, 2))[:, :h, :w]
