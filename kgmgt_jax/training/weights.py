@@ -83,10 +83,8 @@ def _find(path: Path) -> Path:
             found = json.loads(metrics.read_text()) if metrics.is_file() else {}
             return score(found), int(step.name)
         except (AttributeError, RecursionError, TypeError, ValueError) as error:
-            expected = "a PSNR in JSON"
-            raise CheckpointError(
-                f"{metrics}: expected {expected}, got {first_line(error)}"
-            ) from error
+            got = first_line(error)
+            raise CheckpointError(f"{metrics}: expected a PSNR in JSON, got {got}") from error
 
     return max(steps, key=rank)
 

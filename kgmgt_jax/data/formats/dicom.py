@@ -3,8 +3,9 @@
 Images of a series are sorted into slices by their plane, planes of one orientation by their
 position along the normal, and into frames by trigger time, else by number. All slices need as many
 frames, no two of one time. Images of phase and real or imaginary parts, by their
-``ComplexImageComponent`` or ``ImageType``, are left out, and so are copies of an image and files
-without images, such as reports. See `formats.images` for what is made of the others.
+``ComplexImageComponent`` or ``ImageType``, are left out, and so are copies of an image, files
+without images, such as reports, and series that no package here decompresses, beside others. See
+`formats.images` for what is made of the others.
 """
 
 import warnings
@@ -73,8 +74,9 @@ def read_series(paths: Sequence[Path], source: Path, simulation: Simulation) -> 
         simulation: How k-space is made of them.
 
     Raises:
-        DataError: If the package ``pydicom`` is missing, a file is damaged, no image is a
-            magnitude, or those of a series do not make up slices of equal size and length.
+        DataError: If the package ``pydicom`` is missing, or one that decompresses any series, a
+            file is damaged, no image is a magnitude, or those of a series do not make up slices of
+            equal size and length.
     """
     each = [describe_images(path) for path in paths]
     described = [image for images in each for image in images]

@@ -103,8 +103,7 @@ def describe_images(path: Path) -> list[DicomImage]:
     """The images of a file; none of one that holds other things, such as a report.
 
     Raises:
-        DataError: If the package ``pydicom`` is missing, or one for the file's compression, or the
-            header is damaged.
+        DataError: If the package ``pydicom`` is missing, or the header is damaged.
     """
     data = _load(path, pixels=False)
     with refusing(path, "the header of a DICOM image"):  # pydicom parses values when asked for

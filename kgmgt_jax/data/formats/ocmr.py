@@ -27,11 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from kgmgt_jax.data.case import CineCase, DataError
-from kgmgt_jax.data.formats.arrays import (
-    file_state,
-    get_dataset,
-    open_hdf5,
-)
+from kgmgt_jax.data.formats.arrays import file_state, get_dataset, open_hdf5
 from kgmgt_jax.data.formats.base import CineFile, DataWarning, import_optional, orientation
 from kgmgt_jax.data.formats.ismrmrd_headers import (
     GROUP,
