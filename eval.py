@@ -1,7 +1,7 @@
 """Scores: python eval.py --checkpoint=WORKDIR --data=DIR --acceleration=4 --out=DIR.
 
-Exit code 0; 1 if a case or a method failed, which the report and the last lines name; 2 for bad
-input, with one line that says what was expected.
+Exit code 0; 1 if a case or a method failed, which the report and the last lines name, or if a
+signal ended it with some cases scored; 2 for bad input, with one line that says what was expected.
 """
 
 import functools

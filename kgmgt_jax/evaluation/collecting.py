@@ -117,9 +117,10 @@ class Findings:
 
     @property
     def incomplete(self) -> dict[str, str]:
-        """``{volume: why}`` of those that have no score because slices failed."""
+        """``{volume: why}`` of those that have no score because slices are missing."""
+        missing = "a slice of it is missing"
         return {
-            f"volume {name}, {condition.mask_kind} {condition.acceleration:g}x": "a slice failed"
+            f"volume {name}, {condition.mask_kind} {condition.acceleration:g}x": missing
             for condition, name in self._volumes
         }
 

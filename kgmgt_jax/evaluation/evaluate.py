@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from kgmgt_jax.evaluation.outputs import check_outputs
 from kgmgt_jax.evaluation.report import Efficiency
 from kgmgt_jax.evaluation.summary import Outcome, write_summary
 from kgmgt_jax.metrics import check_preset
+from kgmgt_jax.training.stopping import stop_signals
 from kgmgt_jax.training.weights import CheckpointError
 
 __all__ = ["Options", "check_folders", "evaluate_set"]
@@ -75,8 +76,10 @@ def evaluate_set(
 ) -> Outcome:
     """Reconstructs all cases by zero-filling and every method; scores those with a reference.
 
-    What goes wrong in one case or one method is noted and stops nothing else. See `write_summary`
-    for what is written; images of cases without a reference go to ``unscored`` beside it.
+    What goes wrong in one case or one method is noted and stops nothing else. Ctrl-C and SIGTERM
+    end it after the frame, or the cine of a classical method, in progress: what is scored until
+    then is written, and that the rest is missing counts as a failure. See `write_summary` for what
+    is written; images of cases without a reference go to ``unscored`` beside it.
 
     Args:
         data: the cases.
@@ -89,20 +92,18 @@ def evaluate_set(
         CheckpointError: if weights are not those of their network.
         ValueError: if names of methods repeat, a condition is impossible, a folder cannot be
             written to, or nothing at all could be reconstructed.
+        KeyboardInterrupt: if it was ended before the first case was done, or by a second Ctrl-C.
     """
     _check_names(methods)
     check_folders(data, out, options)
     out, findings = Path(out), Findings(options.conditions, options.presets, failed=data.failed)
-    cases = data.cases(options.conditions, options.seed)
     ranking = None if options.ranking is None else RankingWriter(options.ranking)
     reading = ReadingCases() if options.reader_study else None
     guarded = functools.partial(_guarded, findings.failed)
     first: EvaluationCase | None = None
     written: list[Path] = []
-    total = len(methods) * data.n_frames(len(options.conditions))
-    with tqdm(total=total, desc="evaluate", unit="frame", dynamic_ncols=True, mininterval=1) as bar:
-        for case in cases:
-            images = _reconstruct(case, methods, findings.failed, bar.update)
+    try:
+        for case, images in _reconstructed(data, methods, options, findings.failed):
             findings.add(case, images)
             first = first or case
             if ranking is not None:
@@ -114,6 +115,11 @@ def evaluate_set(
                 written += guarded(place, write_unscored, out / "unscored", case, images) or []
             elif options.save_images:
                 written += guarded(place, write_scored, out / "images", case, images) or []
+    except _Stopped as stop:
+        if first is None:
+            raise
+        findings.failed["evaluation"] = str(stop)
+        options = replace(options, efficiency=False)
     findings.failed.update(findings.incomplete)
     if ranking is not None:
         findings.failed.update(ranking.incomplete)
@@ -138,6 +144,31 @@ def check_folders(data: EvaluationSet, out: str | Path, options: Options) -> Non
     for folder in (out, options.ranking):
         if folder is not None:
             check_outputs(folder, ["mat"])
+
+
+class _Stopped(KeyboardInterrupt):
+    """By a signal, between two frames."""
+
+
+def _reconstructed(
+    data: EvaluationSet,
+    methods: Sequence[Reconstructor],
+    options: Options,
+    failed: dict[str, str],
+) -> Iterator[tuple[EvaluationCase, Images]]:
+    """Every case with its images, and how far it is; a signal stops it after a frame."""
+    total = len(methods) * data.n_frames(len(options.conditions))
+    shown: Any = {"desc": "evaluate", "unit": "frame", "dynamic_ncols": True, "mininterval": 1}
+    with stop_signals() as stopped, tqdm(total=total, **shown) as bar:
+
+        def advance(n_frames: int) -> None:
+            bar.update(n_frames)
+            if stopped(bar.n):
+                raise _Stopped(f"stopped after {bar.n} of {total} frames; the rest has no scores")
+
+        for case in data.cases(options.conditions, options.seed):
+            advance(0)  # methods that fail, or do not tell, are stopped here
+            yield case, _reconstruct(case, methods, failed, advance)
 
 
 def _reconstruct(

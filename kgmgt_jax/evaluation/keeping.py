@@ -107,7 +107,7 @@ class RankingWriter:
     def incomplete(self) -> dict[str, str]:
         """``{file and method: why}`` of those whose slices did not all come."""
         return {
-            f"ranking of {place}, {method} {folder}".strip(): "a slice of it failed"
+            f"ranking of {place}, {method} {folder}".strip(): "a slice of it is missing"
             for method, folder, place in self._slices
         }
 

@@ -1,4 +1,4 @@
-"""Ending a run between two steps, on a person's or a scheduler's signal."""
+"""Ending a run where nothing is lost, on a person's or a scheduler's signal."""
 
 import contextlib
 import signal
@@ -18,13 +18,18 @@ def stop_signals() -> Iterator[Callable[[int], bool]]:
     A single process stops after the step in progress. Of several, one may get its signal before
     the others, so they agree on the step through JAX's preemption service, which takes SIGTERM;
     it must be asked after every step.
+
+    Raises:
+        KeyboardInterrupt: at the second SIGINT of a single process, wherever it is.
     """
     signalled = threading.Event()
     several = jax.process_count() > 1
 
-    def handle(*_) -> None:
+    def handle(number: int, _) -> None:
         if several:
             signal.raise_signal(signal.SIGTERM)  # the preemption service's
+        elif number == signal.SIGINT and signalled.is_set():
+            raise KeyboardInterrupt
         else:
             signalled.set()
 

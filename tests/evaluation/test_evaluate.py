@@ -128,7 +128,7 @@ def test_a_volume_without_one_of_its_slices_has_no_score(tmp_path):
     case = next(open_evaluation(root, acs=8).cases([condition]))
     findings.add(case, {"zero_filled": case.kspace[:, 0]})
     assert findings.score_sets() == []
-    assert findings.incomplete == {"volume P001/cine_sax, uniform 4x": "a slice failed"}
+    assert findings.incomplete == {"volume P001/cine_sax, uniform 4x": "a slice of it is missing"}
 
 
 def test_scored_images_can_be_kept(tmp_path):

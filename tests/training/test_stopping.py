@@ -25,6 +25,15 @@ def test_signal_stops_after_the_step_and_not_within(number):
     assert signal.getsignal(number) is before
 
 
+def test_a_second_interruption_does_not_wait():
+    with stop_signals() as stopped:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # of a scheduler, which may say it often
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stopped(1)
+
+
 PROCESS = """
 import sys, time, jax
 jax.config.update("jax_platforms", "cpu")
