@@ -42,7 +42,9 @@ _TUNE_SLICES = flags.DEFINE_integer("tune_slices", 4, "Most slices to use of eac
 _DATA = flags.DEFINE_string(
     "data", None, "A fully sampled file, a folder of them, or a prepared set.", required=True
 )
-_SPLIT = flags.DEFINE_enum("split", "test", SPLITS, "Which part of a prepared set.")
+_SPLIT = flags.DEFINE_enum(
+    "split", None, SPLITS, "Which part of a prepared set; if not given, test."
+)
 _OUT = flags.DEFINE_string("out", None, "Folder for what is written.", required=True)
 _ACCELERATION = flags.DEFINE_list("acceleration", ["4"], "Nominal accelerations, such as 4,8.")
 _ACS = flags.DEFINE_integer("acs", 8, "Central lines that are always measured.")

@@ -228,7 +228,7 @@ def open_evaluation(
     acs: int,
     sens: str = "espirit",
     simulation: Simulation | None = None,
-    split: str = "test",
+    split: str | None = None,
 ) -> EvaluationSet:
     """Looks through a path for what can be evaluated.
 
@@ -237,19 +237,21 @@ def open_evaluation(
         acs: central lines of the masks to come.
         sens: how coil maps are estimated, see `estimate_sens`; those of a prepared set as it was.
         simulation: how k-space is made of magnitude images; its defaults if left out.
-        split: which part of a prepared set; files are taken as they are.
+        split: which part of a prepared set, ``"test"`` if left out; files have none.
 
     Raises:
-        DataError: if there is nothing at all to evaluate, or a prepared set has no such split.
+        DataError: if there is nothing at all to evaluate, or nothing that has such a split.
         ValueError: if ``acs`` is too small to calibrate several coils.
     """
     if not str(path):
         raise DataError("data", "a file or a folder", "an empty path")
     root = Path(path)
     if is_prepared(root):
-        prepared = open_prepared(root, split=split)
+        prepared = open_prepared(root, split=split or "test")
         used = map(prepared.sens_method, range(len(prepared.slices)))
         return EvaluationSet(root, prepared, (), {}, next(filter(None, used), sens))
+    if split is not None and root.exists():
+        raise DataError(root, f"a prepared set, of which to take the split {split}", "files")
     failed: dict[str, DataError] = {}
     options = ReadOptions(simulation=simulation or Simulation())
     full: list[CineFile] = []
