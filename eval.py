@@ -63,6 +63,9 @@ _RANKING = flags.DEFINE_string("ranking", None, "Folder for CMRxRecon's img4rank
 _EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method costs.")
 _READERS = flags.DEFINE_boolean("reader_study", False, "Write a blinded reading kit.")
 flags.DEFINE_alias("reader-study", "reader_study")
+_READER_CASES = flags.DEFINE_integer(
+    "reader_cases", 40, "Most slices in it, spread over all.", lower_bound=1
+)
 _IMAGES = flags.DEFINE_boolean("save_images", False, "Write the images that were scored.")
 _loading = cli.define_loading()
 
@@ -81,13 +84,14 @@ def main(argv: list[str]) -> int:
     )
     weights = parse_weights(_WEIGHTS.value)
     names = [method.name for method in classical_methods(_CLASSICAL.value, given=weights)]
-    told = _seen(networks, data) | _other_maps(networks, data)
+    told = _seen(networks, data) | _other_maps(networks, data) | _to_read(data)
     options = Options(
         conditions,
         _PRESET.value,
         seed=_SEED.value,
         ranking=_RANKING.value,
         reader_study=_READERS.value,
+        reader_cases=_READER_CASES.value,
         save_images=_IMAGES.value,
         efficiency=_EFFICIENCY.value,
         facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value} | told,
@@ -134,6 +138,14 @@ def _other_maps(networks: list[Method], data: EvaluationSet) -> dict[str, str]:
         for net in networks
         if net.sens != data.sens
     }
+
+
+def _to_read(data: EvaluationSet) -> dict[str, str]:
+    """What it shall state of a reading kit with fewer slices than are scored."""
+    n, most = len(data.slices), _READER_CASES.value
+    if not _READERS.value or n <= most:
+        return {}
+    return {"the reading kit has": f"{most} of the {n} slices scored, spread over all"}
 
 
 def _conditions() -> list[Condition]:

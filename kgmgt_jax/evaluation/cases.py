@@ -131,6 +131,12 @@ class EvaluationSet:
         scored = sum(info.shape[0] for info in self.slices)
         return n_conditions * scored + sum(len(f) * f.slice_shape[0] for f in self._undersampled)
 
+    def spread(self, n_most: int) -> list[str]:
+        """Names of at most so many slices, evenly spread over those with a reference."""
+        names = _distinct_names(self.slices)
+        chosen = np.linspace(0, len(names) - 1, min(n_most, len(names)))
+        return [names[i] for i in chosen.round().astype(int)]
+
     def check_ranking(self) -> None:
         """Refuses a prepared set with cut readouts, of which the ranking wants the middle third.
 

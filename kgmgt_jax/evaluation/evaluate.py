@@ -44,6 +44,7 @@ class Options:
         seed: of the masks.
         ranking: folder for the files that CMRxRecon's organisers score; ``None`` writes none.
         reader_study: whether to write a blinded reading kit.
+        reader_cases: most slices in it, spread over all, each with every method.
         save_images: whether to write the images that were scored.
         efficiency: whether to measure what methods cost.
         facts: what else the report shall state, by name.
@@ -54,6 +55,7 @@ class Options:
     seed: int = 0
     ranking: str | Path | None = None
     reader_study: bool = False
+    reader_cases: int = 40
     save_images: bool = False
     efficiency: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -98,7 +100,7 @@ def evaluate_set(
     check_folders(data, out, options)
     out, findings = Path(out), Findings(options.conditions, options.presets, failed=data.failed)
     ranking = None if options.ranking is None else RankingWriter(options.ranking)
-    reading = ReadingCases() if options.reader_study else None
+    reading = ReadingCases(data.spread(options.reader_cases)) if options.reader_study else None
     guarded = functools.partial(_guarded, findings.failed)
     first: EvaluationCase | None = None
     written: list[Path] = []

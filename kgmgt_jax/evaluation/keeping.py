@@ -1,6 +1,6 @@
 """Images of an evaluation on disk: of cases without a score, for the ranking, for readers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +113,14 @@ class RankingWriter:
 
 
 class ReadingCases:
-    """Cines for the blinded reading: those of the first condition, with their reference."""
+    """Cines for the blinded reading: those of the first condition, with their reference.
 
-    def __init__(self) -> None:
+    Args:
+        names: of the slices to be read.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = set(names)
         self._cases: dict[str, Pictures] = {}  # not the images: there may be thousands
         self._subjects: dict[str, str] = {}
         self._aspects: dict[str, float] = {}
@@ -129,7 +134,8 @@ class ReadingCases:
             ValueError: if they are too large.
         """
         self._condition = self._condition or case.condition
-        if case.reference is None or case.condition != self._condition:
+        wanted = case.name in self._names and case.condition == self._condition
+        if case.reference is None or not wanted:
             return
         cines = {name: np.abs(image) for name, image in images.items()}
         self._cases[case.name] = pictures_of({REFERENCE: case.reference, **cines})

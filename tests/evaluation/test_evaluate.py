@@ -323,6 +323,17 @@ def test_reading_kit_has_every_method_and_the_reference(tmp_path):
     assert "simulated phantom" in (tmp_path / "out" / "reading" / "reading.html").read_text()
 
 
+def test_a_reading_kit_of_few_cases_is_spread_over_all(tmp_path):
+    write_phantoms(tmp_path / "data", 3, n_slices=2)
+    options = Options(CONDITIONS[:1], reader_study=True, reader_cases=2, efficiency=False)
+    data = open_evaluation(tmp_path / "data", acs=8)
+    evaluate_set(data, [Scaled("kgmgt")], tmp_path / "out", options)
+    key = json.loads((tmp_path / "out" / "reading_key.json").read_text())
+    cases = {item["case"] for item in key["items"].values()}
+    assert cases == {"P001/cine_sax/slice0", "P003/cine_sax/slice1"}
+    assert len(data.spread(1)) == 1 and len(data.spread(99)) == 6
+
+
 def test_files_without_any_reference_make_a_report_without_scores(tree, tmp_path):
     data = open_evaluation(tree / "SingleCoil/Cine/TrainingSet/AccFactor04", acs=8)
     options = Options(CONDITIONS, efficiency=False, reader_study=True)
