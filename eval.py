@@ -64,7 +64,7 @@ _EFFICIENCY = flags.DEFINE_boolean("efficiency", True, "Measure what each method
 _READERS = flags.DEFINE_boolean("reader_study", False, "Write a blinded reading kit.")
 flags.DEFINE_alias("reader-study", "reader_study")
 _READER_CASES = flags.DEFINE_integer(
-    "reader_cases", 40, "Most slices in it, spread over all.", lower_bound=1
+    "reader_cases", 40, "Most slices in the reading kit, spread over all.", lower_bound=1
 )
 _IMAGES = flags.DEFINE_boolean("save_images", False, "Write the images that were scored.")
 _loading = cli.define_loading()

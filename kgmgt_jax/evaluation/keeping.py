@@ -11,7 +11,7 @@ from kgmgt_jax.evaluation.cases import EvaluationCase
 from kgmgt_jax.evaluation.collecting import Images
 from kgmgt_jax.evaluation.outputs import ImageVolume, consistent_images, write_outputs
 from kgmgt_jax.evaluation.ranking import N_FRAMES, write_ranking
-from kgmgt_jax.evaluation.reading_kit import write_reading_kit
+from kgmgt_jax.evaluation.reading_page import write_reading_kit
 from kgmgt_jax.evaluation.report.players import Pictures, pictures_of
 
 __all__ = ["REFERENCE", "RankingWriter", "ReadingCases", "write_scored", "write_unscored"]

@@ -1,4 +1,4 @@
-"""Blinded reading: a page that collects scores of cines without saying whose they are.
+"""Blinded reading: what readers scored on the page of `reading_page`, without saying whose it is.
 
 The page shows one cine after the other, cases and methods mixed at random, and saves the reader's
 scores to a JSON file. What is what stands in a key file that readers do not get. From the files of
@@ -6,107 +6,36 @@ one or more readers and the key::
 
     python -m kgmgt_jax.evaluation.reading_kit FILES... --key KEY [--main METHOD] [--csv OUT]
 
-prints mean and deviation of each method's scores, and Wilcoxon's paired test against the main one.
+prints mean and deviation of each method's scores, Wilcoxon's paired test against the main one, and
+how well several readers agree.
 """
 
 import argparse
+import itertools
 import json
-import secrets
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kgmgt_jax.commands import aligned, guarded
-from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.evaluation.report.page import fill_page, json_block
-from kgmgt_jax.evaluation.report.players import HEADROOM, Pictures
-from kgmgt_jax.evaluation.statistics import Comparison, compare, mean_rows, smallest_p, write_csv
+from kgmgt_jax.evaluation.reading_page import CRITERIA, KEY_FORMAT, SCALE, SCORES_FORMAT
+from kgmgt_jax.evaluation.statistics import (
+    Comparison,
+    compare,
+    mean_rows,
+    smallest_p,
+    weighted_kappa,
+    write_csv,
+)
 
-__all__ = ["CRITERIA", "format_readings", "main", "pool_readings", "write_reading_kit"]
-
-CRITERIA = {
-    "quality": ("General quality", "not diagnostic", "excellent"),
-    "sharpness": ("Sharpness", "severely blurred", "sharp"),
-    "artifacts": ("Artifacts", "severe", "none"),
-}
-"""What is scored: heading, and what 1 and 5 mean."""
-
-SCALE = range(1, 6)
-KEY_FORMAT, SCORES_FORMAT = "cine reading key", "cine reading scores"
+__all__ = ["agreement", "format_readings", "main", "pool_readings"]
 
 Readings = dict[str, dict[str, dict[str, np.ndarray]]]
-
-
-def write_reading_kit(
-    page: str | Path,
-    key: str | Path,
-    cases: Mapping[str, Pictures],
-    *,
-    main: str,
-    note: str = "",
-    aspects: Mapping[str, float] | None = None,
-    subjects: Mapping[str, str] | None = None,
-    seed: int | None = None,
-) -> tuple[Path, Path]:
-    """Write the page for readers and, apart from it, the key.
-
-    The page holds cines under random names, in an order that is random for each reader, and nothing
-    that tells methods or cases.
-
-    Args:
-        page: HTML file for the readers.
-        key: JSON file with the case and method of every cine; not for the readers.
-        cases: pictures of each case, the same methods in each; see `pictures_of`.
-        main: the method that others are compared with, for the key.
-        note: what readers should know, such as that cines are simulated from magnitude images; for
-            the key, too, so that it stands below their scores.
-        aspects: height / width of a pixel by case, where it is not 1.
-        subjects: ``{case: who was scanned}``, for the key; a case left out is its own.
-        seed: of names and order; drawn anew if left out.
-
-    Returns:
-        Both paths.
-
-    Raises:
-        ValueError: if there are no cases, they differ in methods, the main one is missing, or page
-            and key are one file.
-    """
-    page, key = Path(page), Path(key)
-    _check_cases(cases, main)
-    if page.resolve() == key.resolve():
-        raise ValueError(f"expected different files for page and key, got {page} for both")
-    rng = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
-    kit = rng.bytes(6).hex()
-    pairs = [(case, method) for case, methods in cases.items() for method in methods]
-    items, blocks = {}, []
-    for number, index in enumerate(rng.permutation(len(pairs))):
-        case, method = pairs[int(index)]
-        name = rng.bytes(6).hex()
-        subject = (subjects or {}).get(case, case)
-        items[name] = {"case": case, "subject": subject, "method": method}
-        aspect = (aspects or {}).get(case, 1.0)
-        entry = {"item": name, "cine": cases[case][method], "aspect": aspect}
-        blocks.append(json_block(f"item-{number}", entry))
-    text = fill_page(
-        "reading.html",
-        styles=("base.css", "reading.css"),
-        scripts=("cine.js", "reading.js"),
-        note=escape(note),
-        criteria="".join(_criterion(name) for name in CRITERIA),
-        kit=json_block(
-            "kit", {"kit": kit, "format": SCORES_FORMAT, "headroom": HEADROOM, "n": len(items)}
-        ),
-        data="\n".join(blocks),
-    )
-    record = {"format": KEY_FORMAT, "kit": kit, "main": main, "note": note, "items": items}
-    write_atomically(page, lambda file: file.write_text(text, encoding="utf-8"))
-    write_atomically(key, lambda file: file.write_text(json.dumps(record, indent=2) + "\n"))
-    return page, key
 
 
 def pool_readings(
@@ -160,10 +89,36 @@ def pool_readings(
     return readings, subjects, notes
 
 
+def agreement(readings: Readings) -> dict[str, float]:
+    """How well readers agree: `weighted_kappa` of each criterion, the mean over pairs of readers.
+
+    A pair is compared on the cines, of any method, that both scored.
+
+    Args:
+        readings: see `pool_readings`.
+
+    Returns:
+        ``{criterion: kappa}``, without those in which no pair has a kappa; empty for one reader.
+    """
+    scored: dict[str, dict[tuple[str, str], dict[str, np.ndarray]]] = {}
+    for name, methods in readings.items():
+        reader, _, case = name.rpartition(" / ")
+        of_reader = scored.setdefault(reader, {})
+        of_reader.update({(case, method): scores for method, scores in methods.items()})
+    kappas: dict[str, list[float]] = {name: [] for name in CRITERIA}
+    for pair in itertools.combinations(scored.values(), 2):
+        both = [cine for cine in pair[0] if cine in pair[1]]
+        for name, found in kappas.items():
+            one, other = ([float(of[cine][name][0]) for cine in both] for of in pair)
+            kappa = weighted_kappa(one, other) if both else math.nan
+            found += [] if math.isnan(kappa) else [kappa]
+    return {name: float(np.mean(found)) for name, found in kappas.items() if found}
+
+
 def format_readings(
     readings: Readings, main: str, subjects: Mapping[str, str] | None = None
 ) -> str:
-    """A text table: a method a row, mean ± std and p of each criterion.
+    """A text table: a method a row, mean ± std and p of each criterion; how well readers agree.
 
     Args:
         readings: see `pool_readings`.
@@ -187,14 +142,17 @@ def format_readings(
         f"better · mean ± std · p of Wilcoxon's test against * {main}, paired by subject, two-"
         f"sided, uncorrected, at least {smallest_p(n_subjects):.3g}"
     )
-    return "\n".join([heading, "", lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    kappas = [f"{CRITERIA[name][0]} {kappa:.2f}" for name, kappa in agreement(readings).items()]
+    agreed = "agreement of readers, quadratically weighted kappa, mean over their pairs: "
+    end = ["", agreed + ", ".join(kappas)] if kappas else []
+    return "\n".join([heading, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *end])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; ends as ``commands.guarded`` says."""
     parser = argparse.ArgumentParser(
         prog="python -m kgmgt_jax.evaluation.reading_kit",
-        description="Means, deviations and p-values of blinded scores.",
+        description="Means, deviations, p-values and agreement of blinded scores.",
     )
     parser.add_argument("files", nargs="+", type=Path, help="JSON files that readers saved")
     parser.add_argument("--key", required=True, type=Path, help="key written with their page")
@@ -213,32 +171,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(write_csv(options.csv, mean_rows(readings, chosen, subjects)))
 
     return guarded(work)
-
-
-def _check_cases(cases: Mapping[str, Pictures], main: str) -> None:
-    methods = [set(images) for images in cases.values()]
-    if not methods or not methods[0] or any(names != methods[0] for names in methods):
-        raise ValueError(
-            "expected cines of the same methods in every case, one case or more, got "
-            f"{ {case: list(images) for case, images in cases.items()} }"
-        )
-    if main not in methods[0]:
-        raise ValueError(f"expected {main=} to be one of {', '.join(sorted(methods[0]))}")
-
-
-def _criterion(name: str) -> str:
-    """The five buttons of a criterion, a radio group with its ends explained."""
-    heading, worst, best = CRITERIA[name]
-    choices = "".join(
-        f'<label><input type="radio" name="{name}" value="{score}"><span>{score}</span></label>'
-        for score in SCALE
-    )
-    return (
-        f'<fieldset data-criterion="{name}"><legend>{escape(heading)}</legend>'
-        f'<div class="choices">{choices}</div>'
-        f'<div class="ends"><span>1 {escape(worst)}</span><span>5 {escape(best)}</span></div>'
-        "</fieldset>"
-    )
 
 
 def _of_reader(

@@ -26,6 +26,7 @@ __all__ = [
     "mean_rows",
     "paired_wilcoxon",
     "smallest_p",
+    "weighted_kappa",
     "write_csv",
 ]
 
@@ -122,6 +123,33 @@ def _rounded_difference(
 def smallest_p(n_pairs: int) -> float:
     """The least p-value that the two-sided test can give, ``2 / 2^n``, however clear the case."""
     return min(1.0, 2.0 ** (1 - n_pairs))
+
+
+def weighted_kappa(
+    first: Float[Array | np.ndarray, " n"], second: Float[Array | np.ndarray, " n"]
+) -> float:
+    """Cohen's kappa with quadratic weights: 1 where two raters agree, 0 where it is by chance.
+
+    One minus their mean squared difference over that of scores paired at random (Cohen 1968).
+
+    Args:
+        first: one rater's scores, one an item.
+        second: the other's, of the same items in the same order.
+
+    Returns:
+        Kappa; NaN where both gave all items one and the same score, which says nothing.
+
+    Raises:
+        ValueError: if lengths differ or there are no items.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if first.shape != second.shape or first.ndim != 1 or first.size == 0:
+        raise ValueError(
+            f"expected as many scores of both raters, one or more, got {first.shape=}, "
+            f"{second.shape=}"
+        )
+    by_chance = np.mean((first[:, None] - second) ** 2)
+    return float(1 - np.mean((first - second) ** 2) / by_chance) if by_chance else math.nan
 
 
 def compare(

@@ -7,11 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from kgmgt_jax.evaluation.reading_kit import (
-    CRITERIA,
-    pool_readings,
-    write_reading_kit,
-)
+from kgmgt_jax.evaluation.reading_kit import pool_readings
+from kgmgt_jax.evaluation.reading_page import CRITERIA, write_reading_kit
 from kgmgt_jax.evaluation.report import write_report
 from kgmgt_jax.evaluation.report.players import pictures_of
 from kgmgt_jax.figures import grey_window

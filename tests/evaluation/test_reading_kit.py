@@ -6,14 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from kgmgt_jax.evaluation import reading_kit
-from kgmgt_jax.evaluation.reading_kit import (
-    CRITERIA,
-    format_readings,
-    main,
-    pool_readings,
-    write_reading_kit,
-)
+from kgmgt_jax.evaluation.reading_kit import agreement, format_readings, main, pool_readings
+from kgmgt_jax.evaluation.reading_page import CRITERIA, SCALE, write_reading_kit
 from kgmgt_jax.evaluation.report.players import pictures_of
 from tests.evaluation.cines import METHODS, beating_disc, reconstructions
 
@@ -120,6 +114,32 @@ def test_scores_of_all_readers_are_pooled(kit, tmp_path):
     assert "p 0.031" in next(line for line in lines if "modl" in line)
     paired = format_readings(readings, "kgmgt", subjects)
     assert "6 readings (reader and case) of 3 subjects" in paired and "at least 0.25" in paired
+
+
+def test_agreement_of_readers_is_that_of_the_cines_both_scored(kit, tmp_path):
+    def unlike(case, method):
+        return None if case == "P002" else {"zero_filled": 2, "modl": 3, "kgmgt": 4}[method]
+
+    pooled = [
+        pool_readings([_write(tmp_path / f"{i}.json", kit[1], f"R / {i}", choose)], kit[1])[0]
+        for i, choose in enumerate([_honest, _honest, unlike])
+    ]
+    assert agreement(pooled[0]) == {}
+    assert agreement(pooled[0] | pooled[1]) == dict.fromkeys(CRITERIA, 1.0)
+    kappa = 1 - (3 / 6) / (102 / 36)  # of 1 3 4 1 3 5 and 2 3 4 2 3 4; by chance, all 36 pairs
+    assert agreement(pooled[0] | pooled[2]) == pytest.approx(dict.fromkeys(CRITERIA, kappa))
+    readings = pooled[0] | pooled[1] | pooled[2]
+    mean = (1 + 2 * kappa) / 3
+    assert agreement(readings) == pytest.approx(dict.fromkeys(CRITERIA, mean))
+    last = format_readings(readings, "kgmgt").splitlines()[-1]
+    assert last.startswith("agreement of readers") and f"Sharpness {mean:.2f}" in last
+
+
+def test_readers_who_give_one_score_to_all_have_no_agreement_to_tell(kit, tmp_path):
+    files = [_write(tmp_path / f"{i}.json", kit[1], f"{i}", lambda c, m: 3) for i in range(2)]
+    readings, _, _ = pool_readings(files, kit[1])
+    assert agreement(readings) == {}
+    assert "agreement" not in format_readings(readings, "kgmgt")
 
 
 def test_cases_with_gaps_are_left_out_and_named(kit, tmp_path):
@@ -235,4 +255,4 @@ def test_unfair_kits_are_refused(tmp_path, cases, main_method, message):
 def test_criteria_are_on_the_page(kit):
     text = kit[0].read_text(encoding="utf-8")
     for name in CRITERIA:
-        assert text.count(f'<input type="radio" name="{name}"') == len(reading_kit.SCALE) == 5
+        assert text.count(f'<input type="radio" name="{name}"') == len(SCALE) == 5

@@ -14,6 +14,7 @@ from kgmgt_jax.evaluation.statistics import (
     mean_rows,
     paired_wilcoxon,
     smallest_p,
+    weighted_kappa,
     write_csv,
 )
 
@@ -67,6 +68,27 @@ def test_p_without_ties_is_scipys(n):
     difference = np.random.default_rng(n).normal(0.3, 1, n)
     expected = stats.wilcoxon(difference).pvalue
     assert paired_wilcoxon(difference, np.zeros(n)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_kappa_is_that_of_the_table_of_both_raters_scores():
+    rng = np.random.default_rng(0)
+    first = rng.integers(1, 6, 60)
+    second = np.clip(first + rng.integers(-1, 3, 60), 1, 5)
+    observed = np.zeros((5, 5))
+    np.add.at(observed, (first - 1, second - 1), 1 / 60)
+    by_chance = np.outer(observed.sum(axis=1), observed.sum(axis=0))
+    weight = np.subtract.outer(np.arange(5), np.arange(5)) ** 2 / 16
+    expected = 1 - (weight * observed).sum() / (weight * by_chance).sum()
+    assert weighted_kappa(first, second) == pytest.approx(expected, rel=1e-12)
+    assert weighted_kappa(first, first) == 1
+
+
+def test_kappa_where_it_says_nothing_and_of_scores_that_are_no_pairs():
+    assert math.isnan(weighted_kappa([3, 3], [3, 3]))
+    assert weighted_kappa([3, 3], [4, 4]) == 0
+    for first, second in (([], []), ([1, 2], [1])):
+        with pytest.raises(ValueError, match="as many scores of both raters"):
+            weighted_kappa(first, second)
 
 
 def test_cases_of_a_subject_are_one_pair():
