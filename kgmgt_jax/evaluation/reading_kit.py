@@ -109,9 +109,10 @@ def agreement(readings: Readings) -> dict[str, float]:
     for pair in itertools.combinations(scored.values(), 2):
         both = [cine for cine in pair[0] if cine in pair[1]]
         for name, found in kappas.items():
-            one, other = ([float(of[cine][name][0]) for cine in both] for of in pair)
-            kappa = weighted_kappa(one, other) if both else math.nan
-            found += [] if math.isnan(kappa) else [kappa]
+            if both:
+                one, other = (np.concatenate([of[cine][name] for cine in both]) for of in pair)
+                kappa = weighted_kappa(one, other)
+                found += [] if math.isnan(kappa) else [kappa]
     return {name: float(np.mean(found)) for name, found in kappas.items() if found}
 
 
