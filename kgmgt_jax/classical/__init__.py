@@ -10,6 +10,7 @@ from kgmgt_jax.classical.focuss import kt_focuss
 from kgmgt_jax.classical.local_low_rank import locally_low_rank
 from kgmgt_jax.classical.low_rank import low_rank_plus_sparse
 from kgmgt_jax.classical.registry import METHODS, Algorithm, Tuning, tune
+from kgmgt_jax.classical.sense import cg_sense
 from kgmgt_jax.classical.total_variation import spatial_tv, temporal_tv
 from kgmgt_jax.classical.wavelet_sparsity import wavelet
 
@@ -17,6 +18,7 @@ __all__ = [
     "METHODS",
     "Algorithm",
     "Tuning",
+    "cg_sense",
     "kt_focuss",
     "locally_low_rank",
     "low_rank_plus_sparse",

@@ -13,6 +13,7 @@ from kgmgt_jax.classical.direct import temporal_average, zero_filled
 from kgmgt_jax.classical.focuss import kt_focuss
 from kgmgt_jax.classical.local_low_rank import locally_low_rank
 from kgmgt_jax.classical.low_rank import low_rank_plus_sparse
+from kgmgt_jax.classical.sense import cg_sense
 from kgmgt_jax.classical.total_variation import spatial_tv, temporal_tv
 from kgmgt_jax.classical.wavelet_sparsity import wavelet
 
@@ -55,6 +56,7 @@ class Algorithm:
 METHODS: dict[str, Algorithm] = {
     "zero_filled": Algorithm(zero_filled),
     "temporal_average": Algorithm(temporal_average),
+    "cg_sense": Algorithm(cg_sense, {"weight": 0.01}, {"weight": (0.001, 0.003, 0.01, 0.03)}),
     "temporal_tv": Algorithm(
         temporal_tv, {"weight": 0.01}, {"weight": (0.002, 0.005, 0.01, 0.02, 0.05)}, cyclic=True
     ),

@@ -34,6 +34,7 @@ LABELS = {
     "swinir": "SwinIR",
     "kigan": "KIGAN",
     "temporal_average": "temporal average",
+    "cg_sense": "CG-SENSE",
     "temporal_tv": "temporal TV",
     "spatial_tv": "spatial TV",
     "kt_focuss": "k-t FOCUSS",
