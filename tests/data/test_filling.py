@@ -251,10 +251,11 @@ def test_blended_knows_a_mask_of_lines():
     np.testing.assert_allclose(by_line, by_sample, rtol=0, atol=1e-6 * np.abs(kspace).max())
 
 
-def test_blended_is_low_rank_where_all_frames_measured_the_same():
+@pytest.mark.parametrize("input_fill", ["blended", "locally_low_rank"])
+def test_all_are_low_rank_where_all_frames_measured_the_same(input_fill):
     kspace, mask, sens = _measured_by_four_coils()
     measured = kspace * mask[:, None]
-    one, other = (fill_gaps(measured, mask, way, sens=sens) for way in ("low_rank", "blended"))
+    one, other = (fill_gaps(measured, mask, way, sens=sens) for way in ("low_rank", input_fill))
     np.testing.assert_array_equal(one, other)
 
 

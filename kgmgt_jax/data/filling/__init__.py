@@ -20,8 +20,10 @@ A frame's unmeasured samples are zero, or taken from where the cine measured the
 
 Where no frame measured, it stays 0, except that the last four guess there too (``sparse`` only if
 frames measured different samples). The last three also use the sensitivities: an unmeasured sample
-is what its coil would have seen. The heart moves between frames, so filled samples are a guess:
-they are the network's input, never what data consistency holds the result to.
+is what its coil would have seen. Where all frames measured the same, each of them is ``low_rank``.
+
+The heart moves between frames, so filled samples are a guess: they are the network's input, never
+what data consistency holds the result to.
 
 `fill_gaps` works on the host, in the loaders of training; `fill_on_device` where the network runs.
 """

@@ -127,16 +127,16 @@ def _of_all_coils(data: ScaledData, input_fill: str, circular: bool) -> Kspace:
     if input_fill == "low_rank":
         return estimate
 
-    def blended() -> Array:
+    def of_time() -> Array:
         other = forward(_little_variation(data, circular), all_samples, data.sens)
         count = jnp.sum(data.mask, axis=0)[None, None]
-        return estimate + count / (1 + count) * (other - estimate)
+        blended = estimate + count / (1 + count) * (other - estimate)
+        if input_fill == "blended":
+            return blended
+        image = _towards_local_low_rank(data, adjoint(blended, all_samples, data.sens))
+        return forward(image, all_samples, data.sens)
 
-    estimate = jax.lax.cond(_same_in_all_frames(data.mask), lambda: estimate, blended)
-    if input_fill == "blended":
-        return estimate
-    image = _towards_local_low_rank(data, adjoint(estimate, all_samples, data.sens))
-    return forward(image, all_samples, data.sens)
+    return jax.lax.cond(_same_in_all_frames(data.mask), lambda: estimate, of_time)
 
 
 def _bright_pixel(data: ScaledData) -> Float[Array, ""]:
