@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from kgmgt_jax.training.stopping import stop_signals
 from kgmgt_jax.training.weights import CheckpointError
 
 __all__ = ["Options", "check_folders", "evaluate_set"]
+
+Stopped = Callable[[int], bool]  # see `stop_signals`; one process need not count steps
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ def evaluate_set(
     """Reconstructs all cases by zero-filling and every method; scores those with a reference.
 
     What goes wrong in one case or one method is noted and stops nothing else. Ctrl-C and SIGTERM
-    end it after the frame, or the cine of a classical method, in progress: what is scored until
-    then is written, and that the rest is missing counts as a failure. See `write_summary` for what
-    is written; images of cases without a reference go to ``unscored`` beside it.
+    end it after the frame, the cine of a classical method or the measurement of costs in progress:
+    what is scored until then is written, and what is missing counts as failed. See `write_summary`
+    for what is written; images of cases without a reference go to ``unscored`` beside it.
 
     Args:
         data: the cases.
@@ -104,35 +106,37 @@ def evaluate_set(
     guarded = functools.partial(_guarded, findings.failed)
     first: EvaluationCase | None = None
     written: list[Path] = []
-    try:
-        for case, images in _reconstructed(data, methods, options, findings.failed):
-            findings.add(case, images)
-            first = first or case
-            if ranking is not None:
-                guarded(f"ranking of {case.name}", ranking.add, case, images)
-            if reading is not None:
-                guarded(f"reading kit, {case.name}", reading.add, case, images)
-            place = f"images of {case.name}"
-            if case.reference is None:
-                written += guarded(place, write_unscored, out / "unscored", case, images) or []
-            elif options.save_images:
-                written += guarded(place, write_scored, out / "images", case, images) or []
-    except _Stopped as stop:
-        if first is None:
-            raise
-        findings.failed["evaluation"] = str(stop)
-        options = replace(options, efficiency=False)
-    findings.failed.update(findings.incomplete)
-    if ranking is not None:
-        findings.failed.update(ranking.incomplete)
-        written += ranking.written
-    names = [ZERO_FILLED, *(method.name for method in methods)]
-    if reading is not None:
-        main = methods[0].name if methods else ZERO_FILLED
-        written += guarded("reading kit", reading.write, out, names, main) or []
-    costs = _efficiency(methods, first, findings.failed) if options.efficiency and first else {}
-    facts = {**{method.name: method.source for method in methods}, **options.facts}
-    return write_summary(out, findings, names, data.unscored, costs, facts, title, written)
+    with stop_signals() as stopped:
+        try:
+            for case, images in _reconstructed(data, methods, options, findings.failed, stopped):
+                findings.add(case, images)
+                first = first or case
+                if ranking is not None:
+                    guarded(f"ranking of {case.name}", ranking.add, case, images)
+                if reading is not None:
+                    guarded(f"reading kit, {case.name}", reading.add, case, images)
+                place = f"images of {case.name}"
+                if case.reference is None:
+                    written += guarded(place, write_unscored, out / "unscored", case, images) or []
+                elif options.save_images:
+                    written += guarded(place, write_scored, out / "images", case, images) or []
+        except _Stopped as stop:
+            if first is None:
+                raise
+            findings.failed["evaluation"] = str(stop)
+        findings.failed.update(findings.incomplete)
+        if ranking is not None:
+            findings.failed.update(ranking.incomplete)
+            written += ranking.written
+        names = [ZERO_FILLED, *(method.name for method in methods)]
+        if reading is not None:
+            main = methods[0].name if methods else ZERO_FILLED
+            written += guarded("reading kit", reading.write, out, names, main) or []
+        costs = {}
+        if options.efficiency and first and not stopped(0):
+            costs = _efficiency(methods, first, findings.failed, stopped)
+        facts = {**{method.name: method.source for method in methods}, **options.facts}
+        return write_summary(out, findings, names, data.unscored, costs, facts, title, written)
 
 
 def check_folders(data: EvaluationSet, out: str | Path, options: Options) -> None:
@@ -157,15 +161,15 @@ def _reconstructed(
     methods: Sequence[Reconstructor],
     options: Options,
     failed: dict[str, str],
+    stopped: Stopped,
 ) -> Iterator[tuple[EvaluationCase, Images]]:
     """Every case with its images, and how far it is; a signal stops it after a frame."""
     total = len(methods) * data.n_frames(len(options.conditions))
-    shown: Any = {"desc": "evaluate", "unit": "frame", "dynamic_ncols": True, "mininterval": 1}
-    with stop_signals() as stopped, tqdm(total=total, **shown) as bar:
+    with tqdm(total=total, desc="evaluate", unit="frame", dynamic_ncols=True, mininterval=1) as bar:
 
         def advance(n_frames: int) -> None:
             bar.update(n_frames)
-            if stopped(bar.n):
+            if stopped(0):
                 raise _Stopped(f"stopped after {bar.n} of {total} frames; the rest has no scores")
 
         for case in data.cases(options.conditions, options.seed):
@@ -211,13 +215,20 @@ def _guarded(failed: dict[str, str], place: str, work: Callable, *arguments: Any
 
 
 def _efficiency(
-    methods: Sequence[Reconstructor], case: EvaluationCase, failed: dict[str, str]
+    methods: Sequence[Reconstructor],
+    case: EvaluationCase,
+    failed: dict[str, str],
+    stopped: Stopped,
 ) -> dict[str, Efficiency]:
     """What each method costs on one case."""
     costs = {}
     for method in [ClassicalMethod(ZERO_FILLED), *methods]:
+        place = f"efficiency of {method.name}"
+        if stopped(0):
+            failed[place] = "stopped"
+            continue
         arguments = (method, case.kspace, case.mask, case.sens)
-        cost = _guarded(failed, f"efficiency of {method.name}", measure_efficiency, *arguments)
+        cost = _guarded(failed, place, measure_efficiency, *arguments)
         if cost is not None:
             costs[method.name] = cost
     return costs

@@ -59,6 +59,23 @@ def test_a_method_that_tells_no_progress_is_stopped_after_its_case(tmp_path):
         assert len({row["case"] for row in csv.DictReader(file)}) == 3
 
 
+class SignalledAtTheEnd(Scaled):
+    """Gets one as its costs are measured."""
+
+    def program(self, kspace, mask, sens):
+        signal.raise_signal(signal.SIGTERM)
+        return super().program(kspace, mask, sens)
+
+
+def test_scores_are_kept_where_costs_are_not_measured_to_the_end(tmp_path):
+    methods = SignalledAtTheEnd("half", 0.5), Scaled("third", 0.3)
+    outcome = evaluate(tmp_path, tmp_path / "out", *methods)
+    assert outcome.failed == {"efficiency of third": "stopped"}
+    details = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(details["efficiency"]) == ["zero_filled", "half"]
+    assert list(details["methods"]) == ["zero_filled", "half", "third"]
+
+
 @pytest.mark.parametrize(
     ("numbers", "nth"), [([signal.SIGTERM], 1), ([signal.SIGINT, signal.SIGINT], 3)]
 )
