@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,7 @@ def evaluate_set(
             if first is None:
                 raise
             findings.failed["evaluation"] = str(stop)
+            options = replace(options, efficiency=False)
         findings.failed.update(findings.incomplete)
         if ranking is not None:
             findings.failed.update(ranking.incomplete)
@@ -133,7 +134,7 @@ def evaluate_set(
             main = methods[0].name if methods else ZERO_FILLED
             written += guarded("reading kit", reading.write, out, names, main) or []
         costs = {}
-        if options.efficiency and first and not stopped(0):
+        if options.efficiency and first:
             costs = _efficiency(methods, first, findings.failed, stopped)
         facts = {**{method.name: method.source for method in methods}, **options.facts}
         return write_summary(out, findings, names, data.unscored, costs, facts, title, written)

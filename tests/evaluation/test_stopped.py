@@ -76,6 +76,24 @@ def test_scores_are_kept_where_costs_are_not_measured_to_the_end(tmp_path):
     assert list(details["methods"]) == ["zero_filled", "half", "third"]
 
 
+class SignalledWhenDone(Scaled):
+    """Gets one between its last frame and the scores of it."""
+
+    def reconstruct(self, kspace, mask, sens, progress=None):
+        image = super().reconstruct(kspace, mask, sens, progress)
+        signal.raise_signal(signal.SIGTERM)
+        return image
+
+
+def test_costs_that_a_signal_left_out_are_named(tmp_path):
+    data = open_evaluation(write_phantoms(tmp_path / "data", 1), acs=8)
+    method = SignalledWhenDone("half", 0.5)
+    outcome = evaluate_set(data, [method], tmp_path / "out", Options([CONDITION]))
+    stopped = {f"efficiency of {name}": "stopped" for name in ("zero_filled", "half")}
+    assert outcome.failed == stopped
+    assert (tmp_path / "out" / "scores_by_case.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("numbers", "nth"), [([signal.SIGTERM], 1), ([signal.SIGINT, signal.SIGINT], 3)]
 )
