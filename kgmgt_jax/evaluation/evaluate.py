@@ -33,8 +33,6 @@ from kgmgt_jax.training.weights import CheckpointError
 
 __all__ = ["Options", "check_folders", "evaluate_set"]
 
-Stopped = Callable[[int], bool]  # see `stop_signals`; one process need not count steps
-
 
 @dataclass(frozen=True)
 class Options:
@@ -162,20 +160,22 @@ def _reconstructed(
     methods: Sequence[Reconstructor],
     options: Options,
     failed: dict[str, str],
-    stopped: Stopped,
+    stopped: Callable[[int], bool],
 ) -> Iterator[tuple[EvaluationCase, Images]]:
     """Every case with its images, and how far it is; a signal stops it after a frame."""
-    total = len(methods) * data.n_frames(len(options.conditions))
-    with tqdm(total=total, desc="evaluate", unit="frame", dynamic_ncols=True, mininterval=1) as bar:
+    total, done = data.n_frames(len(options.conditions)), 0
+    shown: Any = {"desc": "evaluate", "unit": "frame", "dynamic_ncols": True, "mininterval": 1}
+    with tqdm(total=len(methods) * total, **shown) as bar:
 
         def advance(n_frames: int) -> None:
             bar.update(n_frames)
-            if stopped(0):
-                raise _Stopped(f"stopped after {bar.n} of {total} frames; the rest has no scores")
+            if stopped(0):  # one process need not count steps
+                raise _Stopped(f"stopped after {done} of {total} frames; the rest has no scores")
 
         for case in data.cases(options.conditions, options.seed):
             advance(0)  # methods that fail, or do not tell, are stopped here
             yield case, _reconstruct(case, methods, failed, advance)
+            done += len(case.kspace)
 
 
 def _reconstruct(
@@ -219,7 +219,7 @@ def _efficiency(
     methods: Sequence[Reconstructor],
     case: EvaluationCase,
     failed: dict[str, str],
-    stopped: Stopped,
+    stopped: Callable[[int], bool],
 ) -> dict[str, Efficiency]:
     """What each method costs on one case."""
     costs = {}

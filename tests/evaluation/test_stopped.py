@@ -39,7 +39,7 @@ def test_what_was_scored_before_a_signal_is_written(tmp_path, number):
     before = signal.getsignal(number)
     outcome = evaluate(tmp_path, tmp_path / "out", Signalled([number]), reader_study=True)
     n_frames = SHAPE[0]
-    told = f"stopped after {3 * n_frames} of {4 * n_frames} frames; the rest has no scores"
+    told = f"stopped after {2 * n_frames} of {4 * n_frames} frames; the rest has no scores"
     assert outcome.failed == {"evaluation": told}
     assert f"failed: evaluation: {told}" in outcome.text
     details = json.loads((tmp_path / "out" / "metrics.json").read_text())
