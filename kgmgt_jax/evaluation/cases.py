@@ -31,7 +31,7 @@ from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.sens_cache import missing_sens
 from kgmgt_jax.data.simulation import Simulation
-from kgmgt_jax.data.slices import SliceInfo, SliceSource
+from kgmgt_jax.data.slices import SliceInfo, SliceSource, spread
 from kgmgt_jax.data.sources import open_prepared
 from kgmgt_jax.data.subjects import identify
 from kgmgt_jax.data.validation import retrospective_cases
@@ -134,8 +134,7 @@ class EvaluationSet:
     def spread(self, n_most: int) -> list[str]:
         """Names of at most so many slices, evenly spread over those with a reference."""
         names = _distinct_names(self.slices)
-        chosen = np.linspace(0, len(names) - 1, min(n_most, len(names)))
-        return [names[i] for i in chosen.round().astype(int)]
+        return [names[number] for number in spread(len(names), n_most)]
 
     def check_ranking(self) -> None:
         """Refuses a prepared set with cut readouts, of which the ranking wants the middle third.
