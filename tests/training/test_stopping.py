@@ -25,6 +25,13 @@ def test_signal_stops_after_the_step_and_not_within(number):
     assert signal.getsignal(number) is before
 
 
+def test_the_first_signal_is_answered_at_once(capfd):
+    with stop_signals():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert capfd.readouterr().err.count("stopping, what is done is kept") == 1
+
+
 def test_a_second_interruption_does_not_wait():
     with stop_signals() as stopped:
         signal.raise_signal(signal.SIGINT)
