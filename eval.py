@@ -145,7 +145,7 @@ def _to_read(data: EvaluationSet) -> dict[str, str]:
     n, most = len(data.slices), _READER_CASES.value
     if not _READERS.value or n <= most:
         return {}
-    return {"the reading kit has": f"{most} of the {n} slices scored, spread over all"}
+    return {"the reading kit has": f"at most {most} of the {n} slices, spread over all"}
 
 
 def _conditions() -> list[Condition]:
