@@ -10,9 +10,9 @@ Variants: `kt` (default) for masks that change from frame to frame, `fixed` for 
 `fixed_modl` train MoDL on the same examples, to compare with.
 
 `train.h5` holds magnitude cines (t, y, x), one a dataset; k-space of one coil is simulated of them.
-One CPU core: about 2 minutes to compile, then 1.5 seconds a step of the first, 2.1 of the second. A
-step sees one frame of 224 x 64 pixels: many small updates, whose cost is in proportion to their
-pixels.
+One CPU core: about 2 minutes to compile, then 1.5 seconds a step of the first, 2.1 of the second
+(of `kt` 3.1, on two). A step sees one frame of 224 x 64 pixels: many small updates, whose cost is
+in proportion to their pixels.
 """
 
 from typing import Any

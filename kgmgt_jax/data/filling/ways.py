@@ -149,7 +149,7 @@ def _locally_low_rank(
     kspace: Kspace, mask: Mask, start: Images, encoding: Encoding, circular: bool
 ) -> Kspace:
     estimate = _blended(kspace, mask, start, encoding, circular)
-    if same_in_all_frames(mask):  # where it is 0.1 dB better and networks make no use of that
+    if same_in_all_frames(mask):  # the steps bring 0.1 dB, of which networks make no use
         return estimate
     image = encoding.to_image(estimate)
     return encoding.to_kspace(towards_local_low_rank(kspace, mask, start, image, encoding))
