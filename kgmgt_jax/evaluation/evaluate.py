@@ -98,7 +98,7 @@ def evaluate_set(
     """
     _check_names(methods)
     check_folders(data, out, options)
-    out, findings = Path(out), Findings(options.conditions, options.presets, failed=data.failed)
+    out, findings = Path(out), Findings(options.conditions, options.presets)
     ranking = None if options.ranking is None else RankingWriter(options.ranking)
     reading = ReadingCases(data.spread(options.reader_cases)) if options.reader_study else None
     guarded = functools.partial(_guarded, findings.failed)
@@ -123,6 +123,7 @@ def evaluate_set(
                 raise
             findings.failed["evaluation"] = str(stop)
             options = replace(options, efficiency=False)
+        findings.failed.update(data.failed)
         findings.failed.update(findings.incomplete)
         if ranking is not None:
             findings.failed.update(ranking.incomplete)

@@ -94,6 +94,15 @@ def test_costs_that_a_signal_left_out_are_named(tmp_path):
     assert (tmp_path / "out" / "scores_by_case.csv").exists()
 
 
+def test_the_same_cases_can_be_evaluated_once_more(tmp_path):
+    data = open_evaluation(write_phantoms(tmp_path / "data", 2), acs=8)
+    options = Options([CONDITION], efficiency=False)
+    failing = [Signalled([signal.SIGTERM], nth=2), Scaled("third", fails_on="out of memory")]
+    first = evaluate_set(data, failing, tmp_path / "first", options)
+    second = evaluate_set(data, [Scaled("half", 0.5)], tmp_path / "second", options)
+    assert len(first.failed) == 2 and not second.failed and not data.failed
+
+
 @pytest.mark.parametrize(
     ("numbers", "nth"), [([signal.SIGTERM], 1), ([signal.SIGINT, signal.SIGINT], 3)]
 )
