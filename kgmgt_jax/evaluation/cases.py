@@ -256,7 +256,8 @@ def open_evaluation(
         used = map(prepared.sens_method, range(len(prepared.slices)))
         return EvaluationSet(root, prepared, (), {}, next(filter(None, used), sens))
     if split is not None and root.exists():
-        raise DataError(root, f"a prepared set, of which to take the split {split}", "files")
+        expected = f"a prepared set, of which to take the split {split}"
+        raise DataError(root, expected, "files", "leave it out, or prepare them")
     failed: dict[str, DataError] = {}
     options = ReadOptions(simulation=simulation or Simulation())
     full: list[CineFile] = []

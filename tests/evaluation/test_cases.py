@@ -276,7 +276,7 @@ def test_a_split_of_a_prepared_set_is_chosen(tmp_path):
     assert len(found["train"]) == 2 and len(found["validation"]) == 1
     assert not set(found["train"]) & set(found["validation"])
     with pytest.raises(
-        DataError, match="prepared set, of which to take the split validation, got files"
+        DataError, match="set, of which to take the split validation, got files; leave it out"
     ):
         open_evaluation(tmp_path / "data", acs=8, split="validation")
 
