@@ -9,9 +9,11 @@ lines and a variable density at the true acceleration named: ``fixed``, the same
 frames, or ``kt``, new ones in each. The weights of the classical methods are those that score best
 on a few cines of ``--tune``, for either kind of mask.
 
-Other data of the same cines: ``--coils=5``, with maps from the measured lines; ``--size=128,128``,
-at most so many rows and columns in the middle; ``--frames=30``, interpolated by zeros in temporal
-frequency. ``--cines=2`` scores so many cines of each group. The cines to tune on change likewise.
+Other data of the same cines: ``--coils=5``, with maps from the measured lines; ``--noise=0.02``,
+the standard deviation in k-space over the 99th percentile of the images (references have none);
+``--size=128,128``, at most so many rows and columns in the middle; ``--frames=30``, interpolated by
+zeros in temporal frequency. ``--cines=2`` scores so many cines of each group. The cines to tune on
+change likewise.
 """
 
 import argparse
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--accelerations", default="6,10", help="separated by commas")
     parser.add_argument("--figures", type=Path, help="folder for pictures of the worst cines")
     parser.add_argument("--coils", type=int, default=1, help="simulated coils")
+    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation over P99")
     parser.add_argument("--size", type=_size, help="rows,columns at most, in the middle")
     parser.add_argument("--frames", type=int, default=0, help="frames of each cine; else its own")
     parser.add_argument("--cines", type=int, default=0, help="cines of each group to score; or all")
@@ -122,7 +125,10 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     changed = functools.partial(_changed, size=arguments.size, n_frames=arguments.frames)
     data = changed(arguments.data, folder / "data", n_cines=arguments.cines)
     tuning = changed(arguments.tune, folder / "tune")
-    source, training = (_open(path, arguments.coils) for path in (data, tuning))
+    simulation = Simulation(n_coils=arguments.coils, noise=arguments.noise)
+    source, training = (
+        open_slices(path, split="test", acs=ACS, simulation=simulation) for path in (data, tuning)
+    )
     own = _own_methods({NETWORK: arguments.checkpoint} | arguments.compare)
     for mask in arguments.masks:
         kind = MASK_KINDS[mask]
@@ -244,11 +250,6 @@ def _spread(items: Sequence, n: int) -> list:
     """So many items spread over a sequence; all if there are not as many."""
     every = max(len(items) // n, 1)
     return list(items)[every // 2 :: every][:n]
-
-
-def _open(path: Path, n_coils: int) -> SliceSource:
-    simulation = Simulation(n_coils=n_coils, noise=0.0)
-    return open_slices(path, split="test", acs=ACS, simulation=simulation)
 
 
 def _zero_filled(case: RetrospectiveCase, every: int) -> np.ndarray:
