@@ -215,6 +215,8 @@ def _from_template(geometry: Geometry, z: int, t: int, n_frames: int) -> Any:
         reference = Dataset()
         reference.ReferencedSOPClassUID = source.get("SOPClassUID", MR_IMAGE)
         reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+        if int(source.get("NumberOfFrames", 1) or 1) > 1:
+            reference.ReferencedFrameNumber = source.InstanceNumber
         image.SourceImageSequence = [reference]
     first = geometry.datasets[0][0]  # the template may have a series a slice, this is one of all
     image.SeriesNumber = 1000 + int(first.get("SeriesNumber") or 0)

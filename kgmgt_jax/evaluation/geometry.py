@@ -19,7 +19,8 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats.base import PARALLEL, import_optional, orientation, refusing
 from kgmgt_jax.data.formats.dicom import frame_seconds, slices_by_depth
-from kgmgt_jax.data.formats.dicom_images import holds_image, is_dicom, is_magnitude
+from kgmgt_jax.data.formats.dicom_headers import holds_image, is_magnitude, single_headers
+from kgmgt_jax.data.formats.dicom_images import is_dicom
 from kgmgt_jax.data.formats.images import nifti_units
 
 __all__ = ["Geometry", "read_geometry"]
@@ -68,16 +69,16 @@ def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> G
     """Geometry that a template gives to images of a shape.
 
     Args:
-        path: a DICOM file (one slice), a folder of one DICOM series, or of one a slice, or a NIfTI
-            file.
+        path: a DICOM file (of one slice, or Enhanced MR), a folder of one DICOM series, or of one
+            a slice, or a NIfTI file.
         shape: ``(t, z, h, w)`` of the reconstruction.
         reverse: whether slice 0 of the reconstruction is the last of the template along the normal
             (DICOM) or the third axis (NIfTI).
 
     Raises:
-        DataError: if the template is neither, lacks its package, is damaged or multi-frame, holds
-            several series of a slice or slices that are not parallel, does not say where it lies
-            or how large its pixels are, or has another number of slices.
+        DataError: if the template is neither, lacks its package, is damaged, holds several series
+            of a slice or slices that are not parallel, does not say where it lies or how large its
+            pixels are, or has another number of slices.
     """
     path = Path(path)
     if path.name.endswith((".nii", ".nii.gz")):
@@ -158,8 +159,7 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
 
 def _headers(path: Path, files: Sequence[Path]) -> list[Any]:
     """Headers of magnitude images, as a series is read: each image once."""
-    read = [header for file in files if (header := _header(file)) is not None]
-    found = {_identity(header): header for header in read}
+    found = {_identity(header): header for file in files for header in _headers_in(file)}
     headers = list(filter(is_magnitude, found.values()))
     if not headers:
         parts = f"{len(found)} of phase or complex parts, by their ImageType"
@@ -242,22 +242,26 @@ def _resampling(size: tuple[int, int], shape: Shape) -> Float64[np.ndarray, "4 4
     return matrix
 
 
-def _header(path: Path) -> Any:
-    """Header of an image; ``None`` of a file that holds other things, such as a report."""
+def _headers_in(path: Path) -> list[Any]:
+    """Header of each image of a file; none of one that holds other things, such as a report."""
     pydicom = import_optional("pydicom", path)
-    expected = "a DICOM image, one a file, that says where it lies in the patient"
+    expected = "a DICOM image, or many in Enhanced MR, that says where it lies in the patient"
     with refusing(path, expected):  # pydicom parses values when asked for
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        if not holds_image(header):
-            return None
-        if int(header.get("NumberOfFrames", 1) or 1) > 1:
-            raise ValueError("a multi-frame file")
-        plane = ("ImageOrientationPatient", "ImagePositionPatient")
-        if [_vector(header, keyword).size for keyword in plane] != [6, 3]:
-            raise ValueError("an image without a plane")
-        if int(header.Rows) < 1 or int(header.Columns) < 1 or len(header.PixelSpacing) != 2:
-            raise ValueError("an image without size")
-        return header
+        data = pydicom.dcmread(path, stop_before_pixels=True)
+        if not holds_image(data):
+            return []
+        headers = single_headers(data)
+        for header in headers:
+            _check_plane(header)
+        return headers
+
+
+def _check_plane(header: Any) -> None:
+    plane = ("ImageOrientationPatient", "ImagePositionPatient")
+    if [_vector(header, keyword).size for keyword in plane] != [6, 3]:
+        raise ValueError("an image without a plane")
+    if int(header.Rows) < 1 or int(header.Columns) < 1 or len(header.PixelSpacing) != 2:
+        raise ValueError("an image without size")
 
 
 def _vector(header: Any, keyword: str) -> Float64[np.ndarray, " n"]:
@@ -272,5 +276,6 @@ def _directions(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _order(header: Any) -> tuple[float, float]:
     number = float(header.get("InstanceNumber") or 0)
-    trigger = header.get("TriggerTime")
-    return (number if trigger is None else float(trigger), number)
+    said = (header.get(keyword) for keyword in ("TriggerTime", "TemporalPositionIndex"))
+    moment = next((float(value) for value in said if value is not None), number)
+    return moment, number

@@ -15,7 +15,7 @@ bart         BART's cfl and hdr
 npy          k-space, maps and mask in npy files
 named        any HDF5, MATLAB or npy array, with key and axes named by the user
 images       magnitude cines in HDF5, npy or NIfTI (``nibabel``), made into k-space
-dicom        the same in DICOM (``pydicom``); image by image in dicom_images
+dicom        the same in DICOM (``pydicom``); dicom_headers and dicom_images see to single images
 recognise    which of these a path is, by content
 opening      the reader for it
 ===========  =========================================================================

@@ -5,7 +5,6 @@ See `dicom` for how they become slices and frames.
 
 import functools
 import importlib
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,53 +13,30 @@ from jaxtyping import Float32
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.base import import_optional, orientation, refusing
+from kgmgt_jax.data.formats.dicom_headers import (
+    holds_image,
+    is_magnitude,
+    moment,
+    value_of,
+)
 from kgmgt_jax.data.sizes import check_size
 
 __all__ = [
     "DECOMPRESS",
     "DicomImage",
     "describe_images",
-    "holds_image",
     "is_dicom",
-    "is_magnitude",
     "read_pixels",
 ]
 
 _LARGEST_SIDE = 1 << 14
 _DIRECTORY = b"1.2.840.10008.1.3.10"  # what a DICOMDIR says it is
 DECOMPRESS = "pip install 'pylibjpeg[all]', or have the files decompressed"
-_NO_MAGNITUDE = re.compile(
-    r"(P|R|I)(_\w+)?|PHASE|REAL|IMAGINARY|(PHASE|VELOCITY)( MAP)?"
-)  # of the values of ImageType after the second
-# Where an image says when it was taken; the first is for one image a file, the second for such
-# images put into one.
-_TIMES = (
-    ("", "TriggerTime"),
-    ("UnassignedPerFrameConvertedAttributesSequence", "TriggerTime"),
-    ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
-    ("CardiacSynchronizationSequence", "ActualCardiacTriggerDelayTime"),
-    ("FrameContentSequence", "TemporalPositionIndex"),
-)
-_NO_TIMES = ("TemporalPositionIndex",)  # which say the order alone, the others are milliseconds
 
 
 def is_dicom(head: bytes) -> bool:
     """Whether these are the first bytes, 600 or more, of a DICOM file that is no DICOMDIR."""
     return head[128:132] == b"DICM" and _DIRECTORY not in head
-
-
-def holds_image(data: Any) -> bool:
-    """Whether a file is of images, or does not say that it is a report, a drawing or raw data.
-
-    Args:
-        data: Header of the file.
-    """
-    kind = data.file_meta.get("MediaStorageSOPClassUID") or data.get("SOPClassUID")
-    if not kind:
-        return True
-    if kind.is_private:
-        return "Rows" in data
-    return "Image" in kind.name or not kind.name.endswith("Storage")
 
 
 class DicomImage(NamedTuple):
@@ -74,7 +50,7 @@ class DicomImage(NamedTuple):
         along: Unit vectors along growing column and row index; empty where it does not say.
         position: Of the first pixel in mm; likewise.
         order: What a slice's images are sorted by.
-        moment: When it was taken, by the first of ``_TIMES``; ``None`` where the file does not say.
+        moment: When it was taken, see `dicom_headers.moment`; ``None`` where it does not say.
         time: The same in milliseconds of the cardiac cycle; ``None`` where it says the order alone.
         size: Rows and columns.
         pixel_mm: Height and width of a pixel; ``None`` where the file does not say.
@@ -141,14 +117,13 @@ def _describe_image(
     path: Path, data: Any, index: int, size: tuple[int, int], packed: str
 ) -> DicomImage:
     def vector(sequence: str, keyword: str) -> np.ndarray:
-        return np.array([float(v) for v in _value(data, index, sequence, keyword) or ()])
+        return np.array([float(v) for v in value_of(data, index, sequence, keyword) or ()])
 
     along = vector("PlaneOrientationSequence", "ImageOrientationPatient")
     position = vector("PlanePositionSequence", "ImagePositionPatient")
     known = along.size == 6 and position.size == 3
     number = float(data.get("InstanceNumber") or 0)
-    found = [(keyword, _value(data, index, sequence, keyword)) for sequence, keyword in _TIMES]
-    keyword, time = next(((k, float(v)) for k, v in found if v is not None), ("", None))
+    taken, is_time = moment(data, index)
     pixel = vector("PixelMeasuresSequence", "PixelSpacing")
     return DicomImage(
         path,
@@ -157,41 +132,15 @@ def _describe_image(
         series=str(data.get("SeriesInstanceUID", "")),
         along=tuple(along.tolist()) if known else (),
         position=tuple(position.tolist()) if known else (),
-        order=(number if time is None else time, number, index),
-        moment=time,
-        time=None if keyword in _NO_TIMES else time,
+        order=(number if taken is None else taken, number, index),
+        moment=taken,
+        time=taken if is_time else None,
         size=size,
         pixel_mm=(pixel[0], pixel[1]) if pixel.size == 2 and (pixel > 0).all() else None,
         direction=orientation(along[3:], along[:3]) if known else "rows y, columns x",
         magnitude=is_magnitude(data, index),
         packed=packed,
     )
-
-
-def is_magnitude(data: Any, index: int = 0) -> bool:
-    """Whether an image of a file is no phase and no part of a complex image, as far as it says.
-
-    Args:
-        data: Header of the file.
-        index: Number of the image in it.
-    """
-    component = _value(data, index, "MRImageFrameTypeSequence", "ComplexImageComponent")
-    if component in ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY"):
-        return component == "MAGNITUDE"
-    kind = _value(data, index, "MRImageFrameTypeSequence", "FrameType") or data.get("ImageType")
-    values = [] if kind is None or isinstance(kind, str) else list(kind)[2:]
-    return not any(_NO_MAGNITUDE.fullmatch(str(value)) for value in values)
-
-
-def _value(data: Any, index: int, sequence: str, keyword: str) -> Any:
-    """What is said of one image of a file: of it alone, of all of them, or of the file."""
-    each = data.get("PerFrameFunctionalGroupsSequence") or []
-    groups = [*each[index : index + 1], *(data.get("SharedFunctionalGroupsSequence") or [])]
-    for group in groups:
-        for item in group.get(sequence) or []:
-            if item.get(keyword) is not None:
-                return item.get(keyword)
-    return data.get(keyword)
 
 
 @functools.lru_cache(maxsize=1)
@@ -216,7 +165,7 @@ def read_pixels(path: Path, state: tuple[int, int]) -> Float32[np.ndarray, "n h 
 
 def _rescaled(image: np.ndarray, data: Any, index: int) -> Float32[np.ndarray, "h w"]:
     slope, intercept = (
-        _value(data, index, "PixelValueTransformationSequence", keyword)
+        value_of(data, index, "PixelValueTransformationSequence", keyword)
         for keyword in ("RescaleSlope", "RescaleIntercept")
     )
     slope, intercept = 1 if slope is None else slope, intercept or 0

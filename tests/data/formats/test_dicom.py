@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import DataWarning, dicom_images, find_files, read_file
+from kgmgt_jax.data.formats import DataWarning, dicom_headers, dicom_images, find_files, read_file
 from kgmgt_jax.data.formats.dicom import frame_seconds, slices_by_depth
 from tests.data.formats import writers
 from tests.data.formats.no_images import add_files_without_images
@@ -97,7 +97,7 @@ def test_parts_of_complex_images_are_no_magnitudes(part):
     pydicom = pytest.importorskip("pydicom")
     image = pydicom.Dataset()
     image.ComplexImageComponent = part
-    assert dicom_images.is_magnitude(image) == (part == "MAGNITUDE")
+    assert dicom_headers.is_magnitude(image) == (part == "MAGNITUDE")
 
 
 def test_dicom_images_of_nearly_one_place_are_one_slice(tmp_path):
