@@ -137,6 +137,7 @@ def _of_dicom(path: Path, files: Sequence[Path], shape: Shape, reverse: bool) ->
             expected, got = "a template of one DICOM series, or of one a slice", len(series)
             raise DataError(path, expected, f"{got} series of a slice", "give the folder of one")
     first, last = ordered[0][0], ordered[-1][0]
+    int(first.get("SeriesNumber") or 0)  # what derived images make theirs of, when all is done
     columns, rows, normal = _directions(first)
     height, width = (float(value) for value in first.PixelSpacing)
     position = _vector(first, "ImagePositionPatient")

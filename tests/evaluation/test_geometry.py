@@ -256,7 +256,9 @@ def test_unfit_templates_are_refused_in_one_line(tmp_path, make, message):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("keyword", ["InstanceNumber", "TriggerTime", "SliceThickness"])
+@pytest.mark.parametrize(
+    "keyword", ["InstanceNumber", "TriggerTime", "SliceThickness", "SeriesNumber"]
+)
 def test_headers_that_cannot_be_read_are_refused_by_name(tmp_path, keyword):
     (path,) = write_template(tmp_path / "series", n_slices=1, n_frames=1).iterdir()
     image = pydicom.dcmread(path)
