@@ -1,4 +1,4 @@
-"""Functions of numbers whose gradients are finite everywhere."""
+"""Functions of numbers whose gradients are finite wherever their values are."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,5 +7,5 @@ __all__ = ["square_root"]
 
 
 def square_root(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Square root of numbers >= 0, with gradient 0 at 0 instead of infinity."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
+    """Square root of numbers >= 0, with gradient 0 at 0 instead of infinity; NaN stays NaN."""
+    return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))

@@ -12,3 +12,8 @@ def test_square_root_has_gradient_zero_at_zero():
     np.testing.assert_allclose(square_root(x), np.sqrt(x), rtol=1e-6)
     grad = jax.grad(lambda x: jnp.sum(square_root(x)))(x)
     np.testing.assert_allclose(grad, [0.0, 5e14, 1.0, 0.25], rtol=1e-5)
+
+
+def test_square_root_of_nan_is_nan():
+    root, grad = jax.value_and_grad(square_root)(jnp.nan)
+    assert np.isnan(root) and np.isnan(grad)
