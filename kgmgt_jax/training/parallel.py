@@ -46,7 +46,8 @@ def initialise_distributed(environment: Mapping[str, str] = os.environ) -> None:
     pods of TPUs on GKE. ``KGMGT_DISTRIBUTED=1`` tries whatever else ``jax.distributed`` can detect.
 
     Raises:
-        ValueError: if some of the four variables are missing, or the processes do not meet.
+        ValueError: if some of the four variables are missing or no numbers, or the processes do
+            not meet.
     """
     if "WORLD_SIZE" in environment or "RANK" in environment:
         options = _launched(environment)
@@ -69,15 +70,24 @@ def _launched(environment: Mapping[str, str]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"a run of several processes needs {_LAUNCHER}, got no {missing}")
     # torchrun itself listens at MASTER_PORT
-    port = int(environment["MASTER_PORT"]) + ("TORCHELASTIC_RUN_ID" in environment)
+    port = _number(environment, "MASTER_PORT") + ("TORCHELASTIC_RUN_ID" in environment)
     options: dict[str, Any] = {
         "coordinator_address": f"{environment['MASTER_ADDR']}:{port}",
-        "num_processes": int(environment["WORLD_SIZE"]),
-        "process_id": int(environment["RANK"]),
+        "num_processes": _number(environment, "WORLD_SIZE"),
+        "process_id": _number(environment, "RANK"),
     }
-    if int(environment.get("LOCAL_WORLD_SIZE", 1)) > 1:  # one accelerator for each
-        options["local_device_ids"] = [int(environment["LOCAL_RANK"])]
+    several = "LOCAL_WORLD_SIZE" in environment and _number(environment, "LOCAL_WORLD_SIZE") > 1
+    if several:  # one accelerator for each
+        options["local_device_ids"] = [_number(environment, "LOCAL_RANK")]
     return options
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    value = environment.get(name)
+    if value is None or not value.isdecimal():
+        got = "nothing" if value is None else repr(value)
+        raise ValueError(f"expected a whole number in {name}, got {got}")
+    return int(value)
 
 
 def _in_cluster(environment: Mapping[str, str]) -> bool:

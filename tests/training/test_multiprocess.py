@@ -122,3 +122,15 @@ def test_launcher_s_variables_are_understood(joined):
 def test_missing_launcher_variables_are_named():
     with pytest.raises(ValueError, match=r"got no \['MASTER_PORT'\]"):
         parallel.initialise_distributed({k: v for k, v in LAUNCHED.items() if k != "MASTER_PORT"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"MASTER_PORT": "http"}, "whole number in MASTER_PORT, got 'http'"),
+        ({"LOCAL_WORLD_SIZE": "2"}, "whole number in LOCAL_RANK, got nothing"),
+    ],
+)
+def test_launcher_variables_that_are_no_numbers_are_named(joined, variables, expected):
+    with pytest.raises(ValueError, match=expected):
+        parallel.initialise_distributed(LAUNCHED | variables)
