@@ -10,6 +10,7 @@ additions and the like, transcendental functions left out. They are counted for 
 the function runs: for a GPU or a TPU JAX knows none before it has compiled.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,7 +69,10 @@ def _further_rounds(program: core.Jaxpr) -> float:
             (body,) = inner
             flops += equation.params["length"] * _total(body) - _xla(body)
         elif equation.primitive.name == "cond":  # of which XLA counts the dearest branch
-            flops += max(_further_rounds(branch.jaxpr) for branch in inner)
+            platforms = equation.params.get("branches_platforms") or [None] * len(inner)
+            of_cpu = [names is None or "cpu" in names for names in platforms]
+            branches = itertools.compress(inner, of_cpu)
+            flops += max(_further_rounds(branch.jaxpr) for branch in branches)
         else:
             flops += sum(_further_rounds(each.jaxpr) for each in inner)
     return flops

@@ -49,5 +49,13 @@ def test_dearest_branch_counts():
     assert count_flops(function, A) == pytest.approx(4 * PRODUCT, rel=0.02)
 
 
+def test_what_only_other_devices_run_does_not_count():
+    def function(x):
+        endless = lambda y: jax.lax.while_loop(lambda c: c.sum() < 9, jnp.exp, y)  # noqa: E731
+        return jax.lax.platform_dependent(x, cuda=endless, default=lambda y: _power(y, 4))
+
+    assert count_flops(function, A) == pytest.approx(4 * PRODUCT, rel=0.01)
+
+
 def test_loop_until_something_holds_has_no_count():
     assert count_flops(lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, jnp.exp, x), A) is None
