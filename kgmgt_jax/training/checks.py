@@ -119,9 +119,9 @@ def _check_counts(section: str, fields: Any) -> None:
 
 def _check_network(fields: Any) -> Any:
     """The network, if it can be built."""
-    _check_counts("model", fields)
     if fields.get("network", DEFAULT) == DEFAULT:
         _check_scales(fields)
+    _check_counts("model", fields)
     model = build_model(fields.to_dict())
     if fields.get("dtype") not in (None, *_DTYPES):
         _refuse("model.dtype", f"one of {_DTYPES}", fields.dtype)
@@ -157,7 +157,8 @@ def _check_scales(fields: Any) -> None:
         _refuse("model.rect_window", "a (height, width) for each of three scales, or None", windows)
     radius = fields.get("search_radius")
     if radius is not None and not (isinstance(radius, int) and radius >= 0):
-        _refuse("model.search_radius", "0 or more pixels, or None for the whole image", radius)
+        expected = "0 or more quarter-resolution pixels, or None for the whole image"
+        _refuse("model.search_radius", expected, radius)
 
 
 def _check_kgmgt(model: KGMgT) -> None:
