@@ -50,7 +50,7 @@ def _prepare(options: argparse.Namespace) -> int:
         readout=_readout(options.readout),
         sens=options.sens,
         acs=options.acs,
-        views=tuple(view for view in options.views.split(",") if view),
+        views=tuple(view for view in map(str.strip, options.views.split(",")) if view),
         split=_fractions(options.split),
         seed=options.seed,
         subject=options.subject,

@@ -34,6 +34,13 @@ def test_options_reach_the_set_and_what_is_left_out_is_listed(source, tmp_path, 
     assert sum(n_slices) == 8 and all(n_slices)
 
 
+def test_blanks_after_commas_change_nothing(source, tmp_path):
+    options = ["--views", "lax, sax", "--split", "0.5, 0.5"]
+    assert main(["prepare", str(source), "--out", str(tmp_path / "set"), *options]) == 0
+    sizes = [len(PreparedSet(tmp_path / "set", split=s).slices) for s in ("train", "validation")]
+    assert sum(sizes) == 8
+
+
 def test_skipped_files_are_listed_with_their_reason(tmp_path, capsys):
     for patient in ("P001", "P002"):
         write_mat(tmp_path / f"in/{patient}/cine_sax.mat", "kspace_single_full", _single())
