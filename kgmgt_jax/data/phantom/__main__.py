@@ -16,12 +16,20 @@ __all__ = ["main"]
 
 def _integers(text: str) -> tuple[int, ...]:
     """``"4,8"`` as (4, 8); the empty string as ()."""
-    return tuple(int(part) for part in text.split(",") if part)
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError as error:
+        expected = "whole numbers such as 4,8"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from error
 
 
 def _extent(text: str) -> float | tuple[float, ...]:
     """``"340"`` as 340.0, ``"340,260"`` as (340.0, 260.0)."""
-    return tuple(map(float, text.split(","))) if "," in text else float(text)
+    try:
+        return tuple(map(float, text.split(","))) if "," in text else float(text)
+    except ValueError as error:
+        expected = "a number such as 340, or two with a comma between"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

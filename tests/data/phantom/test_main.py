@@ -43,6 +43,19 @@ def test_impossible_phantoms_are_refused_in_one_line(tmp_path, capsys, wrong):
     assert not list(tmp_path.rglob("*.mat"))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("--shape 64x64", "--shape: expected whole numbers such as 4,8, got '64x64'"),
+        ("--field_of_view_mm 340,", "expected a number such as 340, or two with a comma"),
+    ],
+)
+def test_text_that_is_no_numbers_is_told_what_to_be(tmp_path, capsys, wrong, told):
+    with pytest.raises(SystemExit, match="2"):
+        phantom_main.main(["--out", str(tmp_path), *wrong.split()])
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("text", "pixel_mm"), [("320", (10.0, 10.0)), ("320,240", (10.0, 7.5))])
 def test_field_of_view_is_one_number_or_two(tmp_path, monkeypatch, text, pixel_mm):
     asked = {}
