@@ -14,8 +14,8 @@ def check_cine(
 
     Raises:
         ValueError: unless ``kspace`` is complex (t, n, h, w), ``mask`` real (t, h, w) and ``sens``
-            complex (n, h, w) or (t, n, h, w), or ``None`` with n = 1; or if a mask in NumPy, whose
-            values are at hand, has others than 0 and 1.
+            (n, h, w) or (t, n, h, w), or ``None`` with n = 1; or if a mask in NumPy, whose values
+            are at hand, has others than 0 and 1.
     """
     if kspace.ndim != 4 or 0 in kspace.shape or not jnp.iscomplexobj(kspace):
         raise ValueError(

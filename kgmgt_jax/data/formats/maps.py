@@ -18,8 +18,8 @@ def unit_maps(
         sens: Maps of any scale. NaN are kept, for `CineCase` to refuse.
 
     Returns:
-        The maps, and a note if they had another sum than 1 (to 1e-3) anywhere; those of that sum
-        are left as they are.
+        The maps, and a note if that root was another than 1 (to 1e-3) anywhere; those where it was
+        1 are left as they are.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinities are refused later
         norm = np.linalg.norm(sens.astype(np.complex128), axis=-3, keepdims=True)

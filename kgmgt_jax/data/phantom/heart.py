@@ -95,7 +95,7 @@ class Heart:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Heart":
-        """A random adult heart: ejection fraction 0.35 to 0.72, wall 7 to 12 mm."""
+        """A random adult heart: ejection fraction 0.35 to 0.72, wall 7 to 11 mm."""
         ejection_fraction = rng.choice(
             [rng.uniform(0.54, 0.72), rng.uniform(0.35, 0.54)], p=[0.8, 0.2]
         )

@@ -70,8 +70,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> int:
 def open_records(path: Path) -> Any:
     """A reader: ``read([i, j, ...])`` gives some records, ``num_records()`` says how many.
 
-    Raises:
-        RuntimeError: If it is missing or damaged.
+    Of a file that is missing or damaged ``read`` raises ``RuntimeError``; opening it does not.
     """
     return array_record_module.ArrayRecordReader(
         os.fspath(path), options=_READING, file_reader_buffer_size=_BUFFER

@@ -39,7 +39,7 @@ def box_plot(
         main: the method to stand out.
 
     Returns:
-        An ``<svg>`` element that says in its title what it shows; empty without finite scores.
+        An ``<svg>`` element that says in its label what it shows; empty without finite scores.
     """
     finite = {method: _finite(cases.values()) for method, cases in values.items()}
     finite = {method: cases for method, cases in finite.items() if cases}
