@@ -10,7 +10,6 @@ from kgmgt_jax.mri.consistency import adjoint
 __all__ = ["temporal_average", "zero_filled"]
 
 
-@jax.jit
 def zero_filled(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
@@ -25,13 +24,17 @@ def zero_filled(
             one unit coil.
 
     Raises:
-        ValueError: if the shapes are not those of one cine.
+        ValueError: if the arrays are not those of one cine; see `check_cine`.
     """
     check_cine(kspace, mask, sens)
-    return adjoint(kspace, mask, with_frames(sens))
+    return _zero_filled(kspace, mask, sens)
 
 
 @jax.jit
+def _zero_filled(kspace: Array, mask: Array, sens: Array | None) -> Array:
+    return adjoint(kspace, mask, with_frames(sens))
+
+
 def temporal_average(
     kspace: Complex[Array, "t n h w"],
     mask: Float[Array, "t h w"],
@@ -43,4 +46,7 @@ def temporal_average(
     `zero_filled`.
     """
     check_cine(kspace, mask, sens)
-    return average_filled(kspace, mask, sens)
+    return _average_filled(kspace, mask, sens)
+
+
+_average_filled = jax.jit(average_filled)

@@ -1,6 +1,7 @@
 """Zero-filled and temporal average."""
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -40,3 +41,11 @@ def test_coils_need_maps(method):
     kspace, mask, _ = problem(3)
     with pytest.raises(ValueError, match="expected n = 1 coils without sens"):
         method(kspace, mask)
+
+
+@pytest.mark.parametrize("method", [zero_filled, temporal_average])
+def test_masks_of_other_values_are_refused(method, monkeypatch):
+    kspace, mask, _ = problem()
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it refuses NumPy's arrays
+    with pytest.raises(ValueError, match="zeros and ones, got values from 0 to 255"):
+        method(kspace, 255 * np.asarray(mask))
