@@ -25,9 +25,10 @@ def test_slices_come_in_order_with_their_shapes(files):
     assert slices[2].source == str(files[1]) and not slices[0].simulated
 
 
-def test_images_are_those_of_the_kspace(files):
-    images = FileSlices(files, acs=4).images(1, [3, 0])
-    expected = read_file(files[0])[1].kspace[[3, 0]]
+@pytest.mark.parametrize("frames", [[3, 0], [3, 0, 1, 2]])
+def test_images_are_those_of_the_kspace(files, frames):
+    images = FileSlices(files, acs=4).images(1, frames)
+    expected = read_file(files[0])[1].kspace[frames]
     np.testing.assert_allclose(fft2c(images), expected, atol=1e-6)
 
 

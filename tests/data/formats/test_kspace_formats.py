@@ -79,10 +79,11 @@ def test_a_bart_header_that_contradicts_the_numbers_is_refused(tmp_path):
         read_file(path)
 
 
-def test_bart_axes_that_no_cine_has_are_refused(tmp_path):
+@pytest.mark.parametrize("sizes", [" 1 3 1 2 ", " 3 2 1 1 "])
+def test_bart_axes_that_no_cine_has_are_refused(tmp_path, sizes):
     path = writers.write_bart(tmp_path)
     header = path.with_suffix(".hdr")
-    header.write_text(header.read_text().replace(" 3 1 1 2 ", " 1 3 1 2 "))
+    header.write_text(header.read_text().replace(" 3 1 1 2 ", sizes))
     with refused(r"sizes over 1 on axes \[11\]; .*bart transpose"):
         read_file(path)
 

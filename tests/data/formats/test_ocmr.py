@@ -105,14 +105,22 @@ def test_sets_of_an_ismrmrd_slice_stay_in_order_where_it_follows_the_heart(tmp_p
         np.testing.assert_allclose(case.kspace, expected, atol=1e-6)
 
 
-def test_ismrmrd_slices_of_several_orientations_have_their_own(tmp_path):
+@pytest.mark.parametrize(
+    ("other", "lies"),
+    [
+        (((0, 0, 1), (0, 1, 0)), "rows to P, columns to S"),
+        (((1, 0, 0), (0, 0, 1)), "rows to S, columns to L"),  # turned about the readout
+        (((0, 0, 1), (0, -1, 0)), "rows to A, columns to S"),
+    ],
+)
+def test_ismrmrd_slices_of_several_orientations_have_their_own(tmp_path, other, lies):
     pytest.importorskip("ismrmrd")
     path = writers.write_ismrmrd(tmp_path)
-    directions = [((1, 0, 0), (0, -1, 0)), ((0, 0, 1), (0, 1, 0))] * 2
+    directions = [((1, 0, 0), (0, -1, 0)), other] * 2
     _place_slices(path, [(0, 0, depth) for depth in (0, 16, 8, 24)], directions)
     cases = list(read_file(path))
     found = [case.meta.orientation for case in cases]
-    assert found == ["rows to A, columns to L", "rows to P, columns to S"] * 2
+    assert found == ["rows to A, columns to L", lies] * 2
     assert not any(case.meta.is_stack for case in cases)
     np.testing.assert_allclose(cases[1].kspace, writers.kspace()[:, 0] + 0.5, atol=1e-6)
 
@@ -264,6 +272,7 @@ def test_an_echo_that_ends_early_is_padded_behind(tmp_path):
     pytest.importorskip("ismrmrd")
     case = read_file(writers.write_ismrmrd(tmp_path, early=2))[1]
     assert case.shape == (3, 4, 9, 8) and case.acs == 9
+    assert case.meta.pixel_mm == pytest.approx((300 / 9, 300 / 8))
     assert case.mask[..., :6].all() and not case.mask[..., 6:].any()
     np.testing.assert_allclose(case.kspace[..., :6], writers.kspace()[:, 1][..., :6], atol=1e-6)
 
@@ -276,6 +285,7 @@ def test_the_centre_of_a_partial_fourier_scan_is_padded_to_the_middle(
     file = read_file(writers.write_ismrmrd(tmp_path, centre=centre, peak=centre))
     case = file[0]
     assert case.shape == (3, 4, n_lines, 8) and file.fully_sampled
+    assert file.pixel_mm == pytest.approx((300 / n_lines, 300 / 8))
     assert int(np.abs(case.kspace).sum(axis=(0, 1, 3)).argmax()) == n_lines // 2
     assert (case.mask.sum(axis=1) == 9).all() and "partial Fourier" in file.notes[0]
     kept = case.kspace[:, :, padding[0] : n_lines - padding[1]]
