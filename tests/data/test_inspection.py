@@ -9,7 +9,7 @@ import pytest
 
 from kgmgt_jax.data.__main__ import main
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import DataWarning, read_file
+from kgmgt_jax.data.formats import DataWarning, ReadOptions, read_file
 from kgmgt_jax.data.inspection import format_findings, inspect_path, open_case
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.phantom import write_cmrxrecon2023
@@ -71,6 +71,15 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch, capsys
     assert main(["inspect", str(closed)]) == 1
     told = "closed: expected a folder whose files can be listed, got Permission denied"
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_the_fewest_central_lines_of_any_slice_are_told(tmp_path, short):
+    data = writers.kspace() * writers.line_mask().astype(np.float32)
+    data[:, short, :, 3] = 0
+    np.save(tmp_path / "kspace.npy", data)
+    (finding,) = inspect_path(tmp_path, ReadOptions(axes="t,z,coil,ky,kx"))
+    assert len(finding.cases) == 2 and finding.acs == 3
 
 
 def test_lines_of_zeros_in_full_kspace_are_a_problem(tmp_path):
