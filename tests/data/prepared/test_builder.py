@@ -1,12 +1,14 @@
 """The folders are datasets of TFDS, which reads them by itself."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from kgmgt_jax.data.prepared import PreparedSet
+from kgmgt_jax.data.prepared.records import open_records
 
 
 def _open(prepared, dataset):
@@ -61,3 +63,11 @@ def test_info_tells_what_was_done_and_that_nothing_is_shuffled(prepared, dataset
     sizes = {name: split.num_examples for name, split in info.splits.items()}
     per_slice = [each["shape"][0] for each in info.metadata["slices"]]
     assert sum(sizes.values()) == (sum(per_slice) if dataset == "cine_frames" else 9)
+
+
+@pytest.mark.parametrize("dataset", ["cine_frames", "cine_slices"])
+def test_info_tells_how_many_bytes_the_records_of_a_split_have(prepared, dataset):
+    for split, info in _open(prepared, dataset).info.splits.items():
+        readers = map(open_records, map(Path, info.filepaths))
+        records = [r for reader in readers for r in reader.read([*range(reader.num_records())])]
+        assert info.num_bytes == sum(map(len, records)), split
