@@ -42,6 +42,7 @@ def test_paths_tell_subject_and_view(path, format, subject, view):
 def test_a_pattern_of_the_users_comes_first():
     path = "Center002/P001/cine_sax.mat"
     assert _identify(path, pattern=r"(Center\d+)/P")[0] == "Center002"
+    assert _identify(path, pattern=r"(Center\d+)/(P\d+)")[0] == "Center002"
     assert _identify(path, pattern=r"P\d+")[0] == "P001"
     assert _identify("a.h5", key="pig/sax", pattern=r"\w+(?=/sax)")[0] == "pig"
     with pytest.raises(DataError, match=r"cine_sax.mat: expected a subject that 'Q\\\\d'"):

@@ -1,5 +1,6 @@
 """Any flipped bit of any file is found, and named."""
 
+import os
 import random
 import shutil
 
@@ -97,6 +98,23 @@ def test_unchanged_files_are_hashed_once_in_a_process_unless_asked(copied, monke
     with pytest.raises(DataError, match="SHA-256"):
         verify_checksums(copied, again=True)
     assert len(hashed) == n_files
+
+
+def test_a_file_that_changed_is_hashed_again_though_its_time_of_change_was_put_back(copied):
+    verify_checksums(copied)
+    path = copied / "skipped.json"
+    status = path.stat()
+    _flip(path, 5)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match=r"skipped.json: expected a file with SHA-256"):
+        verify_checksums(copied)
+
+
+def test_unchanged_files_are_held_against_a_list_that_changed(copied):
+    verify_checksums(copied)
+    write_checksums(copied, {copied / "skipped.json": "0" * 64})
+    with pytest.raises(DataError, match=r"skipped.json: expected a file with SHA-256 0000"):
+        verify_checksums(copied)
 
 
 def test_the_command_says_what_it_verified_or_what_is_wrong(copied, capsys):

@@ -159,7 +159,7 @@ def test_a_pickled_set_is_small_and_reads_the_same(with_maps):
     received = pickle.loads(sent)
     np.testing.assert_array_equal(received.images(number, [1, 2]), expected)
     np.testing.assert_array_equal(received.sens(number), sens)
-    assert received.slices == opened.slices
+    assert received.slices == opened.slices and received.readout == OPTIONS.readout
 
 
 def test_threads_share_a_set(sets):
