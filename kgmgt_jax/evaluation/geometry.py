@@ -81,7 +81,7 @@ def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> G
             pixels are, or has another number of slices.
     """
     path = Path(path)
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.name.lower().endswith((".nii", ".nii.gz")):
         return _of_nifti(path, shape, reverse)
     files = files_below(path) if path.is_dir() else [path]
     files = [file for file in files if file.is_file() and is_dicom(_head(file))]

@@ -30,6 +30,14 @@ def test_nifti_template_keeps_its_affine(tmp_path, units, in_mm, in_seconds):
     assert geometry.frame_seconds == pytest.approx(0.05) and geometry.datasets == ()
 
 
+@pytest.mark.parametrize("name", ["t.nii", "T.NII", "T.NII.GZ"])
+def test_a_nifti_template_may_be_compressed_or_not_and_named_in_capitals(tmp_path, name):
+    image = nibabel.Nifti1Image(np.zeros((30, 20, 2, 3), np.float32), np.diag([-2, -1.5, 8, 1]))
+    image.to_filename(tmp_path / name)
+    affine = read_geometry(tmp_path / name, (3, 2, 20, 30)).affine
+    np.testing.assert_array_equal(affine, np.diag([-2, -1.5, 8, 1]))
+
+
 @pytest.mark.parametrize("rows", [1, -1])
 def test_a_nifti_template_with_its_rows_turned_round_is_told(tmp_path, rows):
     images, path = np.zeros((30, 20, 2, 3), np.float32), tmp_path / "t.nii.gz"
