@@ -41,6 +41,11 @@ def test_loops_in_loops_and_in_compiled_functions_multiply():
     assert count_flops(function, A) == pytest.approx(15 * PRODUCT, rel=0.01)
 
 
+def test_loops_of_what_is_computed_again_count():
+    found = count_flops(jax.checkpoint(lambda x: _power(x, 7)), A)
+    assert found == pytest.approx(7 * PRODUCT, rel=0.01)
+
+
 def test_dearest_branch_counts():
     def function(x):
         branches = [lambda y: y, lambda y: _power(y, 4)]

@@ -113,6 +113,7 @@ def test_a_single_slice_is_not_numbered_backwards(tmp_path):
 
 def test_files_without_images_are_no_part_of_a_template(tmp_path):
     folder = add_files_without_images(write_template(tmp_path / "t"))
+    (folder / "notes.txt").write_text("what a scanner's export adds")
     assert [len(frames) for frames in read_geometry(folder, (3, 2, 20, 30)).datasets] == [3, 3]
 
 

@@ -47,3 +47,4 @@ def test_cines_of_one_file_go_by_their_names(tmp_path):
     assert places_of(file, {(str(file), "P1/cine"): "P1"}) == {
         (str(file), "P1/cine"): Path("P1/cine")
     }
+    assert path_below(file, file) is None
