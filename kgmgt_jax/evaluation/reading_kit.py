@@ -221,9 +221,11 @@ def _read_json(path: str | Path, form: str) -> dict[str, Any]:
         raise DataError(path, f"a file of the format {form!r}", "no such file") from error
     except (RecursionError, ValueError) as error:
         raise DataError(path, f"JSON, a {form}", f"{error}", "copy it again") from error
-    if not isinstance(record, dict) or record.get("format") != form or wanted - record.keys():
+    if not isinstance(record, dict) or record.get("format") != form:
         got = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise DataError(path, f"a file of the format {form!r}", f"{got!r}")
+    if missing := sorted(wanted - record.keys()):
+        raise DataError(path, f"the entries {sorted(wanted)}", f"no {missing}", "copy it again")
     return record
 
 

@@ -236,6 +236,18 @@ def test_an_edited_key_ends_with_one_line(kit, tmp_path, capsys, edit):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["kit", "items", "scores"])
+def test_an_entry_that_is_missing_is_named(kit, tmp_path, name):
+    path = _write(tmp_path / "a.json", kit[1], "A", _honest)
+    edited = kit[1] if name == "items" else path
+    record = json.loads(edited.read_text())
+    del record[name]
+    edited.write_text(json.dumps(record))
+    told = rf"{edited.name}: expected the entries .*, got no \['{name}'\]"
+    with pytest.raises(ValueError, match=told):
+        pool_readings([path], kit[1])
+
+
 @pytest.mark.parametrize(
     ("cases", "main_method", "message"),
     [
