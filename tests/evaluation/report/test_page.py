@@ -113,6 +113,13 @@ def test_best_method_is_marked(text):
     assert best and all(best)
 
 
+def test_columns_are_sorted_with_the_best_first(text):
+    heads = re.findall(r'data-order="(\w+)"[^>]*><button type="button">([^<]+)<', text)
+    orders = {heading: order for order, heading in heads}
+    assert orders["Method"] == "text" and orders["NMSE"] == orders["Parameters"] == "min"
+    assert orders["PSNR (dB)"] == orders["SSIM"] == orders["x-t SSIM"] == "max"
+
+
 def test_every_table_states_preset_family_and_true_acceleration(page):
     scores = [c for c in page.captions if "Arithmetic" not in c]
     assert len(scores) == 4
@@ -180,6 +187,16 @@ def test_players_have_scores_of_the_frame_and_the_line_through_the_heart(data):
 def test_example_of_another_sampling_has_no_scores(data):
     other = dataclasses.replace(data.examples[0], sampling=Sampling("uniform", 6.0, 8.0, 8))
     assert example_payload(data, other)["scores"] == {}
+
+
+def test_a_method_that_was_not_scored_keeps_its_place_among_the_players(data):
+    name, (view, *_) = data.examples[0].name, data.score_sets
+    of_case = {m: scores for m, scores in view.scores["whole frame"][name].items() if m != "modl"}
+    whole = view.scores["whole frame"] | {name: of_case}
+    view = dataclasses.replace(view, scores=view.scores | {"whole frame": whole})
+    told = dataclasses.replace(data, score_sets=[view])
+    scores = example_payload(told, data.examples[0])["scores"]["0"]
+    assert [bool(each) for each in scores] == [method != "modl" for method in told.methods]
 
 
 def test_report_without_references_shows_cines_only(tmp_path):
