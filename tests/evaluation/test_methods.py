@@ -87,6 +87,13 @@ def test_inputs_are_filled_as_in_training(input_fill):
     np.testing.assert_allclose(cine.images, expected, atol=1e-5)
 
 
+def test_costs_are_those_of_as_many_frames_with_the_maps_they_have():
+    maps = np.ones((5, 1, 16, 16), np.complex64) * np.exp(1j * np.arange(5))[:, None, None, None]
+    batch, method = random_batch(5, 16), Method("", "", None, {}, frames_at_once=2)
+    cine = method.program(batch["kspace"], batch["mask"], maps)[1][1]
+    np.testing.assert_allclose(cine.sens, maps[:2], atol=1e-6)
+
+
 @pytest.mark.parametrize("types", [(">c8", ">f4"), ("c16", "bool"), ("c16", ">i2")])
 def test_arrays_come_in_any_precision_and_byte_order(types):
     batch, model = random_batch(5, 16), KIGAN(n_cascades=1, channels=2, n_blocks=1)
