@@ -168,15 +168,16 @@ def test_damaged_checkpoint_is_named_and_the_one_before_serves(tmp_path):
     assert _restore(tmp_path)[1] == {"position": 1}
 
 
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("part", ["generator", "critic", "averaged parameters"])
-def test_state_with_nan_is_not_saved(tmp_path, part):
+def test_state_that_is_not_finite_is_not_saved(tmp_path, part, value):
     _save(tmp_path, 1)
     state = _state(2)
     if part == "averaged parameters":
-        state.ema_params["a"] = state.ema_params["a"].at[0, 0].set(jnp.nan)
+        state.ema_params["a"] = state.ema_params["a"].at[0, 0].set(value)
     else:
         params = getattr(state, part).params
-        params["a"] = params["a"].at[0, 0].set(jnp.nan)
+        params["a"] = params["a"].at[0, 0].set(value)
     message = f"step 2: not saved.*: {part}; .* of step 1"
     with (
         contextlib.closing(Checkpoints(tmp_path)) as checkpoints,

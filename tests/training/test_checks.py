@@ -81,6 +81,7 @@ def test_variants_pass(variant):
         ("optimizer", {"clip_norm": 0}, "clip_norm: expected a positive norm, or None.*got 0"),
         ("optimizer", {"clip_norm": -1.0}, "clip_norm: expected a positive norm"),
         ("data", {"validation_frames": 0}, "validation_frames: expected 1 or more, or None"),
+        ("data", {"validation_slices": 0}, "validation_slices: expected 1 or more, or None"),
         ("train", {"eval_every": 0}, "train.eval_every: expected 1 or more, got 0"),
         ("train", {"log_every": 0}, "train.log_every: expected 1 or more, got 0"),
         ("train", {"checkpoint_every": 0}, "train.checkpoint_every: expected 1 or more, got 0"),
@@ -124,6 +125,7 @@ def test_unknown_fields_are_named(section):
         ("base", "optimizer.clip_norm", "None", None),
         ("base", "optimizer.offset_rates", "(1e-3,1e-5,1e-6)", (1e-3, 1e-5, 1e-6)),
         ("base", "data.validation_slices", "None", None),
+        ("base", "data.calibration_lines", "4", 4),
     ],
 )
 def test_the_command_line_sets_none_and_from_none(variant, field, text, value):
