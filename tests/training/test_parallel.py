@@ -124,9 +124,10 @@ def test_batch_must_divide_among_devices_and_parts():
         parallel.check_batch_size(4, mesh, 2)
 
 
-def test_network_must_divide_among_devices():
-    with pytest.raises(ValueError, match="got 3 for 4"):
-        parallel.make_mesh(4, n_model=3)
+@pytest.mark.parametrize("n_model", [3, 0])
+def test_network_must_divide_among_devices(n_model):
+    with pytest.raises(ValueError, match=f"got {n_model} for 4"):
+        parallel.make_mesh(4, n_model=n_model)
 
 
 def test_missing_platform_is_refused():
