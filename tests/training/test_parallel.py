@@ -87,6 +87,10 @@ def one_device():
     return three_steps(TOY, toy_config(), parallel.make_mesh(1), random_batch(4))
 
 
+def test_a_mesh_has_as_many_devices_as_are_asked_for():
+    assert [parallel.make_mesh(n).size for n in (1, 2, None)] == [1, 2, 4]
+
+
 def test_four_devices_take_the_steps_of_one(one_device):
     four = three_steps(TOY, toy_config(), parallel.make_mesh(4), random_batch(4))
     check_alike(four, one_device)
