@@ -370,6 +370,13 @@ def test_nothing_stays_nothing(input_fill):
     np.testing.assert_array_equal(fill_gaps(kspace, mask, input_fill), kspace)
 
 
+def test_nothing_stays_nothing_on_the_device():
+    kspace = np.zeros((3, 1, 8, 4), np.complex64)
+    mask = np.eye(3, 8, dtype=np.float32)[:, :, None] * np.ones(4, np.float32)
+    filled = fill_on_device(kspace, mask, "blended")
+    np.testing.assert_array_equal(filled, kspace)
+
+
 def test_an_unknown_way_is_refused():
     with pytest.raises(
         ValueError, match="sparse, low_rank, blended, locally_low_rank, got 'nearest'"
