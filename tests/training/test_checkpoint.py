@@ -112,6 +112,22 @@ def test_best_is_loaded_to_reconstruct_with(tmp_path):
     assert config.model.channels == CONFIG.model.channels
 
 
+def test_last_is_loaded_where_none_was_scored(tmp_path):
+    _save(tmp_path, 9, 10)
+    _assert_equal(load_weights(tmp_path)[1]["params"], jax.device_get(_state(10).ema_params))
+
+
+def test_what_is_scored_after_it_was_saved_stays_as_the_best(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(_state(step), config=CONFIG, data={})
+            if step < 3:
+                checkpoints.wait()
+                checkpoints.score_last(10.0 * step)
+                assert checkpoints.last_is_scored()
+    assert _steps(tmp_path) == [2, 4, 5]
+
+
 @pytest.mark.parametrize("order", [(math.nan, 9.0, 7.0, 6.0), (9.0, math.nan, 7.0, 6.0)])
 def test_a_validation_that_was_not_a_number_is_never_the_best(tmp_path, order):
     for step, psnr in enumerate(order, 1):
