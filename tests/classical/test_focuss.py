@@ -30,3 +30,10 @@ def test_kt_focuss_is_repeated_weighted_least_squares(n_coils):
     expected = (baseline + fourier.conj().T @ solution).reshape(SHAPE)
     change = np.linalg.norm(expected - baseline.reshape(SHAPE))
     assert np.linalg.norm(image - expected) < 0.01 * change
+
+
+@pytest.mark.parametrize("name", ["power", "cg_tolerance"])
+def test_a_negative_power_or_tolerance_is_refused(name):
+    kspace, mask, sens = problem()
+    with pytest.raises(ValueError, match=f"expected {name} >= 0"):
+        kt_focuss(kspace, mask, sens, **{name: -0.5})

@@ -169,6 +169,12 @@ def test_a_small_block_takes_a_smaller_kernel():
     np.testing.assert_array_equal(maps, espirit_maps(block, SMALL[0], kernel_size=3))
 
 
+def test_a_block_of_few_columns_takes_a_smaller_kernel_too():
+    block = _random(2, 9, 4)
+    maps = espirit_maps(block, (9, 5))
+    np.testing.assert_array_equal(maps, espirit_maps(block, (9, 5), kernel_size=3))
+
+
 def test_maps_do_not_depend_on_the_scale_of_the_data():
     block = _harmonic_block(*SIZE)
     np.testing.assert_array_equal(espirit_maps(block * 2.0**-40, SIZE), espirit_maps(block, SIZE))

@@ -238,6 +238,11 @@ def test_make_mask_lists_the_kinds():
         make_mask("spiral", KEY, (2, 8, 8), 2)
 
 
+def test_make_mask_takes_accelerations_between_whole_numbers():
+    sampling = make_mask("kt_gaussian", KEY, SHAPE, 2.5, acs=4)
+    assert sampling.nominal_acceleration == 2.5
+
+
 def test_make_mask_refuses_an_option_the_kind_lacks():
     with pytest.raises(TypeError, match="fixed"):
         make_mask("uniform", KEY, (2, 8, 8), 2, acs=2, fixed=True)
