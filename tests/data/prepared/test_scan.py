@@ -126,6 +126,14 @@ def test_only_what_changes_the_images_changes_the_key(source, tmp_path):
     assert [each.id for each in scan(tree, ALL)[0]] == [each.id for each in scan(source, ALL)[0]]
 
 
+def test_a_dicom_file_that_is_written_anew_changes_the_keys_of_its_series(tmp_path):
+    pytest.importorskip("pydicom")
+    folder = writers.write_dicom(tmp_path / "series")
+    keys = [each.key for each in scan(tmp_path, ALL)[0]]
+    os.utime(max(folder.iterdir()), (0, 0))  # the folder's own time stays
+    assert not {each.key for each in scan(tmp_path, ALL)[0]} & set(keys)
+
+
 def test_the_files_of_a_folder_are_looked_at_once_for_all_its_series(tmp_path, monkeypatch):
     generate_uid = pytest.importorskip("pydicom").uid.generate_uid
     (tmp_path / "study").mkdir()
