@@ -107,6 +107,12 @@ def test_table_has_the_numbers_of_the_comparison(page, data):
         assert ("p = 0.250" in row[1]) == (method != "kgmgt")  # 2 / 2^3, three clear cases
 
 
+def test_columns_of_the_cases_name_their_region(page):
+    heads = [table[0] for table in page.tables if table[0][0] == "Case"]
+    assert len(heads) == 2 and heads[0][4:6] == ["NMSE", "PSNR (dB), heart region"]
+    assert all(len(set(head)) == len(head) == 9 for head in heads)
+
+
 def test_best_method_is_marked(text):
     rows = re.findall(r"<tr( class=\"main\")?>(.*?)</tr>", text)
     best = [bool(main) for main, row in rows if 'class="best"' in row]
