@@ -1,9 +1,14 @@
 """Comparisons stay paired whatever fails."""
 
+from pathlib import Path
+
 import numpy as np
 
-from kgmgt_jax.evaluation.collecting import paired_scores
+from kgmgt_jax.evaluation.cases import Condition, EvaluationCase
+from kgmgt_jax.evaluation.collecting import Findings, paired_scores
 from kgmgt_jax.evaluation.regions import HEART, WHOLE
+from kgmgt_jax.evaluation.sampling import Sampling
+from tests.evaluation.cines import beating_disc
 
 SCORES = {"psnr": np.array([1.0])}
 
@@ -29,3 +34,15 @@ def test_method_goes_where_no_case_would_be_left():
 
 def test_region_without_a_case_left_is_left_out():
     assert list(paired_scores({WHOLE: _cases(a="x y", b="x"), HEART: _cases(b="x")})) == [WHOLE]
+
+
+def test_found_scores_are_of_the_cases_with_all_methods():
+    condition, images = Condition("uniform", 4.0, 8), beating_disc(t=2)
+    kspace, mask = images[:, None].astype(np.complex64), np.ones(images.shape, np.float32)
+    findings = Findings([condition], ["frame"])
+    for name, methods in (("a", "x y"), ("b", "x")):
+        told = (name, name, kspace, mask, None, images, Sampling("uniform", 2.0, 4.0, 8))
+        case = EvaluationCase(*told, condition, "", Path(name), 0, 1)
+        findings.add(case, dict.fromkeys(methods.split(), kspace[:, 0]))
+    (found,) = findings.score_sets()
+    assert {case: list(scores) for case, scores in found.scores[WHOLE].items()} == {"a": ["x", "y"]}
