@@ -208,6 +208,13 @@ def test_an_undersampled_file_has_the_maps_it_brings_or_those_asked_for(tmp_path
     )
 
 
+def test_maps_of_a_full_file_are_estimated_as_asked(tmp_path):
+    np.save(tmp_path / "kspace.npy", writers.kspace((2, 3, 24, 20)))
+    (case,) = open_evaluation(tmp_path, acs=8, sens="adaptive").cases([UNIFORM])
+    expected = estimate_sens(case.kspace, case.mask, method="adaptive")
+    np.testing.assert_array_equal(case.sens, expected)
+
+
 def test_equal_names_are_told_apart_by_their_files(tree, tmp_path):
     for part in ("one", "two"):
         target = tmp_path / part / "P001" / "cine_sax.mat"
