@@ -181,6 +181,20 @@ def test_what_is_kept_for_the_next_reader_cannot_be_written_to(files):
         images /= 2
 
 
+def test_as_many_slices_are_kept_as_there_is_room_for_the_largest(tmp_path):
+    shapes = [(1, 8, 8), (6, 16, 12), (2, 16, 12)]
+    for number, shape in enumerate(shapes):
+        np.save(tmp_path / f"cine{number}.npy", np.ones(shape, np.float32))
+    files = [tmp_path / f"cine{number}.npy" for number in range(3)]
+    room = 2.5 * 8 * 6 * 16 * 12  # bytes of two and a half of the largest
+    source = FileSlices(
+        files, acs=4, cache_gib=room / 2**30, simulation=Simulation(n_coils=1, noise=0.0)
+    )
+    for number in range(3):
+        source.images(number, [0])
+    assert source._load_cached.cache_info().currsize == 2
+
+
 def test_slices_of_one_frame_keep_to_the_memory_they_are_given(tmp_path):
     shape = (1, 1, 4, 64, 64)  # maps of such take as much as the slice
     files = [write_file(tmp_path, f"P00{i}", shape) for i in range(8)]
