@@ -46,6 +46,16 @@ def test_neighbours_arrive_through_the_recurrence_over_time_alone():
     assert bool(jnp.all(image(batch["preceding"]) == image(2 * batch["preceding"])))
 
 
+def test_both_directions_keep_the_order_of_frames():
+    model = CRNN(n_iterations=1, channels=8)
+    variables = start(model)
+    for name in ("kernel", "bias"):
+        variables["params"]["in_time"][name] *= 0
+    drive = jax.random.normal(jax.random.key(0), (1, 3, 4, 4, 8))
+    both = model.apply(variables, drive, method="_over_time")
+    assert bool(jnp.allclose(both, 2 * jax.nn.relu(drive)))  # without what another frame says
+
+
 def test_remembers_the_last_iteration():
     variables, batch = start(SMALL), phantom()
 
