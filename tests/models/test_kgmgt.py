@@ -12,6 +12,7 @@ from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import VGG
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.models.kgmgt import KGMgT
+from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.models.padding import crop_frame, pad_frame
 from kgmgt_jax.models.registry import build_model
 from kgmgt_jax.mri.fourier import fft2c
@@ -250,6 +251,15 @@ def test_impossible_settings_are_refused(fields, message):
     frames, measurement = _inputs(32, 32)
     with pytest.raises(ValueError, match=message):
         initialise(KGMgT(**SMALL | fields), 0, *frames, measurement)
+
+
+def test_all_parts_have_the_layers_that_the_network_asks_for():
+    asked = {"dtype": "bfloat16", "weight_init": "normal", "pallas": True}
+    model = KGMgT(**SMALL, **asked).bind({})
+    parts = [model.frame_encoder]
+    for network in (model.mentor_net, model.learner_net):
+        parts += [network.unet, network.denoiser]
+    assert {part.layers for part in parts} == {Layers(**asked)}
 
 
 def test_missing_measurement_is_refused():
