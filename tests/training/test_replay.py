@@ -121,7 +121,6 @@ def test_replay_names_the_values_and_terms_that_are_not_finite(run):
     rows = _rows(text)
     assert rows["l1"] == ["nan", "nan", "not", "finite"]
     assert rows["wasserstein"][-2:] == ["not", "finite"]
-    assert rows["penalty"][1:] == [rows["penalty"][1]]  # a gradient that the NaN does not reach
 
 
 def test_replay_of_a_good_batch_gives_the_terms_of_that_step(run):
