@@ -19,7 +19,12 @@ from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.folders import files_below
 from kgmgt_jax.data.formats.base import PARALLEL, import_optional, orientation, refusing
 from kgmgt_jax.data.formats.dicom import frame_seconds, slices_by_depth
-from kgmgt_jax.data.formats.dicom_headers import holds_image, is_magnitude, single_headers
+from kgmgt_jax.data.formats.dicom_headers import (
+    holds_image,
+    is_magnitude,
+    moment,
+    single_headers,
+)
 from kgmgt_jax.data.formats.dicom_images import is_dicom
 from kgmgt_jax.data.formats.images import nifti_units
 
@@ -277,6 +282,5 @@ def _directions(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _order(header: Any) -> tuple[float, float]:
     number = float(header.get("InstanceNumber") or 0)
-    said = (header.get(keyword) for keyword in ("TriggerTime", "TemporalPositionIndex"))
-    moment = next((float(value) for value in said if value is not None), number)
-    return moment, number
+    taken, _ = moment(header, 0)
+    return (number if taken is None else taken, number)
