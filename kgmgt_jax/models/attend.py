@@ -7,6 +7,7 @@ weights again, keys before queries: sums over keys then run along the slow axis,
 them, and all six products have both factors in the order in which they are read.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -14,6 +15,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from kgmgt_jax.models.attend_kernel import (
+    attend_in_registers,
+    attention_gradient_in_registers,
+    registers_hold,
+)
 from kgmgt_jax.models.chunks import chunk_limit, items_at_once
 
 __all__ = ["ATTENDED", "attend"]
@@ -30,6 +36,8 @@ def attend(
     v: Float[Array, "b windows heads k d"],
     bias: Float[Array, "heads q k"] | None = None,
     mask: Float[Array, "windows #q k"] | None = None,
+    *,
+    pallas: bool = False,
 ) -> Float[Array, "b windows heads q d"]:
     """``softmax(q k^T + bias + mask) v`` in each window; all but the products in float32.
 
@@ -42,12 +50,27 @@ def attend(
         k, v: keys and values.
         bias: added to the logits of every window.
         mask: added to the logits of every head.
+        pallas: on an NVIDIA GPU, use the kernels of ``models.attend_kernel`` where they fit and
+            there is a bias. XLA does not divide them: over several devices, each would do the whole
+            batch.
     """
-    return checkpoint_name(_attend(q, k, v, bias, mask), ATTENDED)
+    kernels = pallas and bias is not None and registers_hold(q.shape[-2], *k.shape[-2:])
+    return checkpoint_name(_attend(q, k, v, bias, mask, kernels), ATTENDED)
 
 
-@jax.custom_vjp
-def _attend(q, k, v, bias, mask):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend(q, k, v, bias, mask, kernels):
+    return _by_device(attend_in_registers if kernels else None, _in_memory, q, k, v, bias, mask)
+
+
+def _by_device(kernel, plain, *args):
+    """What ``kernel``, if there is one, gives on an NVIDIA GPU, and ``plain`` elsewhere."""
+    if kernel is None:
+        return plain(*args)
+    return jax.lax.platform_dependent(*args, cuda=kernel, default=plain)
+
+
+def _in_memory(q, k, v, bias, mask):
     logits = (q @ _transpose(k)).astype(_full(q))
     if bias is not None:
         logits += bias[None, None].astype(logits.dtype)
@@ -59,12 +82,16 @@ def _attend(q, k, v, bias, mask):
 
 
 def _forward(*args):
-    return _attend(*args), args
+    return _attend(*args), args[:-1]
 
 
-def _backward(args, grad):
+def _backward(kernels, args, grad):
+    kernel = attention_gradient_in_registers if kernels else None
+    return *_by_device(kernel, _gradient_in_memory, *args, grad), None
+
+
+def _gradient_in_memory(q, k, v, bias, mask, grad):
     """Blocks of windows; barriers keep what is small from being computed anew for every pair."""
-    q, k, v, bias, mask = args
     keep = jax.lax.optimization_barrier
     b, n, heads, t, _ = q.shape
     s, full = k.shape[-2], _full(q)
@@ -109,7 +136,7 @@ def _backward(args, grad):
     g_bias, (g_q, g_k, g_v) = jax.lax.scan(block, start, blocks)
     if bias is not None:
         g_bias = _transpose(jnp.sum(g_bias, axis=0)).astype(bias.dtype)
-    return _transpose(join(g_q)), join(g_k), join(g_v), g_bias, None
+    return _transpose(join(g_q)), join(g_k), join(g_v), g_bias
 
 
 _attend.defvjp(_forward, _backward)

@@ -48,6 +48,7 @@ def square_attention(
     mask: Float[Array, "windows q k"] | None = None,
     *,
     window: int,
+    pallas: bool = False,
 ) -> Float[Array, "b h w c"]:
     """Multi-head self-attention inside square windows.
 
@@ -56,6 +57,7 @@ def square_attention(
         bias_table: relative position bias, ``(2 window - 1)^2`` rows.
         mask: added to the logits of each window.
         window: side; must divide h and w.
+        pallas: as of ``attend``.
 
     Source: Liu et al., Swin Transformer, 2021.
     """
@@ -63,7 +65,7 @@ def square_attention(
     heads, size = bias_table.shape[-1], (window, window)
     q, k, v = (partition_windows(part, size, heads) for part in jnp.split(qkv, 3, axis=-1))
     bias = jnp.moveaxis(bias_table[relative_position_index(size, size)], -1, 0)  # heads q k
-    out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask)
+    out = attend(q * (c3 // 3 // heads) ** -0.5, k, v, bias, mask, pallas=pallas)
     return merge_windows(out, size, h)
 
 
@@ -90,6 +92,7 @@ def anchored_attention(
     biases: tuple[Float[Array, "heads a t"], Float[Array, "heads t a"]],
     *,
     window: tuple[int, int],
+    pallas: bool = False,
 ) -> Float[Array, "b h w c"]:
     """Attention in rectangular windows in two steps, by way of an anchor grid of half resolution.
 
@@ -103,6 +106,7 @@ def anchored_attention(
         scales: S1, S2, inverse temperatures a head.
         biases: B1, B2, by position in anchor window (a) and window (t).
         window: height and width in tokens, both even.
+        pallas: as of ``attend``.
 
     Source: Li et al., GRL, 2023 (anchored stripe attention).
     """
@@ -115,8 +119,8 @@ def anchored_attention(
     anchors = partition_windows(pad_to_windows(anchor, half), half, heads)
     scale1, scale2 = (scale.reshape(1, 1, heads, 1, 1).astype(q.dtype) for scale in scales)
     padding, anchor_padding = padding_logits(h, w, window), padding_logits(h2, w2, half)
-    summary = attend(scale1 * anchors, k, v, biases[0], padding)
-    out = attend(scale2 * q, anchors, summary, biases[1], anchor_padding)
+    summary = attend(scale1 * anchors, k, v, biases[0], padding, pallas=pallas)
+    out = attend(scale2 * q, anchors, summary, biases[1], anchor_padding, pallas=pallas)
     return merge_windows(out, window, h + -h % window[0])[:, :h, :w]
 
 
@@ -150,7 +154,7 @@ class SquareAttention(nn.Module):
         apart = shift_mask(h, w, self.window, half)
         mask = jnp.where(jnp.logical_and(shifted, apart), jnp.float32(MASKED), 0.0)
         qkv = self.layers.dense(3 * self.width, name="qkv")(rolled)
-        out = square_attention(qkv, table, mask, window=self.window)
+        out = square_attention(qkv, table, mask, window=self.window, pallas=self.layers.pallas)
         out = self.layers.dense(self.width, name="out")(out)
         return jnp.roll(out, (shift, shift), axis=(1, 2))
 
@@ -249,8 +253,9 @@ class AnchoredAttention(nn.Module):
         anchors = (self.window[0] // 2, self.window[1] // 2)
         scale1, bias1 = AnchorStep(self.n_heads, self.layers, name="gather")(anchors, self.window)
         scale2, bias2 = AnchorStep(self.n_heads, self.layers, name="spread")(self.window, anchors)
+        scales, biases, pallas = (scale1, scale2), (bias1, bias2), self.layers.pallas
         attended = anchored_attention(
-            q, k, v, anchor, (scale1, scale2), (bias1, bias2), window=self.window
+            q, k, v, anchor, scales, biases, window=self.window, pallas=pallas
         )
         bypass, bias, rest = bypass_weights(qkv, out)
         return self.layers.linear(x, bypass, bias) + self.layers.linear(attended, rest, None)

@@ -16,8 +16,9 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
+from kgmgt_jax.models.attend_kernel import softmax_mean
 from kgmgt_jax.models.attention import MASKED, SMALLEST_NORM
-from kgmgt_jax.models.triton_arrays import divide
+from kgmgt_jax.models.triton_arrays import SMALLEST_SIDE, arange, divide, product
 
 __all__ = [
     "HEAD",
@@ -29,7 +30,7 @@ __all__ = [
     "make_anchors",
 ]
 
-HEAD = 16  # channels of a head, filled up: the smallest side of a matrix product in Triton
+HEAD = SMALLEST_SIDE  # channels of a head, filled up
 TOKENS = 64  # of a program of the first and the last kernel
 # erf(x) = 1 - (a1 t + ... + a5 t^5) exp(-x^2), t = 1 / (1 + p x), to 1.5e-7 (Abramowitz and Stegun
 # 7.1.26); Pallas has no erf for GPUs
@@ -50,7 +51,7 @@ class Windows:
 
     def tokens(self) -> tuple[Int[Array, "t"], Int[Array, "t"]]:
         """Rows and columns of a window's tokens, counted in the window."""
-        return divide(_arange(math.prod(self.window)), self.window[1])
+        return divide(arange(math.prod(self.window)), self.window[1])
 
     def coordinates(self, index: Array) -> tuple[Array, Int[Array, "t"], Int[Array, "t"]]:
         """Image, rows and columns of a window's tokens."""
@@ -77,7 +78,7 @@ class Windows:
 def make_anchors(turn, weights, x, out, *, size: tuple[int, int]) -> None:
     """Some anchors: a depthwise 3 x 3 convolution with stride 2, and a pointwise one."""
     (h, w), c, block = size, x.shape[1], turn[0]
-    place = pallas.program_id(0) * TOKENS + _arange(TOKENS)
+    place = pallas.program_id(0) * TOKENS + arange(TOKENS)
     image, inside = divide(place, (h // 2) * (w // 2))
     row, column = divide(inside, w // 2)
     norm = _norm(weights, block, 1)
@@ -89,11 +90,11 @@ def make_anchors(turn, weights, x, out, *, size: tuple[int, int]) -> None:
         tap = norm(_rows(x, jnp.where(there, (image * h + y) * w + x_, 0)))
         weight = weights["depth"][block, k, :].astype(jnp.float32)
         total += jnp.where(there[:, None], tap * weight[None], 0.0)
-    channel = _arange(HEAD)
+    channel = arange(HEAD)
     for start in range(0, out.shape[1], HEAD):
         at, known = start + channel, start + channel < out.shape[1]
-        point = _tile(weights["point"], block, _arange(c), at, known)
-        anchor = _dot(total, point, out.dtype) + _row(weights["point_bias"], block, at, known)
+        point = _tile(weights["point"], block, arange(c), at, known)
+        anchor = product(total, point, out.dtype) + _row(weights["point_bias"], block, at, known)
         known = jnp.broadcast_to(known[None], anchor.shape)
         triton.store(out.at[place[:, None], at[None]], anchor.astype(out.dtype), mask=known)
 
@@ -113,8 +114,8 @@ def attend_in_squares(turn, weights, x, out, *, windows: Windows, at_once: int, 
         q, k, v = project(norm(_rows(x, address)))
         part = windows.part(row, column, shift)
         mask = jnp.where(part[:, None] != part[None, :], MASKED, 0.0)
-        logits = _dot(q, k, out.dtype, by_row=True) + bias.astype(jnp.float32) + mask
-        _store_head(out, address, head, d, _mean(logits, v, out.dtype))
+        logits = product(q, k, out.dtype, over=(1, 1)) + bias.astype(jnp.float32) + mask
+        _store_head(out, address, head, d, softmax_mean(logits, v, out.dtype))
 
     _for_each(at_once, attend_one)
 
@@ -136,10 +137,10 @@ def attend_in_rectangles(
         q, k, v = project(norm(_rows(x, address)))
         place, channel, known = _head_of(coarse.address(*coarse.coordinates(index)), head, d)
         anchor = _unit(triton.load(anchors.at[place, channel], mask=known, other=0.0))
-        logits = _dot(gather_scale * anchor, _unit(k), out.dtype, by_row=True) + gather
-        summary = _mean(logits, v, out.dtype)
-        logits = _dot(spread_scale * _unit(q), anchor, out.dtype, by_row=True) + spread
-        _store_head(out, address, head, d, _mean(logits, summary, out.dtype))
+        logits = product(gather_scale * anchor, _unit(k), out.dtype, over=(1, 1)) + gather
+        summary = softmax_mean(logits, v, out.dtype)
+        logits = product(spread_scale * _unit(q), anchor, out.dtype, over=(1, 1)) + spread
+        _store_head(out, address, head, d, softmax_mean(logits, summary, out.dtype))
 
     _for_each(at_once, attend_one)
 
@@ -147,19 +148,19 @@ def attend_in_rectangles(
 def finish(turn, weights, x, by_square, by_rect, out, *, dtype: Any) -> None:
     """Some tokens: output layers of both attentions, their sum with the map, and the MLP."""
     block = turn[0]
-    token = pallas.program_id(0) * TOKENS + _arange(TOKENS)
-    channel = jnp.broadcast_to(_arange(x.shape[1])[None], (TOKENS, x.shape[1]))
+    token = pallas.program_id(0) * TOKENS + arange(TOKENS)
+    channel = jnp.broadcast_to(arange(x.shape[1])[None], (TOKENS, x.shape[1]))
     known = channel < by_rect.shape[1]
     attended = triton.load(by_rect.at[token[:, None], channel], mask=known, other=0.0)
     matrix = lambda name: weights[name][block, :, :]  # noqa: E731
     vector = lambda name: weights[name][block, :].astype(jnp.float32)[None]  # noqa: E731
     before = _rows(x, token)
-    branch = _dot(_rows(by_square, token), matrix("square_out"), dtype)
-    branch += _dot(attended, matrix("rect_out"), dtype)
-    branch += _dot(_norm(weights, block, 1)(before), matrix("bypass"), dtype)
+    branch = product(_rows(by_square, token), matrix("square_out"), dtype)
+    branch += product(attended, matrix("rect_out"), dtype)
+    branch += product(_norm(weights, block, 1)(before), matrix("bypass"), dtype)
     mid = before + branch + vector("branch_bias")
-    hidden = _dot(_norm(weights, block, 2)(mid), matrix("mlp1"), dtype) + vector("mlp1_bias")
-    after = mid + _dot(_gelu(hidden), matrix("mlp2"), dtype) + vector("mlp2_bias")
+    hidden = product(_norm(weights, block, 2)(mid), matrix("mlp1"), dtype) + vector("mlp1_bias")
+    after = mid + product(_gelu(hidden), matrix("mlp2"), dtype) + vector("mlp2_bias")
     triton.store(out.at[token[:, None], channel], after.astype(out.dtype))
 
 
@@ -169,12 +170,8 @@ def _for_each(at_once: int, one: Callable[[Array], None]) -> None:
     jax.lax.fori_loop(jnp.int32(0), jnp.int32(at_once), turn, None)
 
 
-def _arange(n: int) -> Int[Array, "n"]:
-    return jnp.arange(n, dtype=jnp.int32)
-
-
 def _rows(x: Any, address: Int[Array, "t"]) -> Float[Array, "t c"]:
-    return triton.load(x.at[address[:, None], _arange(x.shape[1])[None]]).astype(jnp.float32)
+    return triton.load(x.at[address[:, None], arange(x.shape[1])[None]]).astype(jnp.float32)
 
 
 def _tile(kernel: Any, block: Array, row: Array, column: Array, known: Array) -> Array:
@@ -200,18 +197,18 @@ def _projection(
 ) -> Callable[[Float[Array, "t c"]], list[Float[Array, "t d"]]]:
     """Linear layers to q, k and v of a head, whose columns begin at ``start``; q by ``scale``."""
     kernel, bias = weights[f"{branch}_qkv"], weights[f"{branch}_qkv_bias"]
-    channel, layers = _arange(HEAD), []
+    channel, layers = arange(HEAD), []
     each = (kernel.shape[2] - start) // 3
     for i in range(3):
         column = start + i * each + head * d + channel
-        matrix = _tile(kernel, block, _arange(kernel.shape[1]), column, channel < d)
+        matrix = _tile(kernel, block, arange(kernel.shape[1]), column, channel < d)
         layers.append((matrix, _row(bias, block, column, channel < d), scale if i == 0 else 1.0))
-    return lambda n: [(_dot(n, a, dtype) + b) * factor for a, b, factor in layers]
+    return lambda n: [(product(n, a, dtype) + b) * factor for a, b, factor in layers]
 
 
 def _head_of(address: Int[Array, "t"], head: Array, d: int) -> tuple[Array, Array, Array]:
     """Rows and columns of a head's channels, filled up, and which are the head's own."""
-    channel = jnp.broadcast_to(_arange(HEAD)[None], (address.shape[0], HEAD))
+    channel = jnp.broadcast_to(arange(HEAD)[None], (address.shape[0], HEAD))
     return address[:, None], head * d + channel, channel < d
 
 
@@ -241,12 +238,6 @@ def _unit(x: Float[Array, "t d"]) -> Float[Array, "t d"]:
     return x * jax.lax.rsqrt(jnp.maximum(square, SMALLEST_NORM**2))
 
 
-def _mean(logits: Float[Array, "t s"], v: Float[Array, "s d"], dtype: Any) -> Float[Array, "t d"]:
-    """``softmax(logits) v``."""
-    weights = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
-    return _dot(weights, v, dtype) / jnp.sum(weights, axis=1, keepdims=True)
-
-
 def _gelu(x: Float[Array, "t c"]) -> Float[Array, "t c"]:
     z = jnp.abs(x) * math.sqrt(0.5)
     t, series = 1 / (1 + _ERF_P * z), jnp.zeros_like(z)
@@ -254,14 +245,3 @@ def _gelu(x: Float[Array, "t c"]) -> Float[Array, "t c"]:
         series = (series + a) * t
     tail = 0.5 * series * jnp.exp(-z * z)  # of the normal distribution, beyond |x|
     return x * jnp.where(x < 0, tail, 1 - tail)
-
-
-def _dot(a: Array, b: Array, dtype: Any, *, by_row: bool = False) -> Float[Array, "t s"]:
-    """``a b``, or ``a`` times the transpose of ``b``, of factors rounded to ``dtype``."""
-    return jax.lax.dot_general(
-        a.astype(dtype),
-        b.astype(dtype),
-        (((1,), (1 if by_row else 0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None,
-        preferred_element_type=jnp.float32,
-    )

@@ -14,7 +14,7 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.triton_arrays import divide, triton_holds
+from kgmgt_jax.models.triton_arrays import SMALLEST_SIDE, divide, triton_holds
 
 __all__ = ["kernel_fits", "sample_and_multiply"]
 
@@ -23,13 +23,15 @@ _WARPS = 8  # with four, 256 channels do not fit the registers of an H100
 # Numbers of a tap, its weights and its samples, of which the smallest shared memory (99 KiB, of
 # cards for desktops) can hold one; and bytes of which it can fetch another ahead.
 _MOST_OF_TAP, _MOST_AHEAD = 3 * 2**13, 5 * 2**13
-_SMALLEST, _LARGEST = 16, 256  # side of a matrix product in Triton, and what registers hold
+_LARGEST = 256  # side of a matrix product that registers hold
 
 
 def kernel_fits(c: int, groups: int, o: int) -> bool:
     """Whether Triton can hold the channels of a group and of the output, and multiply by them."""
     sides = (c // groups, o)
-    held = min(sides) >= _SMALLEST and max(sides) <= _LARGEST and _of_tap(*sides) <= _MOST_OF_TAP
+    held = (
+        min(sides) >= SMALLEST_SIDE and max(sides) <= _LARGEST and _of_tap(*sides) <= _MOST_OF_TAP
+    )
     return held and triton_holds(*sides)
 
 

@@ -130,8 +130,8 @@ class KGMgT(nn.Module):
         unroll: compile every block by itself: longer to compile, fewer kernels a frame.
         dtype: compute precision, see ``layers.Layers``.
         weight_init: ``"he"`` or ``"normal"``.
-        pallas: on one NVIDIA GPU, transformer blocks (at inference) and deformable convolutions in
-            Pallas kernels; over several, each would do the whole batch.
+        pallas: on one NVIDIA GPU, transformer blocks (in training, their attention) and deformable
+            convolutions in Pallas kernels; over several, each would do the whole batch.
     """
 
     channels: tuple[int, int, int] = (64, 128, 256)

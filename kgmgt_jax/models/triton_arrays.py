@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
-__all__ = ["divide", "triton_holds"]
+__all__ = ["SMALLEST_SIDE", "arange", "divide", "product", "triton_holds"]
 
+SMALLEST_SIDE = 16  # of the factors of a matrix product
 _OLDEST = 8  # compute capability of NVIDIA GPUs that Triton compiles for: Ampere
 
 
@@ -29,3 +30,27 @@ def _too_old(device: Any) -> bool:
 def divide(n: Array, by: int) -> tuple[Array, Array]:
     """``divmod`` of what is never negative: for signs, JAX's own has steps that Triton lacks."""
     return jax.lax.div(n, jnp.int32(by)), jax.lax.rem(n, jnp.int32(by))
+
+
+def arange(n: int) -> Int[Array, "n"]:
+    """``jnp.arange`` of 32 bits."""
+    return jnp.arange(n, dtype=jnp.int32)
+
+
+def product(
+    a: Array, b: Array, dtype: Any, *, over: tuple[int, int] = (1, 0)
+) -> Float[Array, "t s"]:
+    """Matrix product of factors rounded to ``dtype``, in float32.
+
+    Args:
+        a, b: the factors.
+        dtype: of the factors; float32 is multiplied in full.
+        over: axis of each along which products are summed.
+    """
+    return jax.lax.dot_general(
+        a.astype(dtype),
+        b.astype(dtype),
+        (((over[0],), (over[1],)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None,
+        preferred_element_type=jnp.float32,
+    )
