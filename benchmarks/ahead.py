@@ -1,8 +1,9 @@
-"""What would a GPU or a TPU be given to do for a frame? Compiled ahead of time, without one.
+"""What would a GPU or a TPU be given to do for a frame, or a training step? Compiled without one.
 
     pip install 'jax-cuda12-plugin[with-cuda]==JAX_VERSION' 'libtpu==VERSION_OF_jax[tpu]'
     python benchmarks/ahead.py --device h200
     python benchmarks/ahead.py --device v5e
+    python benchmarks/ahead.py --step --size 128 --batches 4       (L1 alone, examples at once)
 
 XLA's compilers for NVIDIA GPUs and TPUs need no device, only what is known of it. The program says
 whether the network compiles there, how much memory it takes, and, for a GPU, how many kernels it
@@ -21,7 +22,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -32,7 +33,6 @@ os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
 
 import jax
-import jax.numpy as jnp
 from gpu import OURS
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
@@ -40,8 +40,12 @@ from jax.sharding import SingleDeviceSharding
 from configs.kgmgt import get_config
 from kgmgt_jax.models.chunks import chunks_for
 from kgmgt_jax.models.registry import build_model
+from kgmgt_jax.training.optimizer import make_optimizers
+from kgmgt_jax.training.state import create_state
+from kgmgt_jax.training.update import make_steps
 from kgmgt_jax.types import Measurement
 from tests.models.kernels import absent_gpu
+from tests.training.small import random_batch
 
 H200 = """
 gpu_device_info {
@@ -69,7 +73,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("h200", "v5e"), default="h200")
     parser.add_argument("--variants", default="base", help="of configs/kgmgt.py")
     parser.add_argument("--dtypes", default="bfloat16")
-    parser.add_argument("--batches", default="1,8", help="frames at once")
+    parser.add_argument("--step", action="store_true", help="of training, in place of frames")
+    parser.add_argument("--batches", default="1,8", help="frames at once, or examples")
     parser.add_argument("--sides", default=",".join(OURS), help=f"of {', '.join(OURS)}")
     parser.add_argument("--size", type=int, default=256, help="height and width")
     options = parser.parse_args()
@@ -88,29 +93,54 @@ def main() -> None:
     for variant, dtype, frames, side in itertools.product(*(c.split(",") for c in choices)):
         start = time.perf_counter()
         fields = {"dtype": dtype} | OURS[side]
-        program = _compiled(variant, fields, int(frames), options.size, device)
+        work = _step if options.step else _frames
+        program = _compiled(work, variant, fields, (int(frames), options.size), device)
         seconds = time.perf_counter() - start
         mib = program.memory_analysis().temp_size_in_bytes / 2**20
         row = f"{variant:10}{dtype:10}{frames:>7}{side:>10}{seconds:9.0f} s{mib:7.0f}"
         print(row + (_counted(program.as_text(), int(frames)) if gpu else ""), flush=True)
 
 
-def _compiled(variant: str, fields: dict[str, Any], n: int, size: int, device: Any) -> Any:
-    """The network on ``n`` frames of one coil, for a device that need not be here."""
+def _compiled(
+    work: Callable[..., Any],
+    variant: str,
+    fields: dict[str, Any],
+    shape: tuple[int, int],
+    there: Any,
+) -> Any:
+    """``work``, for a device that need not be here."""
     config: Any = get_config(variant)
-    model = build_model(config.model.to_dict() | fields)
-    there = SingleDeviceSharding(device)
-    array = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=there)  # noqa: E731
-    frame = array((n, size, size), jnp.complex64)
-    measured = array((n, 1, size, size), jnp.complex64), array((n, size, size), jnp.float32)
-    arguments = (frame, frame, frame, Measurement(*measured))
-    variables = jax.eval_shape(lambda *a: model.init(jax.random.key(0), *a), *arguments)
-    variables = jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype), variables)
-    gpu = device.platform != "tpu"
+    config.model.update(fields)
+    on_device = SingleDeviceSharding(there)
+
+    def absent(arrays: Any) -> Any:
+        shaped = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=on_device)  # noqa: E731
+        return jax.tree.map(shaped, arrays)
+
+    gpu = there.platform != "tpu"
+    function, arguments = work(config, *shape)
     with chunks_for(cpu=False), absent_gpu() if gpu else contextlib.nullcontext():
-        traced = jax.jit(lambda *a: model.apply(*a).image).trace(variables, *arguments)
+        traced = function.trace(*absent(arguments))
         lowered = traced.lower(lowering_platforms=("cuda" if gpu else "tpu",))
     return lowered.compile()
+
+
+def _frames(config: Any, n: int, size: int) -> tuple[Any, tuple[Any, ...]]:
+    """The network on ``n`` frames of one coil."""
+    model, batch = build_model(config.model.to_dict()), random_batch(n, size)
+    frames = (batch[name] for name in ("target", "preceding", "succeeding"))
+    arguments = (*frames, Measurement(batch["kspace"], batch["mask"]))
+    variables = jax.eval_shape(lambda *a: model.init(jax.random.key(0), *a), *arguments)
+    return jax.jit(lambda *a: model.apply(*a).image), (variables, *arguments)
+
+
+def _step(config: Any, n: int, size: int) -> tuple[Any, tuple[Any, ...]]:
+    """A step of the generator on ``n`` examples of one coil."""
+    config.loss.update(perceptual=0.0, mentor=0.0)
+    model, optimizers = build_model(config.model.to_dict()), make_optimizers(config)
+    state = jax.eval_shape(lambda: create_state(model, None, *optimizers, seed=0))
+    step, _ = make_steps(config, model, None, optimizers)
+    return jax.jit(step, donate_argnums=0), (state, random_batch(n, size))
 
 
 def _counted(program: str, n: int) -> str:

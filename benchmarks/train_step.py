@@ -1,12 +1,13 @@
 """How long does a training step take, and in how much memory, against PyTorch?
 
-    python benchmarks/train_step.py [--adversarial]
+    python benchmarks/train_step.py [--adversarial] [--pallas] [--unroll]
 
 Generator steps (forward, backward, Adam; L1 alone) on random frames, with ``--adversarial`` a step
-of the released critic before each: this package, then the
-independent PyTorch twin of the released network (tests/oracles), each in a process of its own and
-in turn, on the same cores or the same GPU. Prints the median time of a step, the peak memory while
-stepping (resident set; on a GPU what the framework allocated), and once what compiling takes.
+of the released critic before each: this package, then the independent PyTorch twin of the released
+network (tests/oracles), each in a process of its own and in turn, on the same cores or the same
+GPU, where ``--pallas`` and ``--unroll`` say how this package computes. Prints the median time of a
+step, the peak memory while stepping (resident set; on a GPU what the framework allocated), and once
+what compiling takes.
 """
 
 import argparse
@@ -30,6 +31,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="timed steps a process")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
     parser.add_argument("--adversarial", action="store_true", help="train a critic, too")
+    parser.add_argument("--pallas", action="store_true", help="this package's kernels, on a GPU")
+    parser.add_argument("--unroll", action="store_true", help="compile each block by itself")
     parser.add_argument("--side", choices=("jax", "torch"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -81,7 +84,7 @@ def _jax_side(options: argparse.Namespace) -> Side:
     from tests.training.small import random_batch
 
     config: Any = get_config(options.variant)
-    config.model.dtype = options.dtype
+    config.model.update(dtype=options.dtype, pallas=options.pallas, unroll=options.unroll)
     config.loss.update(perceptual=0.0, mentor=0.0)
     model, optimizers = build_model(config.model.to_dict()), make_optimizers(config)
     critic = Critic(norm="batch", sigmoid=True) if options.adversarial else None
