@@ -54,7 +54,7 @@ def attend(
             there is a bias. XLA does not divide them: over several devices, each would do the whole
             batch.
     """
-    kernels = pallas and bias is not None and registers_hold(q.shape[-2], *k.shape[-2:])
+    kernels = pallas and bias is not None and registers_hold(q.shape, k.shape)
     return checkpoint_name(_attend(q, k, v, bias, mask, kernels), ATTENDED)
 
 

@@ -7,6 +7,7 @@ reference, and what runs on every other device. At inference ``models.block_kern
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,13 +20,16 @@ from jaxtyping import Array, Float
 from kgmgt_jax.models.triton_arrays import SMALLEST_SIDE, arange, product, triton_holds
 
 __all__ = [
+    "MOST_LOGITS",
     "attend_in_registers",
     "attention_gradient_in_registers",
+    "for_each_window",
     "registers_hold",
     "softmax_mean",
+    "windows_at_once",
 ]
 
-_MOST_LOGITS = 2**12  # of a window and head
+MOST_LOGITS = 2**12  # of a window and head, in registers
 _BYTES_PER_WARP = 2**11  # of logits, if they had the type of q; with more, registers overflow
 _LEAST_PROGRAMS = 1024  # that fill a GPU
 _AT_ONCE = (8, 4, 2, 1)  # windows of a program, which reads the bias once for all
@@ -33,10 +37,12 @@ _AT_ONCE = (8, 4, 2, 1)  # windows of a program, which reads the bias once for a
 Tokens = Float[Array, "b windows heads _ d"]  # as many as there are queries, or keys
 
 
-def registers_hold(t: int, s: int, d: int) -> bool:
-    """Whether a program can hold a window of t queries and s keys of d channels."""
-    fit = d <= SMALLEST_SIDE <= min(t, s) and t * s <= _MOST_LOGITS
-    return fit and triton_holds(t, s)
+def registers_hold(queries: tuple[int, ...], keys: tuple[int, ...]) -> bool:
+    """Whether programs can hold a window each of arrays of these shapes."""
+    (*many, t, d), s = queries, keys[-2]
+    fit = d <= SMALLEST_SIDE <= min(t, s) and t * s <= MOST_LOGITS
+    some = 0 < math.prod(many) * t * s < 2**31  # no empty grid, and addresses of 32 bits
+    return fit and some and triton_holds(t, s)
 
 
 def attend_in_registers(
@@ -82,7 +88,7 @@ def attention_gradient_in_registers(
     """
     tokens = [_by_window(a) for a in (q, k, v)]
     windows, heads, _, _ = tokens[0].shape
-    n_programs = windows // _windows_at_once(windows, heads)
+    n_programs = windows // windows_at_once(windows, heads)
     outs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in tokens]
     outs.append(jax.ShapeDtypeStruct((n_programs, *bias.shape), jnp.float32))
     *grads, g_bias = _run(_differentiate, (*tokens, bias, mask, _by_window(grad)), outs, interpret)
@@ -98,11 +104,8 @@ def softmax_mean(
     return product(weights, v, dtype) / jnp.sum(weights, axis=1, keepdims=True)
 
 
-def _by_window(x: Tokens) -> Float[Array, "all heads _ d"]:
-    return x.reshape(-1, *x.shape[2:])
-
-
-def _windows_at_once(windows: int, heads: int) -> int:
+def windows_at_once(windows: int, heads: int) -> int:
+    """Windows that a program takes: as many as leave enough programs."""
     return next(
         k
         for k in _AT_ONCE
@@ -110,10 +113,21 @@ def _windows_at_once(windows: int, heads: int) -> int:
     )
 
 
+def for_each_window(at_once: int, one: Callable[[Array, Any], Any], start: Any) -> Any:
+    """Inside a kernel, ``one`` of each of the program's windows and of what it gave before."""
+    first = pallas.program_id(0) * at_once
+    turn = lambda j, carry: one(first + j, carry)  # noqa: E731
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(at_once), turn, start)
+
+
+def _by_window(x: Tokens) -> Float[Array, "all heads _ d"]:
+    return x.reshape(-1, *x.shape[2:])
+
+
 def _run(program: Callable[..., None], inputs: tuple[Any, ...], outs: Any, interpret: bool) -> Any:
     """What a program gives that takes some windows of one head; q comes first, the bias fourth."""
     (windows, heads, t, _), s = inputs[0].shape, inputs[3].shape[-1]
-    at_once = _windows_at_once(windows, heads)
+    at_once = windows_at_once(windows, heads)
     n_warps = max(1, t * s * inputs[0].dtype.itemsize // _BYTES_PER_WARP)
     call = pallas.pallas_call(
         functools.partial(program, at_once=at_once),
@@ -135,7 +149,7 @@ def _attend(q, k, v, bias, mask, out, *, at_once: int) -> None:
         mean = softmax_mean(logits_of(window), _load(v, window, head), v.dtype)
         _store(out, window, head, mean)
 
-    _for_each_window(at_once, attend_one, None)
+    for_each_window(at_once, attend_one, None)
 
 
 def _differentiate(q, k, v, bias, mask, grad, g_q, g_k, g_v, g_bias, *, at_once: int) -> None:
@@ -156,7 +170,7 @@ def _differentiate(q, k, v, bias, mask, grad, g_q, g_k, g_v, g_bias, *, at_once:
         return total + g_logits
 
     zeros = jnp.zeros(bias.shape[1:], jnp.float32)
-    g_bias[pallas.program_id(0), head] = _for_each_window(at_once, differentiate_one, zeros)
+    g_bias[pallas.program_id(0), head] = for_each_window(at_once, differentiate_one, zeros)
 
 
 def _logits(q, k, bias, mask, head: Array) -> Callable[[Array], Float[Array, "t s"]]:
@@ -171,12 +185,6 @@ def _logits(q, k, bias, mask, head: Array) -> Callable[[Array], Float[Array, "t 
         return logits + mask[jax.lax.rem(window, jnp.int32(mask.shape[0]))].astype(jnp.float32)
 
     return of
-
-
-def _for_each_window(at_once: int, one: Callable[[Array, Any], Any], start: Any) -> Any:
-    first = pallas.program_id(0) * at_once
-    turn = lambda j, carry: one(first + j, carry)  # noqa: E731
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(at_once), turn, start)
 
 
 def _load(x: Any, window: Array, head: Array) -> Float[Array, "t 16"]:

@@ -24,17 +24,15 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
 from kgmgt_jax.models import block_programs as programs
+from kgmgt_jax.models.attend_kernel import MOST_LOGITS, windows_at_once
 from kgmgt_jax.models.attention import AnchorStep, bypass_weights
 from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.triton_arrays import triton_holds
 
 __all__ = ["block_fits", "block_in_kernels", "block_weights"]
 
-_MOST_LOGITS = 2**12  # of a window and head, in registers
 _MOST_CHANNELS = 2**6  # of a token's hidden layer; twice as many take XLA minutes to compile
 _LOGITS_PER_WARP = 2**10
-_LEAST_PROGRAMS = 1024  # that fill a GPU
-_AT_ONCE = (8, 4, 2, 1)  # of a program
 
 Params = Mapping[str, Any]
 
@@ -51,7 +49,7 @@ def block_fits(options: BlockOptions, shape: tuple[int, ...]) -> bool:
         and h * w % (4 * programs.TOKENS) == 0
         and triton_holds(*sides)
         and min(sides) >= programs.HEAD >= options.width // options.n_heads
-        and max(t * t, s * s // 4) <= _MOST_LOGITS
+        and max(t * t, s * s // 4) <= MOST_LOGITS
         and options.mlp_ratio * options.width <= _MOST_CHANNELS
         and 0 < math.prod(shape) < 2**31  # no empty grid, and addresses of 32 bits
     )
@@ -149,11 +147,7 @@ def block_in_kernels(
         program: Callable, window: tuple[int, int], width: int, keys: int, *maps: Array
     ) -> Array:
         n_windows = n // math.prod(window)
-        at_once = next(
-            k
-            for k in _AT_ONCE
-            if k == 1 or (n_windows % k == 0 and n_windows * heads >= k * _LEAST_PROGRAMS)
-        )
+        at_once = windows_at_once(n_windows, heads)
         windows = programs.Windows(window, (h, w))
         program = functools.partial(program, windows=windows, at_once=at_once, d=width // heads)
         out = jax.ShapeDtypeStruct((n, width), dtype)

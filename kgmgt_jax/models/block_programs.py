@@ -16,7 +16,7 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
-from kgmgt_jax.models.attend_kernel import softmax_mean
+from kgmgt_jax.models.attend_kernel import for_each_window, softmax_mean
 from kgmgt_jax.models.attention import MASKED, SMALLEST_NORM
 from kgmgt_jax.models.triton_arrays import SMALLEST_SIDE, arange, divide, product
 
@@ -108,7 +108,7 @@ def attend_in_squares(turn, weights, x, out, *, windows: Windows, at_once: int, 
     dy, dx = (a[:, None] - a[None, :] + side - 1 for a in (i, j))
     bias = triton.load(weights["square_table"].at[block, dy * (2 * side - 1) + dx, head])
 
-    def attend_one(index: Array) -> None:
+    def attend_one(index: Array, _: None) -> None:
         image, row, column = windows.coordinates(index)
         address = windows.address(image, row + shift, column + shift)
         q, k, v = project(norm(_rows(x, address)))
@@ -117,7 +117,7 @@ def attend_in_squares(turn, weights, x, out, *, windows: Windows, at_once: int, 
         logits = product(q, k, out.dtype, over=(1, 1)) + bias.astype(jnp.float32) + mask
         _store_head(out, address, head, d, softmax_mean(logits, v, out.dtype))
 
-    _for_each(at_once, attend_one)
+    for_each_window(at_once, attend_one, None)
 
 
 def attend_in_rectangles(
@@ -132,7 +132,7 @@ def attend_in_rectangles(
     )
     gather_scale, spread_scale = (weights[f"{n}_scale"][block, head] for n in ("gather", "spread"))
 
-    def attend_one(index: Array) -> None:
+    def attend_one(index: Array, _: None) -> None:
         address = windows.address(*windows.coordinates(index))
         q, k, v = project(norm(_rows(x, address)))
         place, channel, known = _head_of(coarse.address(*coarse.coordinates(index)), head, d)
@@ -142,7 +142,7 @@ def attend_in_rectangles(
         logits = product(spread_scale * _unit(q), anchor, out.dtype, over=(1, 1)) + spread
         _store_head(out, address, head, d, softmax_mean(logits, summary, out.dtype))
 
-    _for_each(at_once, attend_one)
+    for_each_window(at_once, attend_one, None)
 
 
 def finish(turn, weights, x, by_square, by_rect, out, *, dtype: Any) -> None:
@@ -162,12 +162,6 @@ def finish(turn, weights, x, by_square, by_rect, out, *, dtype: Any) -> None:
     hidden = product(_norm(weights, block, 2)(mid), matrix("mlp1"), dtype) + vector("mlp1_bias")
     after = mid + product(_gelu(hidden), matrix("mlp2"), dtype) + vector("mlp2_bias")
     triton.store(out.at[token[:, None], channel], after.astype(out.dtype))
-
-
-def _for_each(at_once: int, one: Callable[[Array], None]) -> None:
-    first = pallas.program_id(0) * at_once
-    turn = lambda j, _: one(first + j)  # noqa: E731
-    jax.lax.fori_loop(jnp.int32(0), jnp.int32(at_once), turn, None)
 
 
 def _rows(x: Any, address: Int[Array, "t"]) -> Float[Array, "t c"]:

@@ -49,7 +49,7 @@ def test_kernels_equal_the_plain_path(sides, masked, interpreted):
 def test_windows_that_share_a_program(least, at_once, monkeypatch, interpreted):
     monkeypatch.setattr(attend_kernel, "_LEAST_PROGRAMS", least)
     inputs = _inputs(SPREAD, 64, shape=(2, 4, 1))
-    assert attend_kernel._windows_at_once(8, 1) == at_once
+    assert attend_kernel.windows_at_once(8, 1) == at_once
     found = _value_and_gradients(*inputs, pallas=True)
     for got, want in zip(found, _value_and_gradients(*inputs), strict=True):
         assert relative_error(got, want) < 5e-6
@@ -84,21 +84,24 @@ def test_batches_may_be_mapped_over(interpreted):
 
 
 @pytest.mark.parametrize(
-    ("sides", "hold"),
+    ("queries", "keys", "hold"),
     [
-        (SQUARE, True),
-        ((16, 256, 16), True),
-        ((64, 64, 32), False),  # channels
-        ((8, 64, 4), False),  # queries
-        ((64, 8, 4), False),  # keys
-        ((64, 128, 4), False),  # logits
-        ((48, 64, 4), False),  # no power of two
+        ((2, 3, 4, 64, 4), 64, True),
+        ((2, 3, 4, 16, 16), 256, True),
+        ((2, 3, 4, 64, 32), 64, False),  # channels
+        ((2, 3, 4, 8, 4), 64, False),
+        ((2, 3, 4, 64, 4), 8, False),
+        ((2, 3, 4, 64, 4), 128, False),  # logits
+        ((2, 3, 4, 48, 4), 64, False),  # no power of two
+        ((2**5, 2**12, 4, 64, 4), 64, False),  # addresses of 64 bits
+        ((0, 3, 4, 64, 4), 64, False),  # no program
     ],
 )
-def test_windows_that_registers_can_hold(sides, hold):
-    assert registers_hold(*sides) == hold
+def test_windows_that_registers_can_hold(queries, keys, hold):
+    shapes = queries, (*queries[:-2], keys, queries[-1])
+    assert registers_hold(*shapes) == hold
     with jax.enable_x64(True):
-        assert not registers_hold(*sides)
+        assert not registers_hold(*shapes)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

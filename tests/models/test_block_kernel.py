@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kgmgt_jax.models import block_kernel
+from kgmgt_jax.models import attend_kernel
 from kgmgt_jax.models.block_kernel import block_fits
 from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.initialisation import initialise
@@ -80,7 +80,7 @@ def test_images_may_be_mapped_over(interpreted):
 
 
 def test_windows_that_share_a_program(monkeypatch, interpreted):
-    monkeypatch.setattr(block_kernel, "_LEAST_PROGRAMS", 16)
+    monkeypatch.setattr(attend_kernel, "_LEAST_PROGRAMS", 16)
     x = _tokens(2, 32, 32, 16)
     body, plain = (_body(pallas=pallas) for pallas in (True, False))
     variables = _variables(plain, x)
