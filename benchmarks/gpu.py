@@ -1,7 +1,7 @@
 """Is the network faster on a GPU than PyTorch, and how much of the card does it use?
 
     python benchmarks/gpu.py
-    python benchmarks/train_step.py --batch 4 --dtype bfloat16 --steps 20    (training)
+    python benchmarks/train_step.py --batch 4 --dtype bfloat16 --steps 20 [--pallas] [--unroll]
 
 Frames of 256 x 256 alone, in batches, and as a cine of 12, in float32 and bfloat16, by
 
