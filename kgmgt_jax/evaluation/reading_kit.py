@@ -217,8 +217,9 @@ def _read_json(path: str | Path, form: str) -> dict[str, Any]:
     wanted = {"kit", "items" if form == KEY_FORMAT else "scores"}
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(path, f"a file of the format {form!r}", "no such file") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        got = "a folder" if isinstance(error, IsADirectoryError) else "no such file"
+        raise DataError(path, f"a file of the format {form!r}", got) from error
     except (RecursionError, ValueError) as error:
         raise DataError(path, f"JSON, a {form}", f"{error}", "copy it again") from error
     if not isinstance(record, dict) or record.get("format") != form:

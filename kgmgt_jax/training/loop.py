@@ -91,7 +91,8 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             state, position = checkpoints.restore(state, config=config, slices=slices)
             feed.set_state(position)
 
-        done, last, every = int(state.step), stop_after or config.train.n_steps, config.train
+        done, every = int(state.step), config.train
+        last = every.n_steps if stop_after is None else stop_after
 
         def due(step: int) -> bool:
             """Whether there is a validation after a step."""

@@ -211,6 +211,8 @@ def test_damaged_files_are_refused(kit, tmp_path):
             pool_readings([tmp_path / "a.json"], kit[1])
     with pytest.raises(ValueError, match=r"b.json: expected a file of .*, got no such file"):
         pool_readings([tmp_path / "b.json"], kit[1])
+    with pytest.raises(ValueError, match=r"expected a file of .*, got a folder"):
+        pool_readings([tmp_path / "a.json"], tmp_path)
 
 
 @pytest.mark.parametrize(
