@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.numpy import bfloat16
 from safetensors import numpy as safetensors
 
 from kgmgt_jax.data.atomic import write_atomically
@@ -29,6 +30,8 @@ class StateFileError(ValueError):
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a state dict by name, ``module.`` prefixes and wrappers removed.
+
+    Those of bfloat16, which NumPy lacks, become float32.
 
     Args:
         path: ``.npz`` or ``.safetensors`` (read without PyTorch), or ``.pth``, ``.pt``, ``.bin``,
@@ -76,7 +79,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.suffix == ".safetensors":
-        return safetensors.load_file(path)
+        arrays = safetensors.load_file(path)
+        return {k: v.astype(np.float32) if v.dtype == bfloat16 else v for k, v in arrays.items()}
     return _read_torch(path)
 
 

@@ -7,8 +7,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 
 from kgmgt_jax.interop import torch_weights
 from kgmgt_jax.interop.state_files import read_state_dict, write_state_dict
@@ -35,6 +37,14 @@ def test_wrapped_state_dicts_are_unwrapped(tmp_path, wrapper):
     read = read_state_dict(tmp_path / "w.pth")
     assert read.keys() == {"a.weight", "b"}
     np.testing.assert_array_equal(read["a.weight"], np.ones(2, np.float32))
+
+
+def test_bfloat16_is_read_as_float32(tmp_path):
+    values = np.array([0.5, -3.0], jax.numpy.bfloat16)
+    safetensors.save_file({"a": values, "b": np.ones(1, np.float16)}, tmp_path / "w.safetensors")
+    read = read_state_dict(tmp_path / "w.safetensors")
+    assert (read["a"].dtype, read["b"].dtype) == (np.float32, np.float16)
+    np.testing.assert_array_equal(read["a"], [0.5, -3.0])
 
 
 class _Planted:

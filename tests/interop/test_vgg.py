@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from configs.kgmgt import get_config
-from kgmgt_jax.interop import vgg
 from kgmgt_jax.interop.state_files import write_state_dict
 from kgmgt_jax.interop.vgg import load_encoder, load_vgg19, two_channel_kernel, vgg_names
 from kgmgt_jax.models.encoder import VGG19_LAYERS, vgg19_features
@@ -137,11 +136,11 @@ def test_arrays_that_are_no_weights_are_named(tmp_path, key, change, message):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float64])
-def test_weights_of_any_floating_type_are_read(monkeypatch, dtype):
+def test_weights_of_any_floating_type_are_read(tmp_path, dtype):
     arrays = _torchvision(19)[0]
-    small = {name: array.astype(dtype) for name, array in arrays.items()}
-    monkeypatch.setattr(vgg, "read_state_dict", lambda path: small)
-    for array in jax.tree.leaves(load_vgg19("vgg.safetensors", last="conv2_1")):
+    other = {name: array.astype(dtype) for name, array in arrays.items()}
+    file = write_state_dict(tmp_path / "vgg.safetensors", other)
+    for array in jax.tree.leaves(load_vgg19(file, last="conv2_1")):
         assert array.dtype == np.float32 and np.isfinite(array).all()
 
 
