@@ -1,6 +1,6 @@
 """Weights of the PyTorch release to a checkpoint, and back::
 
-    python -m kgmgt_jax.interop.torch_weights net_g_500000.pth --extractor F.pth --vgg19 F.pth \
+    python -m kgmgt_jax.interop.torch_weights net_g_500000.pth --extractor F.pth --vgg19 V.pth \
         --out CKPT
     python -m kgmgt_jax.interop.torch_weights --to-torch CKPT --out net_g.pth [--extractor F.pth] ..
 
@@ -42,8 +42,9 @@ def _read_part(name: str, path: str | Path) -> dict[str, np.ndarray]:
     if name != "vgg19":
         return arrays
     used = PARTS[name].keys
-    renamed = {_VGG_PREFIX + key: value for key, value in vgg_names(arrays).items()}
-    rest = {k: v for k, v in arrays.items() if not vgg_names({k: v}) and "classifier." not in k}
+    renamed = {_VGG_PREFIX + key: value for key, value in vgg_names(path, arrays).items()}
+    other = {k: v for k, v in arrays.items() if "classifier." not in k}
+    rest = {k: v for k, v in other.items() if not vgg_names(path, {k: v})}
     return {k: v for k, v in renamed.items() if k in used} | rest
 
 

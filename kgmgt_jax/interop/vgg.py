@@ -36,17 +36,27 @@ def _torchvision_names(state_dict: Mapping[str, np.ndarray]) -> dict[int, str]:
     return _VGG16 if any(re.search(r"(?:^|\.)features\.17\.", k) for k in state_dict) else _VGG19
 
 
-def vgg_names(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames ``features.5.weight`` or ``any.prefix.conv2_1.weight`` to ``conv2_1.weight``."""
-    renamed, names = {}, _torchvision_names(state_dict)
-    for key, value in state_dict.items():
+def vgg_names(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Renames ``features.5.weight`` or ``any.prefix.conv2_1.weight`` to ``conv2_1.weight``.
+
+    Raises:
+        ValueError: if two arrays would have one name, as those of two networks do.
+    """
+    found, names = {}, _torchvision_names(state_dict)
+    for key in state_dict:
         torchvision = re.search(r"(?:^|\.)features\.(\d+)\.(weight|bias)$", key)
         named = re.search(r"(?:^|\.)(conv\d_\d)\.(weight|bias)$", key)
         if torchvision and int(torchvision[1]) in names:
-            renamed[f"{names[int(torchvision[1])]}.{torchvision[2]}"] = value
+            name = f"{names[int(torchvision[1])]}.{torchvision[2]}"
         elif named:
-            renamed[f"{named[1]}.{named[2]}"] = value
-    return renamed
+            name = f"{named[1]}.{named[2]}"
+        else:
+            continue
+        if name in found:
+            got = f"{found[name]} and {key}"
+            raise ValueError(f"{path}: expected one VGG, got more, with {got}; keep one of them")
+        found[name] = key
+    return {name: state_dict[key] for name, key in found.items()}
 
 
 def two_channel_kernel(kernel: np.ndarray) -> np.ndarray:
@@ -67,9 +77,10 @@ def load_vgg19(path: str | Path, *, last: str = "conv5_1") -> dict:
         last: the last convolution needed.
 
     Raises:
-        ValueError: if the file cannot be read, lacks a convolution or has one of another shape.
+        ValueError: if the file cannot be read, is of more than one VGG, lacks a convolution or has
+            one of another shape.
     """
-    found = vgg_names(read_state_dict(path))
+    found = vgg_names(path, read_state_dict(path))
     convs = VGG19_LAYERS if "conv3_4.weight" in found else _VGG16_LAYERS
     return _parameters(path, found, _up_to(path, convs, last))
 
@@ -87,7 +98,7 @@ def load_encoder(path: str | Path) -> dict:
     Raises:
         ValueError: as for ``load_vgg19``.
     """
-    found = vgg_names(read_state_dict(path))
+    found = vgg_names(path, read_state_dict(path))
     first = found.get("conv1_1.weight")
     if first is not None and first.shape == (64, 3, 3, 3):
         found["conv1_1.weight"] = two_channel_kernel(first)

@@ -216,6 +216,13 @@ def test_same_name_in_two_files_is_refused(files, tmp_path, capsys):
     _refused(capsys, arguments, tmp_path / "out", "expected names of its own", "vgg.vgg_net")
 
 
+def test_the_extractors_are_no_vgg19(files, tmp_path, capsys):
+    paths = files | {"vgg19": files["extractor"]}
+    arguments = [files["generator"], *_options(paths, "vgg19", "extractor")]
+    words = (f"{files['extractor']}: expected one VGG, got more, with ", "keep one of them")
+    _refused(capsys, arguments, tmp_path / "out", *words)
+
+
 def test_existing_folder_is_kept(imported, files, capsys):
     arguments = [files["generator"], *_options(files, "extractor", "vgg19")]
     _refused(capsys, arguments, imported, imported, "yet to be made")

@@ -40,7 +40,18 @@ def test_both_namings_give_the_same_parameters(tmp_path):
 
 
 def test_classifier_and_unknown_keys_are_ignored():
-    assert vgg_names({"classifier.0.weight": np.zeros(1), "features.1.weight": np.zeros(1)}) == {}
+    arrays = {"classifier.0.weight": np.zeros(1), "features.1.weight": np.zeros(1)}
+    assert vgg_names("v.npz", arrays) == {}
+
+
+def test_a_file_of_two_networks_is_refused(tmp_path):
+    arrays = _torchvision(19)[0]
+    arrays["target.conv2_1.bias"] = arrays["features.5.bias"]
+    file = write_state_dict(tmp_path / "two.npz", arrays)
+    for load in (load_vgg19, load_encoder):
+        message = r"two.npz: .* one VGG, .* features.5.bias and target.conv2_1.bias; keep one"
+        with pytest.raises(ValueError, match=message):
+            load(file)
 
 
 def test_missing_convolutions_are_named(tmp_path):
