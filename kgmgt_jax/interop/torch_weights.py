@@ -171,11 +171,14 @@ def to_torch(checkpoint: str | Path, files: Mapping[str, str | Path]) -> None:
         files: by part (``generator``, ``extractor``, ``vgg19``, ``critic``) the file to write.
 
     Raises:
-        ValueError: if the checkpoint is unreadable or of another network, or for a suffix that is
-            no format.
+        ValueError: if the checkpoint is unreadable or of another network, for a suffix that is no
+            format, or for one file for two parts.
     """
     for path in files.values():
         check_suffix(path)
+    if len({Path(path).absolute() for path in files.values()}) < len(files):
+        where = ", ".join(map(str, files.values()))
+        raise ValueError(f"{where}: expected a file of its own for each part, got one twice")
     config, variables = load_weights(checkpoint)
     network = config.get("model", {}).get("network", DEFAULT)
     critic = load_item(checkpoint, "critic") if "critic" in files else None

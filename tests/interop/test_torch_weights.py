@@ -81,6 +81,12 @@ def test_export_checks_every_file_before_it_writes_one(imported, tmp_path, capsy
     _refused(capsys, arguments, tmp_path / "g.npz", "d.h5: expected one of .pth")
 
 
+def test_export_of_two_parts_to_one_file_is_refused(imported, tmp_path, capsys):
+    out = tmp_path / "g.npz"
+    arguments = ["--to-torch", imported, "--extractor", out]
+    _refused(capsys, arguments, out, f"{out}, {out}: expected a file of its own for each part")
+
+
 def test_every_name_of_the_release_has_a_place(fixtures_dir):
     for part, net in NETS.items():
         names = [*PARTS[part].keys, *PARTS[part].buffers]
