@@ -132,7 +132,7 @@ def from_torch(
             "--extractor and --vgg19 name the files of these parts; --allow-partial writes anyway"
         )
         raise ValueError(f"{where}: expected the released network, got {'; '.join(lines)} ({hint})")
-    if arrays.get(_FIRST, np.empty(0)).shape == (64, 3, 3, 3):
+    if _FIRST in arrays and _problem(arrays[_FIRST], (64, 3, 3, 3)) is None:
         fit[_FIRST] = two_channel_kernel(arrays[_FIRST].astype(np.float32))
     _save(out, entries, start | fit, buffers, lines)
     return lines

@@ -101,7 +101,8 @@ def load_encoder(path: str | Path) -> dict:
     found = vgg_names(path, read_state_dict(path))
     first = found.get("conv1_1.weight")
     if first is not None and first.shape == (64, 3, 3, 3):
-        found["conv1_1.weight"] = two_channel_kernel(first)
+        _check(path, "conv1_1.weight", first, first.shape)
+        found["conv1_1.weight"] = two_channel_kernel(first.astype(np.float32))
     return _parameters(path, found, _ENCODER, n_inputs=2)["params"]
 
 

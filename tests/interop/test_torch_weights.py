@@ -194,6 +194,18 @@ def test_partial_import_fills_from_the_initialisation(spoiled, whole, tmp_path, 
     np.testing.assert_array_equal(first, two_channel_kernel(vgg[FIRST]).transpose(2, 3, 1, 0))
 
 
+def test_partial_import_keeps_no_first_layer_that_is_not_finite(spoiled, tmp_path):
+    paths, _, vgg = spoiled
+    paths = paths | {"vgg19": tmp_path / "v.npz"}
+    np.savez(paths["vgg19"], **{**vgg, FIRST: np.full((64, 3, 3, 3), np.nan, np.float32)})
+    arguments = [str(paths["generator"]), *_options(paths, "extractor", "vgg19")]
+    out = tmp_path / "out"
+    assert torch_weights.main([*arguments, "--out", str(out), "--allow-partial"]) == 0
+    _, variables = load_weights(out)
+    own, start = (v["params"]["frame_encoder"]["vgg"] for v in (variables, released.template()))
+    np.testing.assert_array_equal(own["conv1_1"]["kernel"], start["conv1_1"]["kernel"])
+
+
 def test_torchvision_vgg19_is_refused_for_its_first_layer_alone(whole, files, tmp_path, capsys):
     indices = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10}
     arrays = {"classifier.0.weight": np.zeros((1, 1)), "features.12.bias": np.zeros(256)}

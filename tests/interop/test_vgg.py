@@ -185,6 +185,16 @@ def test_encoder_of_the_base_network_takes_vgg_weights(tmp_path, depth):
     np.testing.assert_array_equal(encoder["conv3_1"]["bias"], bias)
 
 
+def test_a_first_convolution_of_half_precision_is_mixed_in_single(tmp_path):
+    arrays = {name: array.astype(np.float16) for name, array in _torchvision(19)[0].items()}
+    encoder = load_encoder(write_state_dict(tmp_path / "vgg.npz", arrays))
+    want = two_channel_kernel(arrays["features.0.weight"].astype(np.float32))
+    np.testing.assert_array_equal(encoder["conv1_1"]["kernel"], want.transpose(2, 3, 1, 0))
+    arrays["features.0.weight"] = np.ones((64, 3, 3, 3), np.int64)
+    with pytest.raises(ValueError, match=r"numbers in conv1_1\.weight, got int64"):
+        load_encoder(write_state_dict(tmp_path / "vgg.npz", arrays))
+
+
 def test_encoder_keeps_a_first_convolution_of_two_channels(tmp_path):
     arrays, _ = _torchvision(19)
     arrays["features.0.weight"] = first = arrays["features.0.weight"][:, :2]
