@@ -1,6 +1,7 @@
 """Files below a folder."""
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def named_paths(text: str | Path) -> list[str]:
 def files_below(root: Path, unreadable: Callable[[OSError], Any] | None = None) -> list[Path]:
     """All files below a folder to any depth, sorted by path, through links to folders, too.
 
-    A folder that is reached twice counts once: where it lies, else by the first link to it.
+    A folder that is reached twice counts once: where it lies, else by the first link to it. What
+    may not be looked at, as in a folder that can be listed but not entered, counts as a file.
 
     Args:
         root: The folder.
@@ -40,6 +42,17 @@ def files_below(root: Path, unreadable: Callable[[OSError], Any] | None = None) 
                     continue
                 seen.add(real)
                 found += (Path(folder, name) for name in files)
-                links += (Path(folder, name) for name in names if Path(folder, name).is_symlink())
+                paths = (os.path.join(folder, name) for name in names)
+                links += (Path(path) for path in paths if os.path.islink(path))
         tops = sorted(links)
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in found if _may_be_a_file(path))
+
+
+def _may_be_a_file(path: Path) -> bool:
+    """Whether it is a file, or lies where nobody may look."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,31 @@ def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path, monkeypatch
     closed[:] = [tmp_path.name]
     with refused(f"{tmp_path.name}: expected a folder whose files can be listed"):
         open_files(tmp_path)
+
+
+def test_a_file_in_a_folder_that_cannot_be_entered_is_named_and_the_rest_is_read(
+    tmp_path, monkeypatch
+):
+    for name in ("a", "b"):
+        writers.write_npy(tmp_path / name)
+    (tmp_path / "b" / "deeper").mkdir()
+
+    def denied(look):
+        def wrapped(path, *arguments, **options):
+            if (tmp_path / "b") in Path(path).parents:
+                raise PermissionError(13, "Permission denied", str(path))
+            return look(path, *arguments, **options)
+
+        return wrapped
+
+    for name in ("stat", "lstat", "scandir"):
+        monkeypatch.setattr(os, name, denied(getattr(os, name)))
+    units = {
+        unit.path.relative_to(tmp_path).as_posix(): unit.error for unit in find_units(tmp_path)
+    }
+    assert units["a/P1_kspace.npy"] is None
+    assert "expected a readable file, got" in str(units["b/P1_kspace.npy"])
+    assert "a folder whose files can be listed, got Permission" in str(units["b/deeper"])
 
 
 def test_a_name_that_is_no_text_is_refused_and_the_rest_is_read(tmp_path, capsys):
