@@ -165,6 +165,8 @@ def make_cine(
         ValueError: an argument is out of range; the message names it.
     """
     fov = _check(seed, shape, n_frames, n_coils, view, level, noise, field_of_view_mm)
+    # NumPy's own numbers would turn single precision into double
+    shape, n_frames, level = (int(shape[0]), int(shape[1])), int(n_frames), float(level)
     grid = pixel_grid(shape, fov)
     rng = _stream(seed, 5)
     tilt = rng.uniform(0.25, 0.6) if view == "sax" else rng.uniform(1.15, 1.4)

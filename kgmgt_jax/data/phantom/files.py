@@ -76,8 +76,7 @@ def _stack(
     """K-space of all slices of one patient, (t, z, n, ky, kx), or (t, z, ky, kx) for one coil."""
     levels = np.linspace(0.25, 0.85, n_slices) if n_slices > 1 else [0.55]
     slices = [
-        make_cine(seed, view=view, level=float(level), n_coils=n_coils, **cine).kspace
-        for level in levels
+        make_cine(seed, view=view, level=level, n_coils=n_coils, **cine).kspace for level in levels
     ]
     kspace = np.stack(slices, axis=1)
     return kspace[:, :, 0] if n_coils == 1 else kspace

@@ -48,6 +48,15 @@ def test_equal_calls_give_equal_arrays():
         assert_array_equal(getattr(first, name), getattr(second, name))
 
 
+def test_numbers_of_numpy_give_the_same_arrays():
+    one = make_cine(1, level=0.55, **SMALL)
+    sides, n_frames = np.array(SMALL["shape"]), np.int64(SMALL["n_frames"])
+    other = make_cine(np.int64(1), level=np.float64(0.55), shape=sides, n_frames=n_frames)
+    assert other.lv_volume.dtype == np.float32
+    for name in ("kspace", "image", "lv_volume", "lv_length"):
+        assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 def test_seeds_differ():
     first, second = (np.abs(make_cine(seed, **SMALL).image) for seed in (0, 1))
     assert np.linalg.norm(first - second) > 0.3 * np.linalg.norm(first)
