@@ -174,13 +174,14 @@ def orientation(rows: Vector, columns: Vector) -> str:
 
     Returns:
         E.g. ``"rows to P, columns to L"``: the nearest of L, R, A, P, S, I. Oblique planes are
-        named by their main direction.
+        named by their main direction. ``"unknown"`` where one is not finite, or zero, as in
+        headers that do not say.
     """
 
     def letter(vector: Vector) -> str:
         axis = int(np.argmax(np.abs(vector)))
         return ("RL", "AP", "IS")[axis][int(vector[axis] > 0)]
 
-    if not (np.all(np.isfinite(rows)) and np.all(np.isfinite(columns))):
+    if not all(np.all(np.isfinite(vector)) and np.any(vector) for vector in (rows, columns)):
         return "unknown"
     return f"rows to {letter(rows)}, columns to {letter(columns)}"

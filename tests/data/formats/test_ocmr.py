@@ -111,6 +111,7 @@ def test_sets_of_an_ismrmrd_slice_stay_in_order_where_it_follows_the_heart(tmp_p
         (((0, 0, 1), (0, 1, 0)), "rows to P, columns to S"),
         (((1, 0, 0), (0, 0, 1)), "rows to S, columns to L"),  # turned about the readout
         (((0, 0, 1), (0, -1, 0)), "rows to A, columns to S"),
+        (((0, 0, 0), (0, 0, 0)), "unknown"),  # of headers that do not say
     ],
 )
 def test_ismrmrd_slices_of_several_orientations_have_their_own(tmp_path, other, lies):
