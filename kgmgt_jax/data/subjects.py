@@ -31,7 +31,8 @@ def identify(file: CineFile, root: Path, pattern: str | None = None) -> tuple[st
     Args:
         file: A cine file below ``root``.
         root: Where the search for files began.
-        pattern: Regular expression for the path below ``root``; its first group, if it has one.
+        pattern: Regular expression for the path below ``root``, and behind it the key of the array
+            where there is one (``P001/cine_sax.mat/kspace_full``); its first group, if it has one.
 
     Raises:
         DataError: If the pattern finds nothing, or the file is damaged.
