@@ -142,9 +142,13 @@ def _after_generator(
     """The state after the generator's gradient, with new states of generator and critic."""
     old, (model_state, judge_state) = state.generator, model_states
     new = _apply_gradient(old, grads, model_state, optimizer)
-    # without gradient, but perhaps with moments of steps that trained them
-    held = {name: old.params[name] for name in frozen}
-    new = new.replace(params={**new.params, **held})
+
+    def held(new: Any, old: Any) -> dict[str, Any]:
+        return {**new, **{name: old[name] for name in frozen if name in old}}
+
+    # without gradient, but perhaps with moments of steps that trained them, or running statistics
+    model_state = {name: held(part, old.model_state[name]) for name, part in model_state.items()}
+    new = new.replace(params=held(new.params, old.params), model_state=model_state)
     count = state.step.astype(jnp.float32)
     decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
     mean = optax.incremental_update(new.params, state.ema_params, 1 - decay)

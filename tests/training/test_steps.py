@@ -279,6 +279,13 @@ def test_frozen_parts_stay_whatever_moments_the_optimiser_has():
     assert np.abs(moved[0] - moved[1]).min() > 0
 
 
+def test_frozen_parts_keep_their_running_statistics():
+    for frozen in ((), ("norm",)):
+        before, after, _ = _run(norm=True, frozen=frozen)
+        means = [s.generator.model_state["batch_stats"]["norm"]["mean"] for s in (before, after)]
+        assert np.array_equal(*means) == bool(frozen)
+
+
 def test_unknown_frozen_part_is_refused():
     with pytest.raises(ValueError, match=r"got \['encoder'\]"):
         _run(frozen=("encoder",))
