@@ -34,12 +34,12 @@ CG = 0.1, 10  # of a step of alternating directions with several coils; see `qua
 def iterate(
     step: Callable[[State], State], start: State, *, tolerance: Scalar, max_iterations: Scalar
 ) -> tuple[State, Int[Array, ""]]:
-    """Repeats a step until ``||x_new - x|| < tolerance ||x_new||`` or the iterations are used up.
+    """Repeats a step until ``||x_new - x|| <= tolerance ||x_new||`` or the iterations are used up.
 
     Args:
         step: maps a state to the next; the state's first entry is the image x.
         start: the first state.
-        tolerance: relative change at which to stop; 0 never stops early.
+        tolerance: relative change at which to stop; 0 stops only where x stays as it is.
         max_iterations: at most this many steps.
 
     Returns:
