@@ -54,6 +54,8 @@ class GeneratorLoss:
     ) -> tuple[Array, tuple[Metrics, Any]]:
         """The loss of a batch's reconstruction; its terms and PSNR, and the critic's new state.
 
+        The PSNR is the mean over frames with a signal, as in a validation.
+
         Args:
             output: the reconstruction.
             reference: the fully sampled frames.
@@ -81,8 +83,9 @@ class GeneratorLoss:
             terms["adversarial"] = adversarial_loss(score)
             total += self.adversarial * terms["adversarial"]
         magnitude = jnp.abs(reference)
-        quality = psnr(magnitude, jnp.abs(output.image), jnp.max(magnitude, axis=(1, 2)))
-        metrics = {"loss": total, "psnr": jnp.mean(quality), **terms}
+        peak = jnp.max(magnitude, axis=(1, 2))
+        quality = psnr(magnitude, jnp.abs(output.image), peak)
+        metrics = {"loss": total, "psnr": jnp.mean(quality, where=peak > 0), **terms}
         return total, (metrics, model_state)
 
     def _of_images(self, image: ComplexImage, reference: ComplexImage) -> dict[str, Array]:

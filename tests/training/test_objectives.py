@@ -31,6 +31,13 @@ def test_losses_of_images_are_added_up_by_their_weights():
     assert float(total) == 2.5 + 0.5 * 16.5
 
 
+def test_frames_without_any_signal_have_no_part_in_the_psnr():
+    reference = jnp.ones((2, 4, 4), jnp.complex64).at[1].set(0)
+    output = Reconstruction(reference + 0.1, reference)
+    _, (metrics, _) = GeneratorLoss()(output, reference, (None, {}), None)
+    assert float(metrics["psnr"]) == pytest.approx(20.0, abs=1e-3)
+
+
 def test_a_loss_of_one_s_own_is_weighed_by_the_config(monkeypatch):
     config = toy_config()
     config.loss.image.update(l1=0.0)
