@@ -40,7 +40,8 @@ def tune_methods(
     """Tries every method's grid of weights; the best mean PSNR (preset ``frame``) wins.
 
     One set of weights serves all conditions, as one network does. Of each path ``n_slices`` slices
-    are used, spread evenly over it, undersampled in every condition.
+    are used, spread evenly over it, undersampled in every condition. Frames without any signal are
+    not scored.
 
     Args:
         names: keys of ``classical.METHODS``; those without weights are left out.
@@ -84,7 +85,8 @@ def _cases(
 
 
 def _mean_psnr(reference: Array | np.ndarray, image: Array) -> float:
-    return float(jnp.mean(evaluate(reference, image)["psnr"]))
+    lit = np.asarray(reference).any(axis=(1, 2))
+    return float(jnp.mean(evaluate(reference[lit], image[lit])["psnr"]))
 
 
 def _other_splits(path: str | Path) -> set[tuple[str, str]]:

@@ -9,6 +9,8 @@ import pytest
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import ReadOptions
+from kgmgt_jax.data.matfile import write_mat
+from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.simulation import Simulation
@@ -52,6 +54,19 @@ def test_best_weight_of_the_grid_is_found(folders, scored, monkeypatch):
     found = tune_methods(names, [folders[0]], CONDITIONS, test=scored, n_slices=1)
     assert list(found) == ["wavelet"] and found["wavelet"].weights == {"weight": 0.03}
     assert len(tried) == len(GRID["weight"]) * len(CONDITIONS)
+
+
+def test_frames_without_any_signal_are_not_scored(tmp_path, monkeypatch):
+    kspace = make_cine(1, shape=(24, 20), n_frames=3).kspace
+    kspace[1] = 0
+    path = tmp_path / "SingleCoil/Cine/TrainingSet/FullSample/P001/cine_sax.mat"
+    path.parent.mkdir(parents=True)
+    write_mat(path, "kspace_single_full", kspace)
+    plain = METHODS["zero_filled"].reconstruct
+    method = METHODS["wavelet"].__class__(lambda *a, weight: plain(*a), {"weight": 1}, GRID)
+    monkeypatch.setitem(METHODS, "wavelet", method)
+    found = tune_methods(["wavelet"], [path], CONDITIONS, test=(), n_slices=1)
+    assert np.isfinite(found["wavelet"].score)
 
 
 @pytest.mark.parametrize("circular", [True, False])
