@@ -14,7 +14,7 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from kgmgt_jax.models.triton_arrays import SMALLEST_SIDE, divide, triton_holds
+from kgmgt_jax.models.triton_arrays import SMALLEST_SIDE, arange, divide, triton_holds
 
 __all__ = ["kernel_fits", "sample_and_multiply"]
 
@@ -77,7 +77,7 @@ def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
     """A block of pixels: x (hw c), dy, dx and mask (taps hw), taps (taps c/g o) to out (hw o)."""
     n_taps, c, o = taps.shape
     block = pallas.ds(pallas.program_id(0) * _PIXELS, _PIXELS)
-    pixel = pallas.program_id(0) * _PIXELS + jnp.arange(_PIXELS, dtype=jnp.int32)
+    pixel = pallas.program_id(0) * _PIXELS + arange(_PIXELS)
     here = pixel < h * w
     full = jnp.promote_types(x.dtype, jnp.float32)
     row, column = divide(pixel, w)
@@ -90,7 +90,7 @@ def _program(x, dy, dx, mask, taps, out, *, h: int, w: int) -> None:
         )
         y, y_part = _split((row + i - 1).astype(y_off.dtype) + y_off, h)
         x_, x_part = _split((column + j - 1).astype(x_off.dtype) + x_off, w)
-        channel = group * c + jnp.arange(c, dtype=jnp.int32)
+        channel = group * c + arange(c)
         sample = jnp.zeros((_PIXELS, c), full)
         for yi, wy in ((y, 1 - y_part), (y + 1, y_part)):
             for xi, wx in ((x_, 1 - x_part), (x_ + 1, x_part)):
