@@ -1,8 +1,8 @@
 """Softmax attention in small windows, and its gradient, in one pass each, for NVIDIA GPUs (Pallas).
 
-XLA writes the logits of all windows to memory, tens of times the size of queries, keys and values,
+XLA writes the logits of all windows to memory, several times the size of queries, keys and values,
 and several arrays of that size in the backward pass. Here a program holds those of one window and
-head in registers: q, k, v, the bias and the results alone touch memory. ``models.attend`` is the
+head in registers: q, k, v, bias, mask and the results alone touch memory. ``models.attend`` is the
 reference, and what runs on every other device. At inference ``models.block_kernel`` goes further.
 """
 
