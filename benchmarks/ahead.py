@@ -11,8 +11,9 @@ starts (turns of loops counted) and how many bytes these read and write. From bo
 
     kernels x 2 us + bytes / (0.75 x memory bandwidth)
 
-That is no measurement: it knows nothing of arithmetic, of caches, nor of how well a kernel does. It
-tells which of two programs has less to do.
+That is no measurement: it knows nothing of arithmetic, of caches, nor of how well a kernel does,
+and takes a slice that a loop's turn reads or writes for the whole array. It tells which of two
+programs has less to do.
 """
 
 import argparse
@@ -86,8 +87,8 @@ def main() -> None:
         topology = topologies.get_topology_desc("v5e:2x2", "tpu", chips_per_host_bounds=(2, 2, 1))
     device = topology.devices[0]
     print(f"{options.size} x {options.size}, jax {jax.__version__}, {device.device_kind}")
-    counted = f"{'kernels':>10}{'GB':>8}{'ms a frame, estimated':>23}" if gpu else ""
-    print(f"{'variant':10}{'type':10}{'frames':>7}{'side':>10}{'compiling':>11}{'MiB':>7}{counted}")
+    counted = f"{'kernels':>10}{'GB':>8}{'ms each, estimated':>23}" if gpu else ""
+    print(f"{'variant':10}{'type':9}{'at once':>8}{'side':>10}{'compiling':>11}{'MiB':>7}{counted}")
     sides = options.sides if gpu else "jax"
     choices = (options.variants, options.dtypes, options.batches, sides)
     for variant, dtype, frames, side in itertools.product(*(c.split(",") for c in choices)):
@@ -97,7 +98,7 @@ def main() -> None:
         program = _compiled(work, variant, fields, (int(frames), options.size), device)
         seconds = time.perf_counter() - start
         mib = program.memory_analysis().temp_size_in_bytes / 2**20
-        row = f"{variant:10}{dtype:10}{frames:>7}{side:>10}{seconds:9.0f} s{mib:7.0f}"
+        row = f"{variant:10}{dtype:9}{frames:>8}{side:>10}{seconds:9.0f} s{mib:7.0f}"
         print(row + (_counted(program.as_text(), int(frames)) if gpu else ""), flush=True)
 
 
@@ -144,7 +145,7 @@ def _step(config: Any, n: int, size: int) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _counted(program: str, n: int) -> str:
-    """Kernels, bytes and estimate of a program for ``n`` frames, as columns."""
+    """Kernels, bytes and estimate of a program for ``n`` frames or examples, as columns."""
     moved = list(_kernels(program))
     estimate = len(moved) * LAUNCH + sum(moved) / (SHARE * BANDWIDTH)
     return f"{len(moved):10}{sum(moved) / 1e9:8.2f}{1e3 * estimate / n:23.2f}"
