@@ -28,6 +28,12 @@ def test_wavelet_reaches_the_minimum():
     np.testing.assert_allclose(reference.objective(image, *task), best, rtol=2e-4)
 
 
+def test_shifts_visit_every_row_and_column_of_the_grid_once():
+    assert shifts(2, 4) == ((0, 0), (1, 3), (2, 2), (3, 1))
+    rows, columns = zip(*shifts(4, 16), strict=True)
+    assert sorted(rows) == sorted(columns) == list(range(16))
+
+
 def test_wavelet_needs_a_level_and_a_shift():
     kspace, mask, _ = problem()
     with pytest.raises(ValueError, match="n_shifts=0"):
