@@ -122,17 +122,22 @@ def test_samples_outside_the_mask_are_refused():
         CineCase(kspace, mask, META)
 
 
-def test_residue_above_rounding_is_refused():
+@pytest.mark.parametrize("unit", [1e-6, 1, 1e6])
+def test_residue_above_rounding_is_refused(unit):
     kspace, mask = _arrays()
+    kspace *= np.float32(unit)
     kspace[0, 0, 1, 0] = 1e-5 * np.abs(kspace).max()
     with pytest.raises(DataError, match="1 samples outside the mask, up to 1e-05 of the peak"):
         CineCase(kspace, mask, META)
 
 
-def test_rounding_residue_outside_the_mask_is_set_to_zero():
+@pytest.mark.parametrize("unit", [1e-6, 1, 1e6])
+def test_rounding_residue_outside_the_mask_is_set_to_zero(unit):
     kspace, mask = _arrays()
+    kspace *= np.float32(unit)
     clean = kspace.copy()
-    kspace[0, 0, 1, 0] = 1e-7
+    kspace[0, 0, 1, 0] = 1e-7 * unit
+    kspace.flags.writeable = False  # it stays as it was
     np.testing.assert_array_equal(CineCase(kspace, mask, META).kspace, clean)
 
 
