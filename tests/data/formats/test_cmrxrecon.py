@@ -157,6 +157,15 @@ def test_a_mask_file_can_be_named(tmp_path):
     assert read_file(path, mask=tmp_path / "m.npy")[0].mask.shape == (3, 6, 4)
 
 
+@pytest.mark.parametrize("key", ["kspace_sub04", "kspace"])
+def test_a_mask_file_that_is_named_goes_before_a_mask_in_the_file(tmp_path, key):
+    arrays = {key: _kspace(rows=slice(None, None, 2)), "mask": np.ones((6, 4))}
+    file = read_file(
+        _write(tmp_path / "cine_sax.mat", **arrays), mask=_write(tmp_path / "m.mat", mask=_mask())
+    )
+    np.testing.assert_array_equal(file[0].mask, np.broadcast_to(_mask(), (3, 6, 4)))
+
+
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (1, 6)])
 def test_a_mask_of_lines_may_be_a_vector_of_matlab_s(tmp_path, shape):
     lines = _mask()[:, 0]
@@ -176,8 +185,11 @@ def test_the_mask_and_not_the_zeros_says_what_was_measured(tmp_path):
 
 
 def test_an_undersampled_file_without_mask_names_the_missing_one(tmp_path):
-    with refused(r"cine_sax_mask.mat, got no file; .*--mask"):
+    with refused(r"cine_sax_mask.mat, got no file; [^;]*--mask \(mask= in Python\)$"):
         read_file(_undersampled(tmp_path))
+    other = _write(tmp_path / "other.mat", mine=_kspace(rows=slice(None, None, 2)))
+    with refused(r"--mask .*'mine' is not of CMRxRecon, name its axes with --axes$"):
+        read_file(other, key="mine")
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path):
