@@ -1,5 +1,6 @@
 """Arrays in untrusted files: listed by path, converted, and never given memory on their word."""
 
+import os
 import struct
 import zlib
 
@@ -10,7 +11,7 @@ import scipy.io
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats import ocmr, read_file
-from kgmgt_jax.data.formats.arrays import list_arrays, open_hdf5, read_array
+from kgmgt_jax.data.formats.arrays import file_state, list_arrays, open_hdf5, read_array
 from tests.data.formats import writers
 
 
@@ -106,6 +107,21 @@ def test_doubles_beyond_single_precision_become_infinite_and_are_refused(tmp_pat
         file["kspace_full"] = np.full((1, 1, 1, 3, 3), 1e300 + 0j)
     with pytest.raises(DataError, match="9 NaN or infinite samples"):
         read_file(path)[0]
+
+
+def test_a_file_that_was_written_anew_within_a_second_is_another(tmp_path):
+    path = tmp_path / "scan.mat"
+    states = set()
+    for size, time in ((1, 10**9), (1, 10**9 + 1), (2, 10**9)):
+        path.write_bytes(b"x" * size)
+        os.utime(path, ns=(time, time))
+        states.add(file_state(path))
+    assert len(states) == 3
+
+
+def test_a_file_that_is_gone_has_no_state(tmp_path):
+    with pytest.raises(DataError, match=r"scan.mat: expected a .mat file, got no file"):
+        file_state(tmp_path / "scan.mat")
 
 
 def test_a_part_of_an_array_is_read(tmp_path):
