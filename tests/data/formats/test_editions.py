@@ -122,6 +122,14 @@ def test_a_mask_in_another_set_that_only_covers_the_samples_is_refused(tmp_path)
     path = _kus(tmp_path, "Task1", np.ones((9, 8)), mask_set="TrainingSet")
     with pytest.raises(DataError, match=r"samples elsewhere than in .*TrainingSet.*--mask"):
         read_file(path)[0]
+    (mask,) = tmp_path.rglob("*_mask_*")
+    assert read_file(path, mask=mask)[0].mask.all()  # as the message says
+
+
+def test_a_mask_of_the_same_set_goes_before_that_of_another(tmp_path):
+    _kus(tmp_path, "Task1", np.ones((9, 8)), mask_set="TrainingSet")
+    path = _kus(tmp_path, "Task1", line_mask())
+    assert "ValidationSet" in read_file(path)[0].meta.mask_source
 
 
 def test_a_missing_mask_names_the_place_for_it(tmp_path):
