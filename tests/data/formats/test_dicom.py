@@ -142,6 +142,34 @@ def test_dicom_files_without_images_are_left_out(tmp_path):
     assert file[0].meta.notes == ("left out 1 DICOM files without images",)
 
 
+@pytest.mark.parametrize("in_meta", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "holds"),
+    [
+        (None, True),
+        ("1.2.840.10008.5.1.4.1.1.4", True),  # MR Image Storage
+        ("1.2.840.10008.5.1.4.1.1.7", True),  # Secondary Capture Image Storage
+        ("1.2.840.10008.5.1.4.1.1.66", False),  # Raw Data Storage
+        ("1.2.840.10008.5.1.4.1.1.88.11", False),  # Basic Text SR Storage
+        ("1.2.840.10008.5.1.4.1.1.4.99", True),  # of which nothing is known
+        ("1.3.12.2.1107.5.9.1", False),  # private
+    ],
+)
+def test_a_class_of_dicom_files_says_whether_they_hold_images(kind, holds, in_meta):
+    pytest.importorskip("pydicom")
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    if kind and in_meta:
+        data.file_meta.MediaStorageSOPClassUID = kind
+    elif kind:
+        data.SOPClassUID = kind
+    assert dicom_headers.holds_image(data) == holds
+    data.Rows = 9
+    assert dicom_headers.holds_image(data) == (holds or kind == "1.3.12.2.1107.5.9.1")
+
+
 def test_a_folder_of_dicom_without_images_is_refused(tmp_path):
     pytest.importorskip("pydicom")
     with pytest.raises(DataError, match="expected DICOM images, got 1 files that hold none"):
