@@ -138,17 +138,20 @@ def test_estimated_sensitivities_say_how(tmp_path, method):
     assert opened.sens_method(0) == pickle.loads(pickle.dumps(opened)).sens_method(0) == method
 
 
-@pytest.mark.parametrize(
-    "number, frames", [(-1, [0]), (99, [0]), (0, [-1]), (0, [0, 3]), (0, range(2, 5))]
-)
-def test_what_is_not_there_is_refused(sets, number, frames):
-    with pytest.raises(ValueError, match=r"must lie in \[0, "):
-        sets[0].images(number, frames)
-    if number:
+@pytest.mark.parametrize("frames", [[-1], [0, 3], range(2, 5)])
+def test_frames_that_are_not_there_are_refused(sets, frames):
+    with pytest.raises(ValueError, match=r"frames must lie in \[0, 3\)"):
+        sets[0].images(0, frames)
+
+
+@pytest.mark.parametrize("after_last", [False, True])
+def test_slices_that_are_not_there_are_refused(sets, after_last):
+    opened = sets[0]
+    number = len(opened.slices) if after_last else -1
+    reads = (lambda i: opened.images(i, [0]), opened.sens, opened.sens_method, opened.acquired)
+    for read in reads:
         with pytest.raises(ValueError, match=r"number must lie in \[0, "):
-            sets[0].sens(number)
-        with pytest.raises(ValueError, match=r"number must lie in \[0, "):
-            sets[0].sens_method(number)
+            read(number)
 
 
 def test_a_pickled_set_is_small_and_reads_the_same(with_maps):
@@ -203,6 +206,17 @@ def test_damage_is_named_when_read_unverified(prepared, tmp_path):
     for read in (lambda: opened.images(0, [0]), lambda: opened.sens(0)):
         with pytest.raises(DataError, match=r"train.array_record-00000-.*a prepared set, got "):
             read()
+
+
+def test_records_of_other_sizes_than_the_metadata_tells_are_named(prepared, tmp_path):
+    copied = shutil.copytree(prepared, tmp_path / "set")
+    path = copied / "cine_slices/1.0.0/metadata.json"
+    told = json.loads(path.read_text())
+    for each in told["slices"]:
+        each["shape"][2] += 1
+    path.write_text(json.dumps(told))
+    with pytest.raises(DataError, match=r"array_record-0.*expected an array .* got \d+ bytes"):
+        PreparedSet(copied, verify=False).images(0, [0])
 
 
 def test_damaged_metadata_is_named(prepared, tmp_path):
