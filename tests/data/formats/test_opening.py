@@ -116,7 +116,9 @@ def test_files_that_hold_no_cine_are_left_out_with_a_warning(tmp_path):
         assert find_files(tmp_path) == [full]
 
 
-@pytest.mark.parametrize("name", ["patient1", "subject2", "DATASET1", "workflow", "bright12"])
+@pytest.mark.parametrize(
+    "name", ["patient1", "subject2", "DATASET1", "workflow", "bright12", "T1/cine"]
+)
 def test_names_that_only_resemble_other_scans_are_kept(tmp_path, name):
     path = write_mat(tmp_path / f"{name}.mat", "kspace_full", writers.kspace())
     assert find_files(tmp_path) == [path]
@@ -310,7 +312,8 @@ def test_single_frames_and_segmentations_beside_nifti_cines_are_no_cines(tmp_pat
     """As the sets of ACDC and M&Ms have them."""
     nibabel = pytest.importorskip("nibabel")
     cine = writers.write_nifti(tmp_path)
-    for name, axes in {"cine_frame01": 3, "cine_gt": 4, "cine_frame01_gt": 3}.items():
+    cine = cine.rename(tmp_path / f"seg_24_segments_{cine.name}")
+    for name, axes in {"cine_frame01": 3, "cine_GT": 4, "cine_frame01_gt": 3}.items():
         images = np.ones((8, 9, 2, 3)[:axes], np.uint8)
         for kind, suffix in ((nibabel.Nifti1Image, ".nii.gz"), (nibabel.Nifti2Image, ".nii")):
             kind(images, np.eye(4)).to_filename(tmp_path / f"{name}{suffix}")
