@@ -60,6 +60,13 @@ def test_pixels_of_several_sizes_in_a_series_have_none_in_common(tmp_path):
     assert read_file(tmp_path).pixel_mm is None
 
 
+def test_dicom_pixels_of_no_size_are_unknown(tmp_path):
+    pytest.importorskip("pydicom")
+    for image in writers.edited_dicom(writers.write_dicom(tmp_path)):
+        image.PixelSpacing = [1.25, 0]
+    assert read_file(tmp_path).pixel_mm is None
+
+
 @pytest.mark.parametrize(
     ("sequence", "keyword", "seconds"),
     [

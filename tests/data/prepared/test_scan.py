@@ -88,6 +88,13 @@ def test_named_arrays_are_planned(tmp_path):
     assert SliceReader(options).read(planned).shape == (1, 4, 9, 8)
 
 
+def test_arrays_of_a_folder_are_planned_by_their_axes_alone(tmp_path):
+    for name in ("P1_recon", "P2_recon"):  # without axes they were images
+        np.save(tmp_path / f"{name}.npy", writers.kspace((4, 9, 8)))
+    options = PrepareOptions(read=ReadOptions(axes="coil,ky,kx"))
+    assert len(scan(tmp_path, options)[0]) == 2
+
+
 def test_a_damaged_file_is_an_error_unless_it_may_be_skipped(source, tmp_path):
     tree = shutil.copytree(source, tmp_path / "tree")
     broken = tree / "P009/cine_sax.mat"
