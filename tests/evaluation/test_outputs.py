@@ -163,6 +163,17 @@ def test_films_are_written_beside_the_figure(tmp_path, volume):
     assert iio.imread(paths[0]).shape[:3] == expected.shape
 
 
+def test_nothing_is_left_of_a_nifti_file_that_could_not_be_written(tmp_path, volume, monkeypatch):
+    def to_filename(image, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(nibabel.Nifti1Image, "to_filename", to_filename)
+    with pytest.raises(OSError, match="No space left"):
+        write_outputs(tmp_path, "case", volume, ["nii"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_formats_are_written_once(tmp_path, volume):
     assert len(write_outputs(tmp_path, "case", volume, ["npy", "npy"])) == 2
 
@@ -225,6 +236,7 @@ def test_single_coil_keeps_every_measured_sample():
     truth, guess = _complex(2, 16, 15), _complex(2, 16, 15, seed=1)
     mask = (np.random.default_rng(2).random((2, 16, 15)) < 0.3).astype(np.float32)
     kspace = (fft2c(truth) * mask)[:, None]
+    kspace[:, 0][tuple(np.argwhere(mask)[0])] = 0  # which was measured, too
     combined, magnitude = consistent_images(guess, kspace, mask, None)
     after = fft2c(combined)
     np.testing.assert_allclose(after[mask > 0], kspace[:, 0][mask > 0], atol=1e-5)

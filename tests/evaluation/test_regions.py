@@ -123,6 +123,14 @@ def test_cine_without_motion_is_scored_as_a_whole_only():
     assert list(score_regions(reference, {"a": reference})) == [WHOLE]
 
 
+@pytest.mark.parametrize("place", [(0, 0), (0, 12), (12, 0), (23, 12), (12, 23), (23, 23)])
+def test_motion_at_the_border_has_no_scores_of_its_own(place):
+    reference = np.full((6, 24, 24), 0.5, np.float32)
+    reference[::2, *place] = 1
+    assert heart_region(reference)[place]
+    assert list(score_regions(reference, {"a": reference})) == [WHOLE]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
