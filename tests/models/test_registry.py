@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 
 import jax
 import pytest
@@ -9,7 +10,7 @@ from flax import linen as nn
 
 from configs import ablations
 from configs.comparison import with_network
-from kgmgt_jax.models.registry import NETWORKS, build_model
+from kgmgt_jax.models.registry import NETWORKS, build_model, freeze
 from kgmgt_jax.training.checks import check_config
 from kgmgt_jax.training.state import example_inputs
 from kgmgt_jax.types import Reconstruction
@@ -38,6 +39,12 @@ def test_a_configuration_names_its_network(name):
 def test_a_configuration_without_a_name_means_kgmgt():
     assert "network" not in _config("kgmgt").model
     assert type(build_model({})) is NETWORKS["kgmgt"]
+
+
+def test_a_configuration_that_json_had_is_the_same_network():
+    model = _config("kgmgt").model
+    assert hash(build_model(json.loads(model.to_json()))) == hash(build_model(model))
+    assert freeze({"a": [[1, [2]], 3], "b": {"c": [4]}}) == {"a": ((1, (2,)), 3), "b": {"c": (4,)}}
 
 
 class _Own(nn.Module):
