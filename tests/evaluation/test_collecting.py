@@ -46,3 +46,21 @@ def test_found_scores_are_of_the_cases_with_all_methods():
         findings.add(case, dict.fromkeys(methods.split(), kspace[:, 0]))
     (found,) = findings.score_sets()
     assert {case: list(scores) for case, scores in found.scores[WHOLE].items()} == {"a": ["x", "y"]}
+
+
+def test_slices_of_a_volume_wait_for_the_last_of_their_condition():
+    conditions = [Condition("uniform", 4.0, 8), Condition("uniform", 8.0, 8)]
+    images = beating_disc(t=2)
+    kspace, mask = images[:, None].astype(np.complex64), np.ones(images.shape, np.float32)
+    findings = Findings(conditions, ["fastmri"])
+    for z, methods in enumerate(("x y", "x", "x y")):  # y fails on the second slice
+        for condition in conditions:
+            sampling = Sampling("uniform", 2.0, condition.acceleration, 8)
+            told = (f"a/slice{z}", "a", kspace, mask, None, (1 + z) * images, sampling)
+            case = EvaluationCase(*told, condition, "from images", Path("a"), z, 3)
+            findings.add(case, dict.fromkeys(methods.split(), kspace[:, 0]))
+    scores = [each.scores[WHOLE] for each in findings.score_sets()]
+    assert [{case: list(found) for case, found in each.items()} for each in scores] == [
+        {"a": ["x"]}
+    ] * 2
+    assert findings.simulation["a"] == "from images" and findings.incomplete == {}
