@@ -56,6 +56,13 @@ def test_text_that_is_no_numbers_is_told_what_to_be(tmp_path, capsys, wrong, tol
     assert told in capsys.readouterr().err
 
 
+def test_subjects_begin_with_the_one_that_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(phantom_main, "write_cmrxrecon2023", lambda *a, **_: asked.append(a) or [])
+    phantom_main.main(["--out", str(tmp_path), "--seed", "5", "--n_subjects", "2"])
+    assert asked == [(tmp_path, range(5, 7))]
+
+
 @pytest.mark.parametrize(("text", "pixel_mm"), [("320", (10.0, 10.0)), ("320,240", (10.0, 7.5))])
 def test_field_of_view_is_one_number_or_two(tmp_path, monkeypatch, text, pixel_mm):
     asked = {}
