@@ -41,6 +41,14 @@ NETWORKS = ("generator", "critic")
 STEPS = (*NETWORKS, "joint")
 
 
+@pytest.mark.parametrize("named", [None, "", "cpu", "cuda,cpu"])
+def test_a_cpu_serves_unless_others_are_named(monkeypatch, named):
+    monkeypatch.delenv("JAX_PLATFORMS")
+    if named is not None:
+        monkeypatch.setenv("JAX_PLATFORMS", named)
+    assert parallel.make_mesh(1).size == 1
+
+
 def _lowered(networks, config, n_devices, name):
     """A step lowered for a mesh, from shapes alone."""
     optimizers = make_optimizers(config)

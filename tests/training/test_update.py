@@ -15,7 +15,7 @@ from kgmgt_jax.models.encoder import vgg19_features
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.state import create_state
 from kgmgt_jax.training.steps import apply_model
-from kgmgt_jax.training.update import make_steps, make_update
+from kgmgt_jax.training.update import _perceptual_features, make_steps, make_update
 from tests.training.small import random_batch
 from tests.training.toy import Convolution, Score, sgd, toy_config
 
@@ -29,7 +29,8 @@ def test_weights_of_vgg19_are_no_constants_of_the_compiled_step(tmp_path, monkey
         arrays[f"{name}.bias"] = np.zeros(n_out, np.float32)
     path = str(write_state_dict(tmp_path / "vgg.npz", arrays))
     config, model, mesh = toy_config(), Convolution(), parallel.make_mesh(1)
-    config.loss.update(vgg19=path, perceptual=0.3, perceptual_layers=("relu2_1",), adversarial=0.0)
+    layers = ("relu1_1", "relu2_1")
+    config.loss.update(vgg19=path, perceptual=0.3, perceptual_layers=layers, adversarial=0.0)
     state = create_state(model, None, sgd(), sgd(), seed=0)
     jit_step = mock.Mock(side_effect=parallel.jit_step)
     monkeypatch.setattr(parallel, "jit_step", jit_step)
@@ -39,9 +40,17 @@ def test_weights_of_vgg19_are_no_constants_of_the_compiled_step(tmp_path, monkey
     assert sum(map(np.size, compiled_in)) < 100 < sum(map(np.size, jax.tree.leaves(weights)))
     _, metrics = update(parallel.replicate(state, mesh), BATCH)
     output, _ = apply_model(model, state.generator.variables, BATCH)
-    vgg19 = functools.partial(vgg19_features, load_vgg19(path, last="conv2_1"), layers=("relu2_1",))
+    vgg19 = functools.partial(vgg19_features, load_vgg19(path, last="conv2_1"), layers=layers)
     expected = perceptual_loss(vgg19(output.image), vgg19(jnp.asarray(BATCH["reference"])))
     assert float(metrics["perceptual"]) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(("weight", "said"), [(1e-4, True), (0.0, False)])
+def test_perceptual_loss_without_weights_is_off_and_says_so(caplog, weight, said):
+    config = toy_config()
+    config.loss.update(vgg19="", perceptual=weight)
+    assert _perceptual_features(config.loss) is None
+    assert ("perceptual loss off: set config.loss.vgg19" in caplog.text) == said
 
 
 def test_update_takes_a_batch_in_parts_one_part_after_the_other():
