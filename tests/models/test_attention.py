@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.interop.torch_names import block_entries, body_entries, from_state_dict
+from kgmgt_jax.models import attention
 from kgmgt_jax.models.attention import (
     AnchoredAttention,
     AnchorStep,
@@ -13,6 +14,7 @@ from kgmgt_jax.models.attention import (
     SquareAttention,
     anchored_attention,
 )
+from kgmgt_jax.models.layers import Layers
 from tests.models.fixtures import Fixture, relative_error
 
 
@@ -139,6 +141,20 @@ def test_temperature_starts_at_a_tenth_and_ends_at_a_hundredth():
     np.testing.assert_allclose(step.apply(variables, (2, 2), (4, 4))[0], [10, 10], rtol=1e-5)
     variables["params"]["logit_scale"] = jnp.log(jnp.array([50.0, 1000.0]))
     np.testing.assert_allclose(step.apply(variables, (2, 2), (4, 4))[0], [50, 100], rtol=1e-5)
+
+
+@pytest.mark.parametrize("pallas", [False, True])
+@pytest.mark.parametrize(
+    ("module", "n"), [(SquareAttention(16, 4, 8), 1), (AnchoredAttention(16, 4, (8, 8)), 2)]
+)
+def test_attention_in_windows_is_all_by_the_kernel_or_none(monkeypatch, module, n, pallas):
+    asked = []
+    monkeypatch.setattr(
+        attention, "attend", lambda q, *_, pallas: asked.append(pallas) or jnp.zeros_like(q)
+    )
+    module, x = module.clone(layers=Layers(pallas=pallas)), jnp.ones((1, 8, 8, 16))
+    jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], x)
+    assert asked == [pallas] * n
 
 
 def test_global_attention_takes_any_number_of_pixels(monkeypatch):
