@@ -15,7 +15,7 @@ import pytest
 import kgmgt_jax
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.matfile import write_mat
-from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions, preparing, scan
+from kgmgt_jax.data.prepared import PreparedSet, PrepareOptions, checksums, preparing, scan
 from kgmgt_jax.data.prepared.checksums import verify_checksums
 from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.prepared.processing import process
@@ -174,6 +174,15 @@ def test_without_hard_links_files_are_copied(source, prepared, tmp_path, monkeyp
     monkeypatch.setattr(os, "link", refuse)
     prepare(source, tmp_path / "set", OPTIONS)
     assert digests(tmp_path / "set") == digests(prepared)
+
+
+def test_frames_are_hashed_once_as_they_are_kept(tmp_path, monkeypatch):
+    """A second time would read the whole set again."""
+    hashed, digest_of = [], checksums.digest_of
+    monkeypatch.setattr(checksums, "digest_of", lambda p: hashed.append(p) or digest_of(p))
+    write_mat(tmp_path / "P1/cine_sax.mat", "kspace_full", writers.kspace((1, 2, 1, 9, 8)))
+    prepare(tmp_path / "P1", tmp_path / "set", PrepareOptions(split=(1.0,)))
+    assert hashed and not any(path.name.startswith("cine_frames-") for path in hashed)
 
 
 def test_bad_slices_stop_it_or_are_skipped_and_listed(source, tmp_path):
