@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import scipy.io
 
 from kgmgt_jax.data.transforms import ifft2c
@@ -30,15 +31,19 @@ def _case(images, condition=CONDITIONS[0], z=0, n_slices=1):
     return EvaluationCase(*told, condition, "", place, z, n_slices)
 
 
-def test_the_first_frames_of_all_slices_are_ranked(tmp_path):
-    slices = [(1 + z) * beating_disc(t=5) for z in range(4)]
+@pytest.mark.parametrize("n_frames", [3, 5])
+def test_the_first_frames_of_all_slices_are_ranked(tmp_path, n_frames):
+    slices = [(1 + z) * beating_disc(t=n_frames) for z in range(4)]
     writer = RankingWriter(tmp_path)
     for z, images in enumerate(slices):
-        writer.add(_case(images, z=z, n_slices=4), {"kgmgt": images})
-    (path,) = writer.written
-    assert path == tmp_path / "kgmgt" / "uniform_4x" / "P001" / "cine_sax.mat"
+        for condition in CONDITIONS:
+            writer.add(_case(images, condition, z=z, n_slices=4), {"kgmgt": images})
+    assert not writer._slices  # none waits in memory
+    folders = [tmp_path / "kgmgt" / name / "P001" for name in ("uniform_4x", "kt_gaussian_4x")]
+    assert writer.written == [folder / "cine_sax.mat" for folder in folders]
     expected = ranking_crop(np.stack(slices, axis=1))
-    np.testing.assert_array_equal(scipy.io.loadmat(path)["img4ranking"], expected)
+    for path in writer.written:
+        np.testing.assert_array_equal(scipy.io.loadmat(path)["img4ranking"], expected)
 
 
 def test_images_of_cases_without_reference_keep_what_was_measured(tmp_path):
