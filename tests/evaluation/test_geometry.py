@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import read_file
 from kgmgt_jax.evaluation.geometry import read_geometry
 from tests.data.formats import writers
 from tests.data.formats.no_images import add_files_without_images
@@ -77,6 +78,13 @@ def write_series_a_slice(folder: Path) -> Path:
     above = {"ImagePositionPatient": list(ORIGIN + GAP * NORMAL), "SeriesNumber": 3}
     write_template(folder / "below", n_slices=1)
     return write_template(folder / "above", n_slices=1, **above).parent
+
+
+def test_directions_are_named_as_those_of_the_images(tmp_path):
+    series = writers.write_dicom(tmp_path)
+    geometry = read_geometry(series, (3, 2, 9, 8))
+    assert geometry.orientation == "rows to P, columns to L"
+    assert geometry.orientation == read_file(series)[0].meta.orientation
 
 
 def test_a_series_a_slice_says_what_one_of_all_says(tmp_path):
