@@ -42,3 +42,12 @@ def test_a_line_thinner_than_a_pixel_keeps_its_amount():
     plane = Plane(x=x, y=y, pixel=2.0, signals=signals, image=image, labels=labels)
     plane.stroke("fibrous", (x[None], y[None]), (1.0, -40.0), (1.0, 40.0), 0.5)
     assert_allclose(2.0 * image[0, 16].sum(), 0.5, rtol=1e-6)
+
+
+def test_a_window_covers_every_place_of_what_moves():
+    y, x = (np.mgrid[-16:16, -20:20] * 2.0).astype(np.float32)
+    image, labels = np.zeros((2, 32, 40), np.float32), np.zeros((2, 32, 40), np.uint8)
+    plane = Plane(x=x, y=y, pixel=2.0, signals={}, image=image, labels=labels)
+    rows, columns = plane.window((np.array([-10.0, 4.0]), np.array([6.0, -8.0])), 5.0)
+    assert (y[rows, 0].min(), y[rows, 0].max()) == (-12, 10)
+    assert (x[0, columns].min(), x[0, columns].max()) == (-14, 8)
