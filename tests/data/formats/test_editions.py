@@ -126,6 +126,10 @@ def test_a_mask_in_another_set_that_only_covers_the_samples_is_refused(tmp_path)
     assert read_file(path, mask=mask)[0].mask.all()  # as the message says
 
 
+def test_a_mask_of_the_same_set_says_what_was_measured(tmp_path):
+    assert read_file(_kus(tmp_path, "Task1", np.ones((9, 8))))[0].mask.all()
+
+
 def test_a_mask_of_the_same_set_goes_before_that_of_another(tmp_path):
     _kus(tmp_path, "Task1", np.ones((9, 8)), mask_set="TrainingSet")
     path = _kus(tmp_path, "Task1", line_mask())
@@ -178,6 +182,16 @@ def test_p109_loses_its_last_three_frames_with_a_warning(tmp_path):
         file = read_file(path)
     assert len(file) == 3
     np.testing.assert_array_equal(file[2].kspace, kspace((6, 3, 2, 9, 8))[:3, 2])
+
+
+def test_frames_that_an_undersampled_copy_keeps_have_their_masks(tmp_path):
+    masks = np.float32(np.random.default_rng(0).random((6, 9, 8)) < 0.5)
+    folder = tmp_path / "2024" / "P109"
+    write_mat(folder / "cine_sax_mask.mat", "mask", masks)
+    data = kspace((6, 1, 2, 9, 8)) * masks[:, None, None]
+    path = write_mat(folder / "cine_sax.mat", "kus", data)
+    with pytest.warns(DataWarning, match="left out the last 3 frames"):
+        np.testing.assert_array_equal(read_file(path)[0].mask, masks[:3])
 
 
 def test_p100_loses_four_frames_and_its_second_slice(tmp_path):
