@@ -147,7 +147,7 @@ def test_ismrmrd_lines_that_were_skipped_are_not_in_the_mask(tmp_path):
     expected = np.ones((3, 9, 8), np.float32)
     expected[:, [0, 3]] = 0
     np.testing.assert_array_equal(case.mask, expected)
-    assert not case.meta.fully_sampled
+    assert not case.meta.fully_sampled and case.meta.nominal_acceleration is None
 
 
 def test_a_late_echo_is_padded_in_front(tmp_path):

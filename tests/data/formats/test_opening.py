@@ -242,9 +242,10 @@ def test_find_full_opens_the_fully_sampled_ones(data_dir):
     assert len(files) == 2 and all(file.fully_sampled for file in files)
 
 
-def test_an_empty_directory_is_refused(tmp_path):
+@pytest.mark.parametrize("opened", [find_files, open_files])
+def test_an_empty_directory_is_refused(tmp_path, opened):
     with refused("expected cines in files of a known format, got none"):
-        find_files(tmp_path)
+        opened(tmp_path)
 
 
 def test_a_missing_directory_is_refused(tmp_path):
