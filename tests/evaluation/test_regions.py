@@ -118,6 +118,16 @@ def test_every_method_is_scored_in_both_regions(pair):
     assert {v.shape for m in scores[HEART].values() for v in m.values()} == {(6,)}
 
 
+def test_both_regions_are_scored_by_the_preset(pair):
+    reference, prediction = pair
+    scores = score_regions(reference, {"modl": prediction}, "fastmri")
+    region = heart_region(reference)
+    for name, values in evaluate(*pair, "fastmri").items():
+        np.testing.assert_array_equal(scores[WHOLE]["modl"][name], values)
+    for name, values in region_scores(*pair, region, "fastmri").items():
+        np.testing.assert_array_equal(scores[HEART]["modl"][name], values)
+
+
 def test_cine_without_motion_is_scored_as_a_whole_only():
     reference = beating_disc(t=1)
     assert list(score_regions(reference, {"a": reference})) == [WHOLE]
