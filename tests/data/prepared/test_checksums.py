@@ -1,5 +1,6 @@
 """Any flipped bit of any file is found, and named."""
 
+import errno
 import os
 import random
 import shutil
@@ -8,7 +9,7 @@ import pytest
 
 from kgmgt_jax.data.__main__ import main
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.prepared import PreparedSet, verify_checksums
+from kgmgt_jax.data.prepared import PreparedSet, checksums, verify_checksums
 from kgmgt_jax.data.prepared.checksums import _sealed, digest_of, write_checksums
 from kgmgt_jax.data.prepared.layout import split_of
 
@@ -68,6 +69,15 @@ def test_other_damage_is_refused_too(copied, change):
     if change == "gone":
         path.unlink()
     with pytest.raises(DataError, match=path.name):
+        verify_checksums(copied)
+
+
+def test_a_file_that_the_disk_does_not_give_is_named(copied, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checksums, "digest_of", refuse)
+    with pytest.raises(DataError, match=r"cine_.*: expected a readable file, got .*Input/output"):
         verify_checksums(copied)
 
 
