@@ -136,6 +136,18 @@ def test_a_mask_of_the_same_set_goes_before_that_of_another(tmp_path):
     assert "ValidationSet" in read_file(path)[0].meta.mask_source
 
 
+def test_a_mask_may_lie_beside_its_file(tmp_path):
+    path = _kus(tmp_path / "official", "Task1", line_mask())
+    alone = tmp_path / "lvot_kus_Uniform4.mat"
+    shutil.copy(path, alone)
+    with pytest.raises(DataError, match=r"lvot_mask_Uniform4.mat, got no file"):
+        read_file(alone)
+    (mask,) = (tmp_path / "official").rglob("*_mask_*")
+    for file in (alone, path):
+        mask = mask.rename(file.with_name("lvot_mask_Uniform4.mat"))
+        assert read_file(file)[0].meta.mask_source == str(mask)
+
+
 def test_a_missing_mask_names_the_place_for_it(tmp_path):
     path = _kus(tmp_path, "Task2", np.stack([line_mask()] * 3))
     for mask in tmp_path.rglob("*_mask_*"):
