@@ -156,7 +156,7 @@ def test_every_sampling_and_preset_has_its_scores(done, tree):
     for each in metrics["sets"]:
         assert set(each["methods"]) == {"zero_filled", "kgmgt"}
         assert each["acceleration"] == pytest.approx(true[each["mask"]["kind"]])
-        assert each["nominal_acceleration"] == 4
+        assert (each["nominal_acceleration"], each["mask"]["acs"]) == (4, 8)
         assert each["simulation"] == "simulated phantom"
         assert set(each["regions"]["heart region"]["kgmgt"]) == {"psnr", "ssim", "nmse", "xt_ssim"}
     first = ("preset", "acceleration", "nominal_acceleration", "methods")
