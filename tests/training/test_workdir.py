@@ -59,6 +59,11 @@ def test_one_run_at_a_time(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_lock_that_someone_removed_is_no_error(tmp_path):
+    with claimed(tmp_path):
+        (tmp_path / ".lock").unlink()
+
+
 @pytest.mark.parametrize("third", [False, True])
 def test_a_lock_of_a_run_that_has_just_ended_is_none(tmp_path, monkeypatch, third):
     """It ends while this one waits for its lock, and a third run may begin at that moment."""
