@@ -50,7 +50,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch
         reconstruct_file(path, _Nothing("nothing", "", None, {}), **{"out": "new"} | more)
 
 
-def test_a_reference_is_read_by_the_key_and_axes_of_the_file(tmp_path):
+def test_a_reference_is_read_by_the_key_and_axes_of_the_file(tmp_path, monkeypatch):
     kspace = make_cine(0, shape=(24, 20), n_frames=3, noise=0.0).kspace
     mask = np.zeros((24, 1), np.float32)
     mask[::3] = mask[8:16] = 1
@@ -58,9 +58,13 @@ def test_a_reference_is_read_by_the_key_and_axes_of_the_file(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["mine"], file["other"] = array, array[:2]
     named = {"key": "mine", "axes": "t,coil,ky,kx", "reference": tmp_path / "full.h5"}
-    nothing = _Nothing("nothing", "", None, {})
-    told = reconstruct_file(tmp_path / "under.h5", nothing, tmp_path / "out", **named)
-    assert "nothing" in told and (tmp_path / "out" / "under_metrics.json").is_file()
+    monkeypatch.setattr(_Nothing, "reconstruct", lambda *_: ifft2c(kspace[:, 0]))
+    exact = _Nothing("exact", "", None, {})
+    told = reconstruct_file(tmp_path / "under.h5", exact, tmp_path / "out", **named)
+    scores = json.loads((tmp_path / "out" / "under_metrics.json").read_text())["methods"]
+    assert "exact" in told and scores["exact"]["nmse"]["mean"] < 1e-9
+    missing = np.sum(np.abs(kspace * (1 - mask)) ** 2) / np.sum(np.abs(kspace) ** 2)
+    assert 0.1 * missing < scores["zero_filled"]["nmse"]["mean"] < missing
 
 
 def test_a_reference_of_arrays_has_the_axes_of_the_file(tmp_path):
