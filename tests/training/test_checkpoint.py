@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import resource
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +160,14 @@ def test_failing_disk_leaves_the_last_good_checkpoint(tmp_path):
     assert position == {"position": 2}
     _save(tmp_path, 3, size=300)  # and with room again, the run goes on
     assert _steps(tmp_path) == [0, 2, 3]
+
+
+def test_a_save_that_failed_behind_is_told_to_whoever_waits(tmp_path, monkeypatch):
+    wait = mock.Mock(side_effect=ValueError("no room"))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints, monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "wait_until_finished", wait)
+        with pytest.raises(CheckpointError, match=r"could not be written, got .*no room"):
+            checkpoints.wait()
 
 
 def test_save_that_was_broken_off_is_no_checkpoint(tmp_path):
