@@ -256,6 +256,13 @@ def test_all_samples_give_the_root_sum_of_squares_whatever_the_guess():
     np.testing.assert_allclose(combined, np.sum(sens.conj() * coil_images, axis=1), atol=1e-5)
 
 
+@pytest.mark.parametrize("wrong", [{"mask": np.ones((1, 16, 15), np.float32)}, {"sens": None}])
+def test_arrays_of_several_cines_are_not_made_consistent(wrong):
+    arrays = {"mask": np.ones((2, 16, 15), np.float32), "sens": _complex(3, 16, 15)} | wrong
+    with pytest.raises(ValueError, match=r"expected images and mask \(t, h, w\), k-space"):
+        consistent_images(_complex(2, 16, 15), _complex(2, 3, 16, 15), **arrays)
+
+
 def test_consistent_reconstruction_is_left_alone():
     sens = _complex(3, 16, 15, seed=1)
     sens /= np.sqrt(np.sum(np.abs(sens) ** 2, axis=0))
