@@ -250,6 +250,12 @@ def test_rows_carry_labels_and_every_number():
     assert [r["method"] for r in mean_rows(scores, "ours")] == ["start", "start", "ours", "ours"]
 
 
+@pytest.mark.parametrize("rows", [frame_rows, case_rows])
+def test_rows_of_cases_with_other_methods_are_refused(rows):
+    with pytest.raises(ValueError, match=r"same methods and metrics in every case.*'P9'"):
+        rows(_scores(2) | {"P9": {"ours": {"psnr": np.ones(2)}}})
+
+
 def test_csv_keeps_digits_and_leaves_blanks(tmp_path):
     path = write_csv(tmp_path / "new" / "m.csv", mean_rows(_scores(), "ours", preset="frame"))
     with open(path, newline="") as stream:
