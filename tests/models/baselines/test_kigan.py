@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs.kigan import get_config
-from kgmgt_jax.models.baselines.kigan import KIGAN
+from kgmgt_jax.models.baselines.kigan import KIGAN, _Branch
+from kgmgt_jax.models.layers import Layers
 from kgmgt_jax.types import Measurement
 from tests.models.baselines.fixtures import (
     influences,
@@ -62,6 +63,20 @@ def test_each_branch_is_told_of_the_other_s_last_estimate(told, by, knows):
         return seen["intermediates"][told]["__call__"][0]
 
     assert (float(jnp.max(jnp.abs(estimate(1.0) - estimate(0.0)))) > 1e-7) == knows
+
+
+def test_blocks_add_to_what_they_are_given():
+    x, layers = jnp.ones((1, 3, 3, 6)), Layers()
+    shapes = jax.eval_shape(_Branch(2, 1, layers).init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda shape: jnp.ones(shape.shape), shapes)
+    params["block0_conv1"] = jax.tree.map(jnp.zeros_like, params["block0_conv1"])
+
+    @jax.jit
+    def outputs(params):
+        return [_Branch(2, n, layers).apply({"params": params}, x) for n in (0, 1)]
+
+    without, given = outputs(params)
+    assert bool(jnp.all(without > 1)) and bool(jnp.all(given == without))
 
 
 def test_learns_a_triplet_by_heart():
