@@ -60,12 +60,12 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attend(q, k, v, bias, mask, kernels):
-    return _by_device(attend_in_registers if kernels else None, _in_memory, q, k, v, bias, mask)
+    return _by_device(kernels, attend_in_registers, _in_memory, q, k, v, bias, mask)
 
 
-def _by_device(kernel, plain, *args):
-    """What ``kernel``, if there is one, gives on an NVIDIA GPU, and ``plain`` elsewhere."""
-    if kernel is None:
+def _by_device(kernels, kernel, plain, *args):
+    """What ``plain`` gives, or on an NVIDIA GPU, if there shall be kernels, ``kernel``."""
+    if not kernels:
         return plain(*args)
     return jax.lax.platform_dependent(*args, cuda=kernel, default=plain)
 
@@ -86,8 +86,8 @@ def _forward(*args):
 
 
 def _backward(kernels, args, grad):
-    kernel = attention_gradient_in_registers if kernels else None
-    return *_by_device(kernel, _gradient_in_memory, *args, grad), None
+    choice = kernels, attention_gradient_in_registers, _gradient_in_memory
+    return *_by_device(*choice, *args, grad), None
 
 
 def _gradient_in_memory(q, k, v, bias, mask, grad):

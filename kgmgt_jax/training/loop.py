@@ -92,7 +92,7 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
             feed.set_state(position)
 
         done, every = int(state.step), config.train
-        last = every.n_steps if stop_after is None else stop_after
+        last = config.train.n_steps if stop_after is None else stop_after
 
         def due(step: int) -> bool:
             """Whether there is a validation after a step."""
