@@ -7,12 +7,13 @@ not explained by the turned sensitivities).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Complex64
+from jaxtyping import Complex64, Shaped
 
-__all__ = ["Augmentation", "crop_case", "pad_case", "rotate_case"]
+__all__ = ["Augmentation", "Moves", "pad_case", "rotate_case"]
 
 Images = Complex64[np.ndarray, "f n h w"]
 OptionalSens = Complex64[np.ndarray, "*f n h w"] | None
@@ -23,12 +24,53 @@ Size = Sequence[int | None]
 _AXES = (-2, -1)
 
 
+class Moves(NamedTuple):
+    """What was drawn for one example.
+
+    Attributes:
+        angle: Of the rotation, in degrees; 0 leaves it out.
+        window: Rows and columns that are kept.
+        turns: Quarter turns of a square window.
+        flips: Axes that are mirrored, of (-2, -1).
+        phase: Factor of magnitude 1.
+    """
+
+    angle: float
+    window: tuple[slice, slice]
+    turns: int
+    flips: tuple[int, ...]
+    phase: complex
+
+    def of_case(self, images: Images, sens: OptionalSens) -> tuple[NewImages, OptionalNewSens]:
+        """Rotation, crop, quarter turn, flips and phase, in this order; maps keep their phase."""
+        if self.angle:
+            images, sens = rotate_case(images, sens, self.angle)
+        images = self._placed(images)
+        turned = self.phase != 1
+        images = images * np.complex64(self.phase) if turned else np.ascontiguousarray(images)
+        return images, None if sens is None else np.ascontiguousarray(self._placed(sens))
+
+    def of_mask(self, mask: Shaped[np.ndarray, "f h w"]) -> Shaped[np.ndarray, "f h w"]:
+        """Where the samples of a mask lie in the k-space of mirrored images; no other move."""
+        for axis in self.flips:
+            size = mask.shape[axis]
+            mask = np.take(mask, (2 * (size // 2) - np.arange(size)) % size, axis)
+        return mask
+
+    def _placed(self, a: np.ndarray) -> np.ndarray:
+        a = a[(..., *self.window)]
+        square = a.shape[-2] == a.shape[-1]
+        return np.flip(np.rot90(a, self.turns, _AXES) if square else a, self.flips)
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """What is drawn anew for every training example.
 
     Attributes:
         crop: Rows and columns of a random window; ``None``, or more than there are, keeps an axis.
+            The transform of coil images so cut is the k-space of an object that fills the smaller
+            field of view, so measurements simulated of it are as valid as the whole frame's.
         flips: Whether to mirror each image axis with probability 1/2.
         quarter_turns: Whether to turn square examples by a random multiple of 90 degrees, which
             trades the phase-encoding and readout axes; others are left as they are.
@@ -67,59 +109,41 @@ class Augmentation:
         )
         return h, w
 
+    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Moves:
+        """What is done to a case of some rows and columns; ``rng`` decides everything."""
+        angle = float(rng.uniform(-self.max_angle, self.max_angle)) if self.max_angle else 0.0
+        window = _draw_window(self.crop, size, rng)
+        turns = int(rng.integers(4)) if self.quarter_turns else 0
+        flips = rng.random(2) < (0.5 if self.flips else 0.0)
+        phase = np.exp(2j * np.pi * rng.random())
+        axes = tuple(axis for axis, flip in zip(_AXES, flips, strict=True) if flip)
+        return Moves(angle, window, turns, axes, complex(phase) if self.phase else 1.0)
+
     def apply(
         self, images: Images, sens: OptionalSens, rng: np.random.Generator
     ) -> tuple[NewImages, OptionalNewSens]:
-        """Rotation, crop, quarter turn, flips and phase, in this order.
+        """Draws moves and makes them; see `Moves`.
 
         Args:
             images: Coil images of some frames.
             sens: Sensitivities, or ``None``; they keep their phase.
             rng: Decides everything.
         """
-        if self.max_angle:
-            angle = float(rng.uniform(-self.max_angle, self.max_angle))
-            images, sens = rotate_case(images, sens, angle)
-        images, sens = crop_case(images, sens, self.crop, rng)
-        turns = int(rng.integers(4)) if self.quarter_turns else 0
-        flips = rng.random(2) < (0.5 if self.flips else 0.0)
-        phase = np.exp(2j * np.pi * rng.random()).astype(np.complex64)
-        axes = tuple(axis for axis, flip in zip(_AXES, flips, strict=True) if flip)
-        square = images.shape[-2] == images.shape[-1]
-
-        def move(a: np.ndarray) -> np.ndarray:
-            return np.flip(np.rot90(a, turns, _AXES) if square else a, axes)
-
-        images = move(images)
-        images = images * phase if self.phase else np.ascontiguousarray(images)
-        return images, None if sens is None else np.ascontiguousarray(move(sens))
+        return self.draw((images.shape[-2], images.shape[-1]), rng).of_case(images, sens)
 
     def draw_intensity(self, rng: np.random.Generator) -> float:
         """The factor on the intensity of an example."""
         return float(np.exp(rng.uniform(-1, 1) * np.log1p(self.intensity)))
 
 
-def crop_case(
-    images: Images, sens: OptionalSens, size: Size, rng: np.random.Generator
-) -> tuple[NewImages, OptionalNewSens]:
-    """Cuts one random window out of all frames, coils and sensitivities alike.
-
-    The Fourier transform of the cut coil images is exactly the k-space of an object that fills the
-    smaller field of view, so measurements simulated from it are as valid as the full frame's.
-
-    Args:
-        images: Fully sampled coil images.
-        sens: Sensitivities, or ``None``.
-        size: Rows and columns to keep; ``None``, or more than there are, keeps the whole axis.
-        rng: Source of the window's position, uniform over all that fit.
-    """
-    window: list[slice] = []
-    for wanted, available in zip(size, images.shape[-2:], strict=True):
-        kept = available if wanted is None else min(wanted, available)
-        start = int(rng.integers(available - kept + 1))
-        window.append(slice(start, start + kept))
-    cut = (..., *window)
-    return images[cut], None if sens is None else sens[cut]
+def _draw_window(
+    size: Size, available: tuple[int, int], rng: np.random.Generator
+) -> tuple[slice, slice]:
+    """Rows and columns of a window, uniform over all that fit."""
+    kept = [there if n is None else min(n, there) for n, there in zip(size, available, strict=True)]
+    starts = [int(rng.integers(n - k + 1)) for n, k in zip(available, kept, strict=True)]
+    rows, columns = (slice(start, start + k) for start, k in zip(starts, kept, strict=True))
+    return rows, columns
 
 
 def pad_case(

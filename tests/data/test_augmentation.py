@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 
-from kgmgt_jax.data.augmentation import Augmentation, crop_case, pad_case, rotate_case
-from kgmgt_jax.data.transforms import coil_combine, fft2c
+from kgmgt_jax.data.augmentation import Augmentation, Moves, pad_case, rotate_case
+from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
 from tests.data.draws import random_complex, random_maps
+
+
+def _only(**options) -> Augmentation:
+    return Augmentation(**{"flips": False, "phase": False} | options)
 
 
 def test_a_crop_is_one_window_of_all_frames_coils_and_sensitivities():
     images = np.broadcast_to(np.arange(8 * 9).reshape(8, 9), (2, 3, 8, 9)).astype(np.complex64)
-    cut, sens = crop_case(images, images[0], (4, 5), np.random.default_rng(0))
+    cut, sens = _only(crop=(4, 5)).apply(images, images[0], np.random.default_rng(0))
     top, left = divmod(int(cut[0, 0, 0, 0].real), 9)
     np.testing.assert_array_equal(cut, images[..., top : top + 4, left : left + 5])
     np.testing.assert_array_equal(sens, cut[0])
@@ -19,16 +23,15 @@ def test_a_crop_is_one_window_of_all_frames_coils_and_sensitivities():
 def test_every_window_that_fits_occurs():
     image = np.arange(3, dtype=np.complex64).reshape(1, 1, 3, 1)
     rng = np.random.default_rng(0)
-    corners = {crop_case(image, None, (2, None), rng)[0][0, 0, 0, 0].real for _ in range(40)}
-    assert corners == {0, 1}
+    cut = _only(crop=(2, None))
+    assert {cut.apply(image, None, rng)[0][0, 0, 0, 0].real for _ in range(40)} == {0, 1}
 
 
 @pytest.mark.parametrize("size", [(None, None), (9, 9), (6, 5)])
 def test_a_crop_that_does_not_fit_keeps_the_axis(size):
     images = random_complex(2, 1, 6, 5)
-    np.testing.assert_array_equal(
-        crop_case(images, None, size, np.random.default_rng(0))[0], images
-    )
+    cut, _ = _only(crop=size).apply(images, None, np.random.default_rng(0))
+    np.testing.assert_array_equal(cut, images)
 
 
 def _augmented(n: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -70,13 +73,19 @@ def test_sensitivities_are_mirrored_with_the_images():
         np.testing.assert_allclose(coil_images, mirrored * combined[:, None], atol=1e-5)
 
 
+@pytest.mark.parametrize("flips", [(), (-2,), (-1,), (-2, -1)])
+@pytest.mark.parametrize("size", [(6, 8), (7, 5), (1, 4)])
+def test_a_mask_lies_where_the_samples_of_mirrored_images_do(size, flips):
+    mask = (np.random.default_rng(0).random((2, *size)) < 0.4).astype(np.float32)
+    images = ifft2c(random_complex(2, 1, *size) * mask[:, None])
+    moves = Moves(0.0, (slice(None), slice(None)), 0, flips, 1j)
+    kspace = fft2c(moves.of_case(images, None)[0])[:, 0]
+    np.testing.assert_array_equal(np.abs(kspace) > 1e-5, moves.of_mask(mask) > 0)
+
+
 def test_augmentation_keeps_single_precision():
     images, sens = _augmented(1)[0]
     assert images.dtype == sens.dtype == np.complex64
-
-
-def _only(**options) -> Augmentation:
-    return Augmentation(**{"flips": False, "phase": False} | options)
 
 
 def test_quarter_turns_are_the_four_rotations_of_square_images():
