@@ -1,4 +1,5 @@
-"""Training losses: L1, L2, structural, perceptual, and Wasserstein with gradient penalty."""
+"""Training losses: L1, L2, structural, perceptual, Wasserstein with gradient penalty, and those of
+k-space."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,11 +10,13 @@ from jaxtyping import Array, Float
 from kgmgt_jax.metrics import ssim
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.numerics import square_root
-from kgmgt_jax.types import ComplexImage
+from kgmgt_jax.types import ComplexImage, KSpace
 
 __all__ = [
     "IMAGE_LOSSES",
+    "KSPACE_LOSSES",
     "ImageLoss",
+    "KSpaceLoss",
     "adversarial_loss",
     "critic_loss",
     "dssim_loss",
@@ -22,9 +25,12 @@ __all__ = [
     "l2_loss",
     "perceptual_loss",
     "points_between",
+    "relative_l1_loss",
+    "relative_l2_loss",
 ]
 
 ImageLoss = Callable[[ComplexImage, ComplexImage], Float[Array, ""]]
+KSpaceLoss = Callable[[KSpace, KSpace], Float[Array, ""]]
 Score = Callable[[Float[Array, "b h w 2"]], Float[Array, "b"]]
 
 
@@ -71,6 +77,43 @@ def dssim_loss(prediction: ComplexImage, reference: ComplexImage) -> Float[Array
 
 IMAGE_LOSSES: dict[str, ImageLoss] = {"l1": l1_loss, "l2": l2_loss, "dssim": dssim_loss}
 """By the names of their weights in ``config.loss.image``; means over images, each by itself."""
+
+
+def relative_l1_loss(prediction: KSpace, measured: KSpace) -> Float[Array, ""]:
+    """Mean over examples of ``||a - b||_1 / ||b||_1``, b what was measured; 0 where b is zero.
+
+    The 1-norm is the sum of the magnitudes of complex samples, over coils, too.
+
+    Raises:
+        ValueError: if shapes disagree.
+
+    Source: Yaman et al., Self-supervised learning of physics-guided reconstruction neural networks
+    without fully sampled reference data, 2020: the sum of this and `relative_l2_loss`.
+    """
+    _check_shapes(prediction, measured)
+    return _mean_ratio(*(jnp.sum(jnp.abs(x), (1, 2, 3)) for x in (prediction - measured, measured)))
+
+
+def relative_l2_loss(prediction: KSpace, measured: KSpace) -> Float[Array, ""]:
+    """Mean over examples of ``||a - b||_2 / ||b||_2``, b what was measured; 0 where b is zero.
+
+    Raises:
+        ValueError: if shapes disagree.
+
+    Source: see `relative_l1_loss`.
+    """
+    _check_shapes(prediction, measured)
+    powers = (x.real**2 + x.imag**2 for x in (prediction - measured, measured))
+    return _mean_ratio(*(square_root(jnp.sum(x, (1, 2, 3))) for x in powers))
+
+
+KSPACE_LOSSES: dict[str, KSpaceLoss] = {"l1": relative_l1_loss, "l2": relative_l2_loss}
+"""By the names of their weights in ``config.loss.kspace``; zero where nothing was measured."""
+
+
+def _mean_ratio(errors: Float[Array, "b"], norms: Float[Array, "b"]) -> Float[Array, ""]:
+    """Mean of the ratios, of which one by zero counts as zero."""
+    return jnp.mean(jnp.where(norms > 0, errors, 0) / jnp.where(norms > 0, norms, 1))
 
 
 def _check_shapes(prediction: Array, reference: Array) -> None:

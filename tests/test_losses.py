@@ -10,6 +10,7 @@ import pytest
 from kgmgt_jax.interop.torch_names import from_state_dict, vgg_entries
 from kgmgt_jax.losses import (
     IMAGE_LOSSES,
+    KSPACE_LOSSES,
     adversarial_loss,
     critic_loss,
     dssim_loss,
@@ -17,6 +18,8 @@ from kgmgt_jax.losses import (
     l1_loss,
     l2_loss,
     perceptual_loss,
+    relative_l1_loss,
+    relative_l2_loss,
 )
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.models.encoder import VGG, VGG19_LAYERS
@@ -54,6 +57,31 @@ def test_losses_of_images_are_least_with_finite_gradients_at_the_reference(name)
     value, gradient = jax.value_and_grad(loss)(reference, reference)
     assert abs(float(value)) < 1e-6 and np.isfinite(gradient).all()
     assert float(loss(other, reference)) > 0.1
+
+
+def test_relative_losses_are_means_of_each_example_s_own_ratio():
+    measured = jnp.array([[[3.0, 0.0], [0.0, 4.0j]], [[0.0, 0.0], [1.0, 1.0]]])[:, None]
+    error = jnp.array([[[3.0j, 4.0], [0.0, 0.0]], [[2.0, 2.0], [2.0, 2.0j]]])[:, None]
+    l1, l2 = (f(measured + error, measured) for f in (relative_l1_loss, relative_l2_loss))
+    assert float(l1) == pytest.approx((7 / 7 + 8 / 2) / 2, rel=1e-6)
+    assert float(l2) == pytest.approx((5 / 5 + 4 / 2**0.5) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", KSPACE_LOSSES)
+def test_losses_of_kspace_are_least_with_finite_gradients_at_what_was_measured(name):
+    loss, (other, measured) = KSPACE_LOSSES[name], (x[:, None] for x in _pair_of_images())
+    measured = measured.at[0].set(0).at[1, :, :5].set(0)  # an empty example, and lines left out
+    value, gradient = jax.value_and_grad(loss)(measured, measured)
+    assert float(value) == 0 and np.isfinite(gradient).all()
+    assert float(loss(other, measured)) > 0.1
+    assert np.isfinite(jax.grad(loss)(other, measured)).all()
+
+
+@pytest.mark.parametrize("name", KSPACE_LOSSES)
+def test_kspace_of_other_shapes_is_refused(name):
+    kspace = jnp.zeros((2, 1, 8, 8), jnp.complex64)
+    with pytest.raises(ValueError, match="arrays of one shape"):
+        inspect.unwrap(KSPACE_LOSSES[name])(kspace, kspace[:1])  # without the type checks of tests
 
 
 @pytest.mark.parametrize("name", IMAGE_LOSSES)

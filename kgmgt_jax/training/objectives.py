@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from kgmgt_jax.losses import (
     IMAGE_LOSSES,
+    KSPACE_LOSSES,
     adversarial_loss,
     critic_loss,
     gradient_penalty,
@@ -18,11 +19,20 @@ from kgmgt_jax.losses import (
 )
 from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.critic import Critic
+from kgmgt_jax.mri.consistency import forward
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.types import ComplexImage, Reconstruction
 
-__all__ = ["CriticLoss", "GeneratorLoss", "Metrics", "PerceptualFeatures"]
+__all__ = [
+    "Batch",
+    "CriticLoss",
+    "GeneratorLoss",
+    "HeldOutLoss",
+    "Metrics",
+    "PerceptualFeatures",
+]
 
+Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
 PerceptualFeatures = Callable[[ComplexImage], dict[str, Array]]
 
@@ -48,7 +58,7 @@ class GeneratorLoss:
     def __call__(
         self,
         output: Reconstruction,
-        reference: ComplexImage,
+        batch: Batch,
         judge: tuple[Any, Any],
         features: PerceptualFeatures | None,
     ) -> tuple[Array, tuple[Metrics, Any]]:
@@ -58,7 +68,7 @@ class GeneratorLoss:
 
         Args:
             output: the reconstruction.
-            reference: the fully sampled frames.
+            batch: ``reference``, the fully sampled frames (b h w).
             judge: the critic's parameters and model state, if there is one.
             features: perceptual features of a complex image by layer; ``None`` leaves that term
                 out.
@@ -67,10 +77,11 @@ class GeneratorLoss:
             ValueError: if there is no critic's state where one is needed.
         """
         params, model_state = judge
+        reference = batch["reference"]
         terms = self._of_images(output.image, reference)
-        total = self._weighted(terms)
+        total = _weighted(self.image, terms)
         if self.mentor:
-            terms["mentor"] = self._weighted(self._of_images(output.mentor, reference))
+            terms["mentor"] = _weighted(self.image, self._of_images(output.mentor, reference))
             total += self.mentor * terms["mentor"]
         if features is not None:
             terms["perceptual"] = _perceptual(features, output.image, reference)
@@ -82,20 +93,62 @@ class GeneratorLoss:
             score, model_state = _score(self.critic, params, model_state, image)
             terms["adversarial"] = adversarial_loss(score)
             total += self.adversarial * terms["adversarial"]
-        magnitude = jnp.abs(reference)
-        peak = jnp.max(magnitude, axis=(1, 2))
-        quality = psnr(magnitude, jnp.abs(output.image), peak)
-        metrics = {"loss": total, "psnr": jnp.mean(quality, where=peak > 0), **terms}
+        metrics = {"loss": total, "psnr": _mean_psnr(output.image, reference), **terms}
         return total, (metrics, model_state)
 
     def _of_images(self, image: ComplexImage, reference: ComplexImage) -> dict[str, Array]:
         weighted = [name for name, weight in self.image.items() if weight]
         return {name: IMAGE_LOSSES[name](image, reference) for name in weighted}
 
-    def _weighted(self, terms: Metrics) -> Array:
-        """The sum of losses of images."""
-        weighted = (self.image[name] * term for name, term in terms.items())
-        return sum(weighted, jnp.zeros((), jnp.float32))
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutLoss:
+    """What an image says of measured samples that the network was not given; no reference.
+
+    With the samples held out as a mask M and measured as y, losses of ``M F S x`` and ``M y``.
+
+    Attributes:
+        kspace: weights of the losses of k-space by their names in ``losses.KSPACE_LOSSES``.
+        mentor: weight of the same loss of the mentor's image.
+
+    Source: Yaman et al., Self-supervised learning of physics-guided reconstruction neural networks
+    without fully sampled reference data, 2020.
+    """
+
+    kspace: Mapping[str, float]
+    mentor: float = 0.0
+
+    def __call__(
+        self,
+        output: Reconstruction,
+        batch: Batch,
+        judge: tuple[Any, Any],
+        features: PerceptualFeatures | None,
+    ) -> tuple[Array, tuple[Metrics, Any]]:
+        """The loss of a batch's reconstruction and its terms, with the PSNR if it is known.
+
+        Args:
+            output: the reconstruction.
+            batch: ``held_mask`` (b h w) and ``held_kspace`` (b n h w), with ``sens`` (b n h w) of
+                several coils; and where there is one, ``reference`` (b h w), which the loss does
+                not depend on.
+            judge: what it is handed back of: the critic's parameters and model state.
+            features: not used.
+        """
+        terms = self._of_kspace(output.image, batch)
+        total = _weighted(self.kspace, terms)
+        metrics = {f"kspace_{name}": term for name, term in terms.items()}
+        if self.mentor:
+            metrics["mentor"] = _weighted(self.kspace, self._of_kspace(output.mentor, batch))
+            total += self.mentor * metrics["mentor"]
+        if "reference" in batch:
+            metrics["psnr"] = _mean_psnr(output.image, batch["reference"])
+        return total, ({"loss": total, **metrics}, judge[1])
+
+    def _of_kspace(self, image: ComplexImage, batch: Batch) -> dict[str, Array]:
+        predicted = forward(image, batch["held_mask"], batch.get("sens"))
+        weighted = [name for name, weight in self.kspace.items() if weight]
+        return {name: KSPACE_LOSSES[name](predicted, batch["held_kspace"]) for name in weighted}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +164,7 @@ class CriticLoss:
     penalty: float
 
     def __call__(
-        self, params: Any, model_state: Any, _: Array, batch: Mapping[str, Array]
+        self, params: Any, model_state: Any, _: Array, batch: Batch
     ) -> tuple[Array, tuple[Metrics, Any]]:
         """The loss of pairs of images; its terms, and the critic's new state.
 
@@ -131,6 +184,18 @@ class CriticLoss:
         total = wasserstein + self.penalty * penalty
         metrics = {"critic": total, "wasserstein": -wasserstein, "penalty": penalty}
         return total, (metrics, model_state)
+
+
+def _weighted(weights: Mapping[str, float], terms: Metrics) -> Array:
+    """The sum of losses by their weights."""
+    return sum((weights[name] * term for name, term in terms.items()), jnp.zeros((), jnp.float32))
+
+
+def _mean_psnr(image: ComplexImage, reference: ComplexImage) -> Array:
+    """Mean over the frames that have a signal."""
+    magnitude = jnp.abs(reference)
+    peak = jnp.max(magnitude, axis=(1, 2))
+    return jnp.mean(psnr(magnitude, jnp.abs(image), peak), where=peak > 0)
 
 
 def _score(critic: Critic, params: Any, model_state: Any, image: Array) -> tuple[Array, Any]:

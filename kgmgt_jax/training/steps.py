@@ -15,8 +15,10 @@ from kgmgt_jax.models.registry import Network
 from kgmgt_jax.mri.fourier import to_channels
 from kgmgt_jax.training.accumulation import gradient_by_parts, map_by_parts
 from kgmgt_jax.training.objectives import (
+    Batch,
     CriticLoss,
     GeneratorLoss,
+    HeldOutLoss,
     Metrics,
     PerceptualFeatures,
 )
@@ -33,7 +35,6 @@ __all__ = [
     "make_joint_step",
 ]
 
-Batch = Mapping[str, Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 GeneratorStep = Callable[..., tuple[TrainState, Metrics]]  # of state, batch, PerceptualFeatures
 CriticUpdates = Callable[[NetworkState, Batch, jax.Array], tuple[NetworkState, Metrics]]
@@ -82,7 +83,7 @@ def _held(params: Mapping[str, Any], frozen: Sequence[str]) -> dict[str, Any]:
 
 def make_generator_step(
     model: Network,
-    loss: GeneratorLoss,
+    loss: GeneratorLoss | HeldOutLoss,
     optimizer: optax.GradientTransformation,
     *,
     ema_decay: float,
@@ -114,7 +115,7 @@ def make_generator_step(
             variables = {"params": _held(params, frozen), **model_state}
             output, model_state = apply_model(model, variables, batch, key=key)
             judged = judge, judge_state
-            total, (metrics, judge_state) = loss(output, batch["reference"], judged, features)
+            total, (metrics, judge_state) = loss(output, batch, judged, features)
             return total, (metrics, (model_state, judge_state))
 
         model_states = state.generator.model_state, judge_state
@@ -256,7 +257,7 @@ def make_joint_step(
         pair = {"real": to_channels(batch["reference"]), "fake": to_channels(output.image)}
         critic, critic_metrics = updates(state.critic, pair, state.step_key(_PENALTY))
         g_output, (metrics, judge_state) = jax.grad(loss, has_aux=True)(
-            output, batch["reference"], _judge(critic), features
+            output, batch, _judge(critic), features
         )
         (grads,) = pull_back(g_output)
         state = state.replace(critic=critic)

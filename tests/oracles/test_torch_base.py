@@ -299,7 +299,8 @@ def test_generator_s_loss(images, critic):
     @jax.jit
     def ours(image, variables):
         features = functools.partial(vgg19_features, variables, layers=PERCEPTUAL_LAYERS)
-        return loss(Reconstruction(image, image), reference, (arrays(params), {}), features)[0]
+        batch, output = {"reference": reference}, Reconstruction(image, image)
+        return loss(output, batch, (arrays(params), {}), features)[0]
 
     trees = (tensors(variables["params"]), tensors(params))
     want = twin.generator_loss(*trees, *tensors((image, reference)), PERCEPTUAL_LAYERS)
