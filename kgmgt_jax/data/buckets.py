@@ -13,15 +13,19 @@ __all__ = ["choose_buckets"]
 Shape = tuple[int, int, int]
 
 
-def choose_buckets(shapes: Sequence[Shape], n_buckets: int) -> list[Shape]:
+def choose_buckets(
+    shapes: Sequence[Shape], n_buckets: int, *, same_rows: bool = False
+) -> list[Shape]:
     """The bucket of every slice.
 
     Args:
         shapes: Coils, rows and columns of each slice.
         n_buckets: Most buckets wanted, at least 1.
+        same_rows: Whether no rows may be added; each number of rows has a bucket of its own then.
 
     Returns:
-        For each slice a shape that holds it, at most ``n_buckets`` different ones.
+        For each slice a shape that holds it, at most ``n_buckets`` different ones if rows may be
+        added.
 
     Raises:
         ValueError: If ``n_buckets`` is below 1.
@@ -31,7 +35,11 @@ def choose_buckets(shapes: Sequence[Shape], n_buckets: int) -> list[Shape]:
     members = {shape: {shape} for shape in shapes}  # bucket: the shapes in it
     counts = Counter(shapes)
     while len(members) > n_buckets:
-        pairs = itertools.combinations(sorted(members), 2)
+        pairs = list(itertools.combinations(sorted(members), 2))
+        if same_rows:
+            pairs = [(a, b) for a, b in pairs if a[1] == b[1]]
+        if not pairs:
+            break
         pair = min(pairs, key=lambda pair: _cost(*pair, members, counts))
         merged = members.pop(pair[0]) | members.pop(pair[1])
         bucket = _union(*pair)

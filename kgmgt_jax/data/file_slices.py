@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Complex64, Float32
 
-from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, ReadOptions, open_files
-from kgmgt_jax.data.sens_cache import central_sens, maps_of
+from kgmgt_jax.data.sens_cache import cached_sens, central_sens, maps_of
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo
 from kgmgt_jax.data.subjects import identify
 from kgmgt_jax.data.transforms import ifft2c
 from kgmgt_jax.mri.coils import MIN_CALIBRATION_LINES
 
-__all__ = ["FileSlices", "reference_slices"]
+__all__ = ["FileSlices"]
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class _Loaded:
 
 
 class FileSlices:
-    """Coil images of the slices of fully sampled files; a `SliceSource`.
+    """Coil images of the slices of files, fully sampled unless asked for others; a `SliceSource`.
 
     A slice is read and transformed to coil images when first asked for; it then stays in memory
     until the cache is full and no other was left unused for longer. So do the sensitivities of
@@ -64,10 +64,11 @@ class FileSlices:
     Sensitivities are calibrated from the central lines that every mask of lines contains, and from
     nothing else, so they are what a reconstruction of the undersampled data could have estimated.
     (A radial mask contains only a square of them; a mask at the size of a larger bucket, to which a
-    slice is padded, fewer lines at its own size.)
+    slice is padded, fewer lines at its own size.) Those of an undersampled slice come from all that
+    its frames measured, as in a reconstruction of it.
 
     Args:
-        files: Fully sampled cine files, opened or by path.
+        files: Cine files, opened or by path.
         acs: Calibration lines of the masks to come, at the size of the crop.
         crop_rows: Rows of the crops to come, ``None`` for all. A crop has fewer and wider-spaced
             lines, so a slice of ``h`` rows to be cut to ``h'`` is calibrated from ``acs * h / h'``
@@ -77,6 +78,8 @@ class FileSlices:
         cache_gib: Memory for decoded slices and their sensitivities in GiB, in each worker process;
             at least one slice is kept.
         simulation: How k-space is made of magnitude images, where their path is given.
+        undersampled: Whether undersampled files may be among them, whose slices give zero-filled
+            images and have their mask as ``acquired``.
         root: Folder that the files were searched in, which may tell who was scanned (see
             `identify`); by default the folder of each.
 
@@ -84,7 +87,7 @@ class FileSlices:
         slices: What is known of each slice, in order.
 
     Raises:
-        DataError: If there are no files, one cannot be read, or one is undersampled.
+        DataError: If there are no files, one cannot be read, or one is undersampled unasked.
         ValueError: If ``acs`` is too small to calibrate several coils of a file without maps.
     """
 
@@ -98,11 +101,12 @@ class FileSlices:
         sens_cache: str | Path | None = None,
         cache_gib: float = 4.0,
         simulation: Simulation | None = None,
+        undersampled: bool = False,
         root: Path | None = None,
     ) -> None:
         self._acs, self._crop_rows = acs, crop_rows
         self._sens, self._sens_cache = sens, sens_cache
-        self._places = reference_slices(files, acs, simulation)
+        self._places = _all_slices(files, acs, simulation, undersampled)
         self.slices = tuple(_infos(self._places, root))
         largest = max(_bytes_of(info) for info in self.slices)
         self._cache_size = max(1, int(cache_gib * 2**30 / largest))
@@ -141,19 +145,26 @@ class FileSlices:
     def _load(self, number: int) -> _Loaded:
         file, z = self._places[number]
         case = file[z]
-        rows = case.shape[-2]
-        cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)
-        acs = min(rows, round(self._acs * rows / cropped))
         images = ifft2c(case.kspace)
-        acquired = None if case.mask.all() else case.mask
+        acquired = None if case.meta.fully_sampled and case.mask.all() else case.mask
         if case.n_coils == 1:
             return _Loaded(images, acquired=acquired)
         if case.sens is not None:
             return _Loaded(images, given=case.sens, acquired=acquired)
+        return _Loaded(images, estimate=self._estimator(case), acquired=acquired)
+
+    def _estimator(self, case: CineCase) -> Callable[[], Complex64[np.ndarray, "n h w"]]:
+        """What estimates the maps of a slice, and keeps no more than that takes."""
         options = {"method": self._sens, "cache_dir": self._sens_cache}
-        average = case.kspace.mean(axis=0)
-        estimate = functools.partial(central_sens, average, acs=acs, **options)
-        return _Loaded(images, estimate=estimate, acquired=acquired)
+        if not case.meta.fully_sampled:
+            counts = case.mask.sum(axis=0)
+            average = case.kspace.sum(axis=0) / np.maximum(counts, 1)
+            measured = np.asarray(counts > 0, np.float32)
+            return functools.partial(cached_sens, average[None], measured[None], **options)
+        rows = case.shape[-2]
+        cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)
+        acs = min(rows, round(self._acs * rows / cropped))
+        return functools.partial(central_sens, case.kspace.mean(axis=0), acs=acs, **options)
 
 
 def _bytes_of(info: SliceInfo) -> int:
@@ -164,37 +175,30 @@ def _bytes_of(info: SliceInfo) -> int:
     return (t + 2 * (n > 1)) * n * h * w * np.dtype(np.complex64).itemsize
 
 
-def reference_slices(
-    files: Sequence[CineFile | str | Path], acs: int, simulation: Simulation | None = None
+def _all_slices(
+    files: Sequence[CineFile | str | Path],
+    acs: int,
+    simulation: Simulation | None,
+    undersampled: bool,
 ) -> list[tuple[CineFile, int]]:
-    """All slices of all files in order, refusing files that cannot serve as reference.
-
-    Args:
-        files: Fully sampled cine files, opened or by path.
-        acs: Calibration lines that the masks will have.
-        simulation: How k-space is made of magnitude images; `Simulation`'s defaults if left out.
-
-    Raises:
-        DataError: If there are no files, one cannot be read, or one is undersampled.
-        ValueError: If ``acs`` is too small to calibrate several coils of a file without maps.
-    """
+    """All slices of all files in order, refusing files that cannot be trained on."""
     slices = []
     options = ReadOptions(simulation=simulation or Simulation())
     opened = ([f] if isinstance(f, CineFile) else open_files(f, options) for f in files)
     for file in itertools.chain.from_iterable(opened):
         path = file.path
-        if not file.fully_sampled:
+        if not file.fully_sampled and not undersampled:
             fix = (
                 "leave it out, or give its folder (find_full in Python), which leaves out its like"
             )
             raise DataError(path, "fully sampled k-space", f"undersampled {file.key!r}", fix)
-        too_few = file.slice_shape[1] > 1 and acs < MIN_CALIBRATION_LINES
-        if too_few and file[0].sens is None:
+        few = acs < MIN_CALIBRATION_LINES and file.fully_sampled
+        if few and file.slice_shape[1] > 1 and file[0].sens is None:
             least = f"acs >= {MIN_CALIBRATION_LINES}"
             raise ValueError(f"{path}: calibrating several coils needs {least}, got {acs=}")
         slices += [(file, z) for z in range(len(file))]
     if not slices:
-        raise DataError("files", "at least one fully sampled cine file", "an empty list")
+        raise DataError("files", "at least one cine file", "an empty list")
     return slices
 
 
@@ -212,4 +216,5 @@ def _infos(places: Sequence[tuple[CineFile, int]], root: Path | None) -> Iterato
                 source=str(file.path),
                 slice_index=file.slice_index(z),
                 pixel_mm=file.pixel_mm,
+                undersampled=not file.fully_sampled,
             )

@@ -1,5 +1,8 @@
 """Grain pipeline: fully sampled slices in, batches of retrospectively undersampled triplets out.
 
+To train without a reference, a part of what was measured is held out of the triplets, and slices
+may be undersampled as they are (`held_out`).
+
 The chain of each shape bucket is source -> shuffle -> random geometry, mask, padding -> repeat ->
 batch; batches of the buckets take turns in proportion to their frames. Grain hands each example a
 random generator that depends on the seed and the example's running number (its epoch and its place
@@ -20,11 +23,12 @@ import grain
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Complex64
+from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.augmentation import Augmentation, pad_case
 from kgmgt_jax.data.buckets import Shape, choose_buckets
 from kgmgt_jax.data.filling import check_fill
+from kgmgt_jax.data.held_out import check_undersampled, draw_held_out, moved_mask
 from kgmgt_jax.data.mask_sampler import MaskSampler
 from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.transforms import neighbours, triplet_of_images
@@ -44,6 +48,7 @@ class CineFrame(NamedTuple):
         places: Where among them the preceding, the target and the succeeding frame lie.
         n_frames: Frames of the slice.
         index: Running number of the target among all frames of the set.
+        acquired: Mask of all frames of an undersampled slice; ``None`` of a fully sampled one.
     """
 
     images: Complex64[np.ndarray, "f n h w"]
@@ -52,6 +57,7 @@ class CineFrame(NamedTuple):
     places: tuple[int, int, int]
     n_frames: int
     index: int
+    acquired: Float32[np.ndarray, "t h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,23 @@ class TripletOptions:
             but ``"zero"`` reads all frames of a slice for each example.
         circular: Whether the last frame precedes the first (retrospective gating); ``False`` is
             for real-time cines.
+        held_out: How much of what is measured the network is not given, in (0, 1); see
+            `draw_held_out`. 0 trains on the reference instead.
 
     Raises:
-        ValueError: If ``input_fill`` is unknown.
+        ValueError: If ``input_fill`` is unknown, or ``held_out`` out of range.
     """
 
     masks: MaskSampler
     augmentation: Augmentation = field(default_factory=Augmentation)
     input_fill: str = "zero"
     circular: bool = True
+    held_out: float = 0.0
 
     def __post_init__(self) -> None:
         check_fill(self.input_fill)
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"expected held_out from 0 to below 1, got {self.held_out=}")
 
 
 class FrameSource:
@@ -114,26 +125,40 @@ class FrameSource:
         if sens is not None and sens.ndim == 4:
             sens = sens[list(frames)]
         images = self._source.images(number, frames)
-        return CineFrame(images, sens, frames, (before, t, after), n_frames, running)
+        acquired = None
+        if self._source.slices[number].undersampled:
+            acquired = self._source.acquired(number)
+        return CineFrame(images, sens, frames, (before, t, after), n_frames, running, acquired)
 
 
 @dataclass(frozen=True)
 class _RandomTriplet(grain.transforms.RandomMap):
-    """Makes the example of a frame, at the shape of its bucket."""
+    """Makes the example of a frame, at the shape of its bucket, with or without a reference."""
 
     options: TripletOptions
     bucket: Shape
+    referenced: bool = True
 
     def random_map(self, element: CineFrame, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        options = self.options
-        images, sens = options.augmentation.apply(element.images, element.sens, rng)
+        options, frames = self.options, list(element.frames)
+        h, w = element.images.shape[-2:]
+        moves = options.augmentation.draw((h, w), rng)
+        images, sens = moves.of_case(element.images, element.sens)
         images, sens = pad_case(images, sens, (images.shape[1], *self.bucket[1:]))
-        mask = options.masks.draw(rng, (element.n_frames, *images.shape[-2:]))
+        if element.acquired is None:
+            mask = options.masks.draw(rng, (element.n_frames, *images.shape[-2:]))
+        else:
+            mask = moved_mask(element.acquired, moves, self.bucket[2])
+        held = None
+        if options.held_out:
+            held = draw_held_out(mask, options.held_out, options.masks.acs, rng)
+            mask = mask - held
         example = triplet_of_images(
             images,
-            mask[list(element.frames)],
+            mask[frames],
             sens,
             element.places,
+            held=None if held is None else held[frames],
             circular=options.circular,
             input_fill=options.input_fill,
             intensity=options.augmentation.draw_intensity(rng),
@@ -142,6 +167,10 @@ class _RandomTriplet(grain.transforms.RandomMap):
         kspace, sens = pad_case(example["kspace"][None], example.get("sens"), self.bucket)
         if sens is not None:
             example["sens"] = sens
+        if held is not None:
+            example["held_kspace"] = pad_case(example["held_kspace"][None], None, self.bucket)[0][0]
+        if not self.referenced:
+            del example["reference"]
         return example | {"kspace": kspace[0], "id": np.asarray(element.index, np.int32)}
 
 
@@ -160,10 +189,12 @@ def make_training_loader(
 
     Every frame is a target once an epoch. Geometry, phase, mask kind, acceleration and mask are
     drawn anew for every example. A batch is what `transforms.triplets` describes, and ``id``,
-    int32 (b,): the running number of each target.
+    int32 (b,): the running number of each target. With ``options.held_out`` it has ``held_mask``
+    and ``held_kspace``, too, of what `draw_held_out` drew of each target, and no
+    ``reference`` if any slice is undersampled.
 
     Args:
-        source: Fully sampled slices.
+        source: The slices, fully sampled unless ``options.held_out``.
         options: How examples are made.
         batch_size: Examples in a batch of all processes together; an incomplete last batch of an
             epoch is filled from the next, and dropped at the very end.
@@ -179,20 +210,25 @@ def make_training_loader(
         the same ``worker_count`` on both sides; ``close()`` ends its workers.
 
     Raises:
-        ValueError: If there are no slices, or a size, a process, a mask kind or an acceleration is
-            impossible.
+        ValueError: If there are no slices, a size, a process, a mask kind or an acceleration is
+            impossible, or undersampled slices would be trained on as references, be cut along the
+            phase encoding, or turned.
     """
     index, n_processes = process
     _check_sizes(batch_size, worker_count, index, n_processes)
     if not source.slices:
         raise ValueError("expected slices to make examples of, got a source without any")
+    undersampled = any(info.undersampled for info in source.slices)
+    if undersampled:
+        check_undersampled(source.slices, options.augmentation, options.held_out)
     slice_shapes = [info.shape for info in source.slices]
     shapes = [(n, *options.augmentation.cropped((h, w))) for _, n, h, w in slice_shapes]
-    buckets = choose_buckets(shapes, n_buckets)
+    buckets = choose_buckets(shapes, n_buckets, same_rows=undersampled)
     datasets, sizes = [], []
     for place, bucket in enumerate(sorted(set(buckets))):
         numbers = [number for number, own in enumerate(buckets) if own == bucket]
-        for t in {source.slices[number].shape[0] for number in numbers}:
+        drawn = [number for number in numbers if not source.slices[number].undersampled]
+        for t in {source.slices[number].shape[0] for number in drawn}:
             options.masks.check((t, *bucket[1:]))
         frames = FrameSource(source, options, numbers)
         if num_epochs is not None and num_epochs * len(frames) < batch_size:
@@ -200,7 +236,8 @@ def make_training_loader(
             raise ValueError(f"no full batch: {got}")
         own_seed = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
         dataset = grain.MapDataset.source(frames).seed(own_seed).shuffle()
-        dataset = dataset.random_map(_RandomTriplet(options, bucket)).repeat(num_epochs)
+        make = _RandomTriplet(options, bucket, referenced=not undersampled)
+        dataset = dataset.random_map(make).repeat(num_epochs)
         datasets.append(dataset.batch(batch_size // n_processes, drop_remainder=True))
         sizes.append(len(frames))
     parts = [dataset[index::n_processes] for dataset in datasets]

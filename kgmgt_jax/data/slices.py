@@ -1,4 +1,5 @@
-"""Fully sampled slices by number: what the pipeline reads, whoever keeps them.
+"""Slices by number, fully sampled but for training without: what the pipeline reads, whoever
+keeps them.
 
 A `SliceSource` is a prepared set on disk (``kgmgt_jax.data.prepared.PreparedSet``) or anything
 else that can hand out coil images frame by frame.
@@ -30,6 +31,7 @@ class SliceInfo:
         slice_index: Position of the slice in that file, from 0, as in ``CaseMeta.slice_index``.
         scale: What its images are to be multiplied by to have the file's own units again.
         pixel_mm: Height and width of a pixel, as in ``CaseMeta.pixel_mm``.
+        undersampled: Whether its images are no reference, but zero-filled.
     """
 
     name: str
@@ -41,6 +43,7 @@ class SliceInfo:
     slice_index: int
     scale: float = 1.0
     pixel_mm: tuple[float, float] | None = None
+    undersampled: bool = False
 
     @property
     def simulated(self) -> bool:
@@ -49,7 +52,7 @@ class SliceInfo:
 
 
 class SliceSource(Protocol):
-    """Random access to the frames of fully sampled slices; safe to pickle and to share by threads.
+    """Random access to the frames of slices; safe to pickle and to share by threads.
 
     Attributes:
         slices: What is known of each slice, in order; its number is its place here.
@@ -75,8 +78,8 @@ class SliceSource(Protocol):
         ...
 
     def acquired(self, number: int) -> Float32[np.ndarray, "t h w"] | None:
-        """1 where the scanner took a sample of a slice, 0 where a partial echo or Fourier scan has
-        none; ``None`` for all of them, or if that is not known.
+        """1 where the scanner took a sample of a slice, 0 where a partial echo or Fourier scan, or
+        one that is undersampled, has none; ``None`` for all of them, or if that is not known.
         """
         ...
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.folders import named_paths
-from kgmgt_jax.data.formats import ReadOptions, find_full
+from kgmgt_jax.data.formats import ReadOptions, find_full, find_measured
 from kgmgt_jax.data.prepared import PreparedSet, is_prepared
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceSource
@@ -26,6 +26,7 @@ def open_slices(
     sens_cache: str | Path | None = None,
     cache_gib: float = 4.0,
     simulation: Simulation | None = None,
+    undersampled: bool = False,
 ) -> SliceSource:
     """Fully sampled slices below a path, or below several.
 
@@ -36,6 +37,8 @@ def open_slices(
         split: Which part of a prepared set. Files are taken as they are.
         acs, crop_rows, sens, sens_cache, cache_gib, simulation: How files are read; see
             `FileSlices`. A prepared set has its sensitivities already.
+        undersampled: Whether undersampled files are taken where there are any, with the masks they
+            have; see `find_measured`.
 
     Raises:
         DataError: If there is nothing to read, something is damaged or undersampled, or a prepared
@@ -52,7 +55,8 @@ def open_slices(
     if prepared:
         return open_prepared(prepared[0], split=split)
     options = ReadOptions(simulation=simulation or Simulation())
-    files = [file for each in paths for file in find_full(each, options)]
+    find = find_measured if undersampled else find_full
+    files = [file for each in paths for file in find(each, options)]
     return FileSlices(
         files,
         acs=acs,
@@ -60,6 +64,7 @@ def open_slices(
         sens=sens,
         sens_cache=sens_cache,
         cache_gib=cache_gib,
+        undersampled=undersampled,
         root=paths[0] if len(paths) == 1 else None,
     )
 

@@ -194,6 +194,7 @@ def triplet_of_images(
     sens: Complex64[np.ndarray, "*#f n h w"] | None,
     places: tuple[int, int, int],
     *,
+    held: Float32[np.ndarray, "f h w"] | None = None,
     circular: bool = True,
     input_fill: str = "zero",
     intensity: float = 1.0,
@@ -204,23 +205,27 @@ def triplet_of_images(
     transforms along the phase-encoding axis alone. The scale is that of the frames at hand.
 
     Args:
-        images: Fully sampled coil images, of the three frames or of the whole cine.
-        mask: Sampling masks of these frames.
+        images: Fully sampled coil images, of the three frames or of the whole cine; or the
+            zero-filled ones of an undersampled scan, of which ``reference`` is no reference.
+        mask: Sampling masks of these frames: what the network is given.
         sens: Sensitivities, one set or one for each of ``images``; ``None`` for a single coil.
         places: Where the preceding, the target and the succeeding frame lie among ``images``.
+        held: Masks of samples that are held out of what the network is given.
         circular: For ``input_fill``: whether the last frame precedes the first.
         input_fill: See `fill_gaps`; other than ``"zero"`` it is meant for whole cines.
         intensity: Further factor on the intensity of the example.
 
     Returns:
-        What `triplets` returns, without the batch axis.
+        What `triplets` returns, without the batch axis. With ``held`` also the target's
+        ``held_mask``, float32 (h, w), and ``held_kspace``, complex64 (n, h, w), zero elsewhere.
     """
     before, target, after = places
-    lines = are_lines(mask)
+    lines = are_lines(mask) and (held is None or are_lines(held))
     axes = (-2,) if lines else _AXES
-    sampled = scipy.fft.ifftshift(mask[..., :1] if lines else mask, axes)
-    measured = np.asarray(scipy.fft.fftn(images, axes=axes, norm="ortho"))
-    measured *= sampled[:, None]
+    spectrum = np.asarray(scipy.fft.fftn(images, axes=axes, norm="ortho"))
+    sampled = _uncentred(mask, axes)
+    unseen = None if held is None else spectrum[target] * _uncentred(held[target], axes)
+    measured = np.multiply(spectrum, sampled[:, None], out=spectrum)
     filled = fill_measured(
         measured, sampled, input_fill, sens=sens, centred=False, circular=circular, axes=axes
     )
@@ -237,7 +242,17 @@ def triplet_of_images(
     }
     if sens is not None:
         example["sens"] = sens if sens.ndim == 3 else sens[target]
+    if held is not None and unseen is not None:
+        example["held_kspace"] = _centred_kspace(unseen / scale, axes)
+        example["held_mask"] = held[target]
     return example
+
+
+def _uncentred(
+    mask: Float32[np.ndarray, "*f h w"], axes: tuple[int, ...]
+) -> Float32[np.ndarray, "*f h #w"]:
+    """A centred mask in the places of the plain transform; of lines, one column stands for all."""
+    return scipy.fft.ifftshift(mask if -1 in axes else mask[..., :1], axes)
 
 
 def _centred_kspace(

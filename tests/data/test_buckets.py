@@ -55,3 +55,9 @@ def test_the_first_two_to_share_a_bucket_are_the_cheapest_of_all_pairs():
 def test_no_bucket_at_all_is_refused():
     with pytest.raises(ValueError, match="n_buckets=0"):
         choose_buckets(SHAPES, 0)
+
+
+def test_rows_stay_as_they_are_where_none_may_be_added():
+    shapes = [(1, 16, 12), (3, 16, 20), (1, 15, 12), (1, 15, 8)]
+    assert choose_buckets(shapes, 1, same_rows=True) == [(3, 16, 20)] * 2 + [(1, 15, 12)] * 2
+    assert choose_buckets(shapes, 4, same_rows=True) == shapes

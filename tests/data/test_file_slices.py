@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import h5py
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ import pytest
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.file_slices import FileSlices
 from kgmgt_jax.data.formats import CineFile, find_full, read_file
+from kgmgt_jax.data.sens_cache import missing_sens
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.transforms import coil_combine, fft2c
 from kgmgt_jax.mri.coils import estimate_sens
+from tests.data.draws import random_complex
 from tests.data.small_files import write_file
 
 
@@ -136,6 +139,45 @@ def test_official_coils_combine_with_little_loss(data_dir, method):
     assert np.linalg.norm(lost) < 0.03 * np.linalg.norm(rss)
 
 
+# Undersampled files
+
+
+def _write_undersampled(root: Path, shape: tuple[int, ...]) -> tuple[Path, np.ndarray]:
+    """A file of one slice whose frames measured every second line and the central four, and its
+    mask."""
+    t, *_, h, w = shape
+    mask = np.zeros((t, h, w), np.float32)
+    for frame in range(t):
+        mask[frame, frame % 2 :: 2] = 1
+    mask[:, h // 2 - 2 : h // 2 + 2] = 1
+    root.mkdir(exist_ok=True)
+    np.save(root / "P1_kspace.npy", random_complex(*shape) * mask[:, None])
+    np.save(root / "P1_mask.npy", mask)
+    return root / "P1_kspace.npy", mask
+
+
+def test_an_undersampled_file_keeps_its_mask_and_gives_zero_filled_images(tmp_path):
+    path, mask = _write_undersampled(tmp_path, (4, 1, 16, 12))
+    source = FileSlices([path], acs=2, undersampled=True)
+    assert source.slices[0].undersampled
+    np.testing.assert_array_equal(source.acquired(0), mask)
+    kspace = fft2c(source.images(0, range(4)))
+    np.testing.assert_allclose(kspace, np.load(path), atol=1e-5)
+
+
+def test_a_fully_sampled_file_among_undersampled_ones_is_one(tmp_path, files):
+    path, _ = _write_undersampled(tmp_path / "other", (4, 1, 16, 12))
+    slices = FileSlices([path, files[0]], acs=4, undersampled=True).slices
+    assert [info.undersampled for info in slices] == [True, False, False]
+
+
+def test_maps_of_an_undersampled_file_are_those_of_its_reconstruction(tmp_path):
+    path, _ = _write_undersampled(tmp_path, (4, 3, 16, 12))
+    source = FileSlices([path], acs=2, undersampled=True)
+    expected = missing_sens(read_file(path)[0], "espirit")
+    np.testing.assert_allclose(source.sens(0), expected, atol=1e-4)
+
+
 # What is refused
 
 
@@ -150,7 +192,7 @@ def test_an_undersampled_file_is_refused(tmp_path):
 
 
 def test_no_files_are_refused():
-    with pytest.raises(DataError, match="at least one fully sampled cine file"):
+    with pytest.raises(DataError, match="at least one cine file"):
         FileSlices([], acs=4)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "find_cines",
     "find_files",
     "find_full",
+    "find_measured",
     "open_files",
     "open_unit",
     "read_file",
@@ -89,6 +90,31 @@ def find_full(root: str | Path, options: ReadOptions | None = None) -> list[Cine
     if not files:
         raise DataError(root, "fully sampled cines", "none of that kind")
     return files
+
+
+def find_measured(root: str | Path, options: ReadOptions | None = None) -> list[CineFile]:
+    """Opens the undersampled cines that `find_files` lists; all, if none is; one file as it is.
+
+    Fully sampled ones beside them are left out with a warning: they may be of the same scans.
+
+    Args:
+        root: A directory, searched to any depth, or one file.
+        options: What the user says about them.
+
+    Raises:
+        DataError: As `find_files`.
+    """
+    root = Path(root)
+    if root.is_file():
+        return open_files(root, options)
+    opened = (open_unit(unit, options) for unit in watched(_intact_cines(root), "open"))
+    files = [file for each in opened for file in each]
+    undersampled = [file for file in files if not file.fully_sampled]
+    if undersampled and len(undersampled) < len(files):
+        n_full = len(files) - len(undersampled)
+        note = f"{root}: left out {n_full} fully sampled files, since others are undersampled"
+        warnings.warn(note, DataWarning, stacklevel=2)
+    return undersampled or files
 
 
 def find_cines(root: Path) -> list[Unit]:

@@ -15,6 +15,7 @@ from kgmgt_jax.data.formats import (
     ReadOptions,
     find_files,
     find_full,
+    find_measured,
     find_units,
     open_files,
     read_file,
@@ -240,6 +241,17 @@ def test_find_files_lists_cines_and_no_masks(data_dir):
 def test_find_full_opens_the_fully_sampled_ones(data_dir):
     files = find_full(data_dir / "cmrxrecon/2023")
     assert len(files) == 2 and all(file.fully_sampled for file in files)
+
+
+def test_find_measured_opens_the_undersampled_ones_where_there_are_any(data_dir):
+    with pytest.warns(DataWarning, match="left out 2 fully sampled files, since others are"):
+        files = find_measured(data_dir / "cmrxrecon/2023")
+    assert len(files) == 6 and not any(file.fully_sampled for file in files)
+
+
+def test_find_measured_opens_fully_sampled_ones_by_themselves(data_dir):
+    files = find_measured(data_dir / "cmrxrecon/2023/MultiCoil/Cine/TrainingSet/FullSample")
+    assert [file.fully_sampled for file in files] == [True]
 
 
 @pytest.mark.parametrize("opened", [find_files, open_files])

@@ -1,0 +1,108 @@
+"""Training without a reference: measured samples that the network is not given, and masks of scans
+that are undersampled as they are.
+
+Source: Yaman et al., Self-supervised learning of physics-guided reconstruction neural networks
+without fully sampled reference data, 2020, whose samples are drawn one by one. Cartesian cines are
+measured in lines, so lines are drawn here: what is left is a mask of the same kind.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from kgmgt_jax.data.augmentation import Augmentation, Moves
+from kgmgt_jax.data.filling import are_lines, same_in_all_frames
+from kgmgt_jax.data.slices import SliceInfo
+from kgmgt_jax.data.transforms import central
+
+__all__ = ["check_undersampled", "draw_held_out", "moved_mask"]
+
+
+def draw_held_out(
+    mask: Float32[np.ndarray, "t h w"], share: float, acs: int, rng: np.random.Generator
+) -> Float32[np.ndarray, "t h w"]:
+    """A random part of what each frame measured, as a mask.
+
+    Lines are held out whole if they were measured whole (but for columns that none has, as of a
+    partial echo), else single samples. If all frames measured the same, the same is held out of all
+    of them: another frame would tell what is missing, which it cannot of the whole scan.
+
+    Args:
+        mask: 1 where measured.
+        share: How much of what a frame measured outside the centre, in (0, 1), rounded to whole
+            lines or samples, at least one.
+        acs: Central lines that are always kept; of single samples, the central ``acs`` x ``acs``.
+        rng: Decides everything.
+
+    Raises:
+        ValueError: If there is nothing to hold out, in any frame.
+    """
+    t, h, w = mask.shape
+    taken = np.asarray(mask > 0)
+    lines = np.asarray(taken.any(axis=2, keepdims=True))
+    whole = np.array_equal(taken, lines & taken.any(axis=(0, 1)))
+    candidates = np.array(lines if whole else taken)  # t h 1 or t h w
+    candidates[:, central(h, min(acs, h)), slice(None) if whole else central(w, min(acs, w))] = 0
+    if not candidates.any():
+        got = f"{int(mask.sum())} samples in {t} frames"
+        raise ValueError(f"expected measured samples outside the {acs=} central lines, got {got}")
+    if same_in_all_frames(mask):
+        held = np.repeat(_drawn(candidates[:1], share, rng), t, axis=0)
+    else:
+        held = _drawn(candidates, share, rng)
+    return (held & taken).astype(np.float32)
+
+
+def _drawn(
+    candidates: Bool[np.ndarray, "t h w"], share: float, rng: np.random.Generator
+) -> Bool[np.ndarray, "t h w"]:
+    """A share of each frame's candidates, all being as likely."""
+    flat = candidates.reshape(len(candidates), -1)
+    counts = np.maximum(np.round(share * flat.sum(axis=1)), 1)
+    order = np.argsort(np.where(flat, rng.random(flat.shape), np.inf), axis=1)
+    rank = np.argsort(order, axis=1)
+    return (flat & (rank < counts[:, None])).reshape(candidates.shape)
+
+
+def moved_mask(
+    mask: Float32[np.ndarray, "t h w"], moves: Moves, width: int
+) -> Float32[np.ndarray, "t h w_new"]:
+    """The mask of an undersampled scan whose images were mirrored, and cut or padded by columns.
+
+    Args:
+        mask: As the scan was measured.
+        moves: Of its images.
+        width: Columns that they have then.
+
+    Raises:
+        ValueError: If columns were cut or padded where lines were not measured whole.
+    """
+    if are_lines(mask):
+        return np.broadcast_to(moves.of_mask(mask[..., :1]), (*mask.shape[:2], width))
+    if mask.shape[2] != width:
+        raise ValueError(
+            f"expected {mask.shape[2]} columns, all that a scan has which did not measure whole "
+            f"lines, got {width}; let config.data.crop keep all columns, and n_buckets be larger"
+        )
+    return moves.of_mask(mask)
+
+
+def check_undersampled(
+    slices: Sequence[SliceInfo], augmentation: Augmentation, held_out: float
+) -> None:
+    """Refuses what undersampled slices cannot be used for.
+
+    Raises:
+        ValueError: If nothing is held out, so that they would be references, or if they would be
+            cut along the phase encoding or turned, after which they are no such measurement.
+    """
+    undersampled = [info for info in slices if info.undersampled]
+    source, rows = undersampled[0].source, max(info.shape[2] for info in undersampled)
+    if not held_out:
+        raise ValueError(f"{source}: expected fully sampled slices unless held_out > 0")
+    crop, moves = augmentation.crop, augmentation
+    if moves.cropped((rows, 1))[0] < rows or moves.quarter_turns or moves.max_angle:
+        got = f"{crop=} for {rows} rows, {moves.quarter_turns=}, {moves.max_angle=}"
+        expected = "expected a crop of columns and flips alone of an undersampled scan"
+        raise ValueError(f"{source}: {expected}, got {got}")

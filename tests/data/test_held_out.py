@@ -1,0 +1,121 @@
+"""What is held out of a measurement, and what an undersampled scan may be made into."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kgmgt_jax.data.augmentation import Augmentation, Moves
+from kgmgt_jax.data.held_out import check_undersampled, draw_held_out, moved_mask
+from kgmgt_jax.data.slices import SliceInfo
+from kgmgt_jax.data.transforms import fft2c, ifft2c
+from tests.data.draws import random_complex
+
+
+def _rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _lines(t: int = 4, h: int = 24, w: int = 6, columns: slice = slice(None)) -> np.ndarray:
+    """Every third line, others in each frame, and the central four."""
+    mask = np.zeros((t, h, w), np.float32)
+    for frame in range(t):
+        mask[frame, frame % 3 :: 3, columns] = 1
+    mask[:, h // 2 - 2 : h // 2 + 2, columns] = 1
+    return mask
+
+
+def _radial(t: int = 2, size: int = 24) -> np.ndarray:
+    """Samples that are no lines, and the central 4 x 4."""
+    mask = (_rng().random((t, size, size)) < 0.2).astype(np.float32)
+    mask[:, 10:14, 10:14] = 1
+    return mask
+
+
+@pytest.mark.parametrize("mask", [_lines(), _lines(columns=slice(2, None)), _radial()])
+def test_what_is_held_out_was_measured_outside_the_centre(mask):
+    held = draw_held_out(mask, 0.5, 4, _rng())
+    assert held.dtype == np.float32 and held.any(axis=(1, 2)).all()
+    assert set(np.unique(held)) == {0, 1} and np.all(held <= mask)
+    centre = held[:, 10:14, 10:14] if mask.shape[2] == 24 else held[:, 10:14]
+    assert not centre.any()
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(2, None)])
+def test_lines_are_held_out_whole(columns):
+    mask = _lines(columns=columns)
+    held = draw_held_out(mask, 0.5, 4, _rng())
+    lines = held.any(axis=2, keepdims=True)
+    np.testing.assert_array_equal(held, mask * lines)
+
+
+def test_a_share_of_each_frame_s_lines_is_held_out():
+    mask = _lines(t=3)
+    outside = mask[:, :, 0].sum(axis=1) - 4
+    held = draw_held_out(mask, 0.4, 4, _rng())[:, :, 0].sum(axis=1)
+    np.testing.assert_array_equal(held, np.round(0.4 * outside))
+
+
+def test_one_line_at_least_is_held_out():
+    assert draw_held_out(_lines(), 0.01, 4, _rng())[:, :, 0].sum() == 4
+
+
+def test_every_line_outside_the_centre_has_its_turn():
+    mask = _lines()
+    held = np.max([draw_held_out(mask, 0.3, 4, _rng(seed)) for seed in range(40)], axis=0)
+    mask[:, 10:14] = 0
+    np.testing.assert_array_equal(held, mask)
+
+
+def test_no_other_frame_tells_what_is_held_out_of_a_fixed_mask():
+    fixed = np.repeat(_lines(t=1), 4, axis=0)
+    held = draw_held_out(fixed, 0.5, 4, _rng())
+    assert (held == held[:1]).all()
+    moving = draw_held_out(_lines(), 0.5, 4, _rng())
+    assert not (moving == moving[:1]).all()
+
+
+def test_nothing_to_hold_out_is_an_error():
+    with pytest.raises(ValueError, match=r"outside the acs=4 central lines, got 48 samples in 2 f"):
+        draw_held_out(_lines(t=2)[:, 10:14], 0.5, 4, _rng())
+
+
+@pytest.mark.parametrize("size", [(16, 12), (15, 9)])
+@pytest.mark.parametrize("flips", [(), (-2,), (-2, -1)])
+def test_a_scan_cut_along_the_readout_and_mirrored_was_measured_so(size, flips):
+    h, w = size
+    mask = np.repeat((_rng(1).random((3, h, 1)) < 0.4).astype(np.float32), w, axis=2)
+    images = ifft2c(random_complex(3, 2, h, w) * mask[:, None])
+    moves = Moves(0.0, (slice(None), slice(1, 7)), 0, flips, 1.0)
+    kspace = fft2c(moves.of_case(images, None)[0])
+    measured = np.abs(kspace).max(axis=1) > 1e-4
+    np.testing.assert_array_equal(measured, moved_mask(mask, moves, 6) > 0)
+
+
+def test_a_scan_without_whole_lines_keeps_its_columns():
+    moves = Moves(0.0, (slice(None), slice(None)), 0, (-2,), 1.0)
+    assert moved_mask(_radial(), moves, 24).sum() == _radial().sum()
+    with pytest.raises(ValueError, match=r"expected 24 columns, .*, got 16; let config.data.crop"):
+        moved_mask(_radial(), moves, 16)
+
+
+_SLICE = SliceInfo("a", "P1", "sax", (4, 1, 16, 12), "", "scan.mat", 0, undersampled=True)
+
+
+@pytest.mark.parametrize(
+    "moves", [{"crop": (15, 8)}, {"quarter_turns": True}, {"max_angle": 5.0, "crop": (None, 8)}]
+)
+def test_an_undersampled_scan_is_not_cut_along_the_phase_encoding_nor_turned(moves):
+    with pytest.raises(ValueError, match=r"scan\.mat: expected a crop of columns and flips alone"):
+        check_undersampled([_SLICE], Augmentation(**moves), 0.4)
+
+
+@pytest.mark.parametrize("crop", [(None, 8), (16, None), (20, 8)])
+def test_an_undersampled_scan_may_be_cut_along_the_readout(crop):
+    full = dataclasses.replace(_SLICE, shape=(4, 1, 64, 12), undersampled=False)
+    check_undersampled([_SLICE, full], Augmentation(crop=crop), 0.4)
+
+
+def test_an_undersampled_scan_is_no_reference():
+    with pytest.raises(ValueError, match=r"scan\.mat: expected fully sampled slices unless"):
+        check_undersampled([_SLICE], Augmentation(), 0.0)
