@@ -67,12 +67,13 @@ def _base() -> ConfigDict:
     config.loss = ConfigDict(
         {
             "image": {"l1": 1.0, "l2": 0.0, "dssim": 0.0},  # weights
+            "kspace": {"l1": 0.0, "l2": 0.0},  # likewise, of what data.held_out holds out
             "perceptual": 1e-4,
             "perceptual_layers": ("relu5_1",),
             "vgg19": "",  # path of VGG19 weights; without one the perceptual term is off
             "adversarial": 1e-6,
             "gradient_penalty": 10.0,
-            "mentor": 0.0,  # times the loss of images, of the mentor's image
+            "mentor": 0.0,  # times the loss of images or k-space, of the mentor's image
         }
     )
     config.data = ConfigDict(
@@ -104,6 +105,9 @@ def _base() -> ConfigDict:
             "sens": "espirit",
             "sens_cache": "",  # folder that keeps those maps for the next run
             "input_fill": "zero",  # or another of data/filling
+            # share of what was measured that the network is not given but trained to predict, with
+            # no reference; takes undersampled files, too
+            "held_out": 0.0,
             "circular": True,  # False: real-time cines, whose ends are not neighbours
             "n_buckets": 4,  # most shapes of batches, each of which is compiled
             "worker_count": 0,  # a run keeps its number

@@ -13,7 +13,7 @@ import numpy as np
 from kgmgt_jax.data.augmentation import Augmentation
 from kgmgt_jax.data.filling import INPUT_FILLS
 from kgmgt_jax.data.simulation import Simulation
-from kgmgt_jax.losses import IMAGE_LOSSES
+from kgmgt_jax.losses import IMAGE_LOSSES, KSPACE_LOSSES
 from kgmgt_jax.models.baselines.swinir import SwinIR
 from kgmgt_jax.models.block_options import BlockOptions
 from kgmgt_jax.models.critic import Critic
@@ -76,7 +76,7 @@ def check_config(config: Any) -> None:
     _check_counts("critic", config.critic)
     if config.critic.get("norm", "none") not in ("none", "batch"):
         _refuse("critic.norm", "'none' or 'batch'", config.critic.norm)
-    _check_loss(config.loss)
+    _check_loss(config.loss, config.data.held_out)
     if not isinstance(model, KGMgT):
         _check_unguided(config)
     for name in ("optimizer", "critic_optimizer"):
@@ -189,16 +189,27 @@ def _check_unguided(config: Any) -> None:
         _refuse("optimizer.offset_rates", "None for a network without offset layers", rates)
 
 
-def _check_loss(loss: Any) -> None:
+def _check_loss(loss: Any, held_out: float) -> None:
     _check_fields("loss.image", loss.image, IMAGE_LOSSES)
+    _check_fields("loss.kspace", loss.kspace, KSPACE_LOSSES)
     others = ("perceptual", "adversarial", "gradient_penalty", "mentor")
     weights = {name: loss[name] for name in others}
-    weights |= {f"image.{name}": weight for name, weight in loss.image.items()}
+    for section in ("image", "kspace"):
+        weights |= {f"{section}.{name}": weight for name, weight in loss[section].items()}
     for name, weight in weights.items():
         if not 0 <= weight < math.inf:
             _refuse(f"loss.{name}", "a weight of 0 or more", weight)
-    if not any(loss.image.values()):
-        _refuse("loss.image", "a weight above 0", loss.image.to_dict())
+    if not 0 <= held_out < 1:
+        _refuse("data.held_out", "a share from 0 to below 1", held_out)
+    used, unused = ("kspace", "image") if held_out else ("image", "kspace")
+    if not any(loss[used].values()):
+        _refuse(f"loss.{used}", f"a weight above 0 with data.{held_out=}", loss[used].to_dict())
+    if any(loss[unused].values()):
+        expected = f"weights of 0 with data.{held_out=}, which does not use them"
+        _refuse(f"loss.{unused}", expected, loss[unused].to_dict())
+    for name in ("perceptual", "adversarial"):
+        if held_out and loss[name]:
+            _refuse(f"loss.{name}", "0 with data.held_out: there is no reference", loss[name])
     known = [name.replace("conv", "relu") for name in VGG19_LAYERS]
     layers = set(loss.perceptual_layers)
     if loss.perceptual and not (layers and layers <= set(known)):

@@ -201,7 +201,8 @@ def _sources(data: Any) -> dict[str, SliceSource]:
         "sens_cache": data.sens_cache or None,
         "simulation": Simulation(**freeze(data.simulation)),
     }
-    train = open_slices(data.train, split="train", crop_rows=data.crop[0], **reading)
+    taking = {"crop_rows": data.crop[0], "undersampled": data.held_out > 0}
+    train = open_slices(data.train, split="train", **taking, **reading)
     if isinstance(train, PreparedSet):
         _check_maps(train, data.sens)
     if not data.validation:
@@ -220,6 +221,7 @@ def _loader(source: SliceSource, data: Any, seed: int, process: tuple[int, int] 
             Augmentation(crop=freeze(data.crop), **data.augmentation),
             input_fill=data.input_fill,
             circular=data.circular,
+            held_out=data.held_out,
         ),
         batch_size=data.batch_size,
         n_buckets=data.n_buckets,

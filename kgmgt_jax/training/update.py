@@ -13,7 +13,7 @@ from kgmgt_jax.models.critic import Critic
 from kgmgt_jax.models.encoder import deepest, vgg19_features
 from kgmgt_jax.models.registry import Network
 from kgmgt_jax.training import parallel
-from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss
+from kgmgt_jax.training.objectives import CriticLoss, GeneratorLoss, HeldOutLoss
 from kgmgt_jax.training.optimizer import Optimizers
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.steps import (
@@ -74,9 +74,11 @@ def make_steps(
 ) -> tuple[GeneratorStep, Step | None]:
     """The generator's step and the critic's, not compiled. Arguments as of ``make_update``."""
     train = config.train
+    kspace = config.loss.kspace.to_dict()
+    loss = _generator_loss(config.loss, critic)
     generator_step = make_generator_step(
         model,
-        _generator_loss(config.loss, critic),
+        HeldOutLoss(kspace, config.loss.mentor) if config.data.held_out else loss,
         optimizers[0],
         ema_decay=train.ema_decay,
         frozen=tuple(train.frozen),

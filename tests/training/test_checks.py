@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import swinir
+from configs import self_supervised, swinir
 from configs.kgmgt import get_config
 from kgmgt_jax.training.checks import check_config
 
@@ -16,6 +16,11 @@ from kgmgt_jax.training.checks import check_config
 @pytest.mark.parametrize("variant", ["base", "released", "tiny"])
 def test_variants_pass(variant):
     check_config(get_config(variant))
+
+
+@pytest.mark.parametrize("variant", ["base", "released", "tiny", "kt", "fixed"])
+def test_variants_without_references_pass(variant):
+    check_config(self_supervised.get_config(variant))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,27 @@ def test_variants_pass(variant):
         ("optimizer", {"learning_rate": math.nan}, "a positive learning_rate.*nan"),
         ("loss", {"gradient_penalty": math.inf}, "gradient_penalty: expected a weight.*got inf"),
         ("loss", {"image": {"l2": -1.0}}, "loss.image.l2: expected a weight of 0 or more, got -1"),
-        ("loss", {"image": {"l1": 0.0}}, "loss.image: expected a weight above 0, got"),
+        (
+            "loss",
+            {"image": {"l1": 0.0}},
+            "loss.image: expected a weight above 0 with data",
+        ),
+        (
+            "loss",
+            {"kspace": {"l2": -1.0}},
+            "kspace.l2: expected a weight of 0 or more, got -1",
+        ),
+        (
+            "loss",
+            {"kspace": {"l1": 1.0}},
+            "kspace: expected weights of 0 with data.held_out=0",
+        ),
+        ("data", {"held_out": 1.0}, "data.held_out: expected a share from 0 to below 1, got 1.0"),
+        (
+            "data",
+            {"held_out": 0.4},
+            "kspace: expected a weight above 0 with data.held_out",
+        ),
         ("loss", {"mentor": math.nan}, "loss.mentor: expected a weight.*got nan"),
         ("train", {"ema_decay": -1.0}, "ema_decay: expected a share from 0 to 1, got -1.0"),
         ("train", {"seed": 2**32}, r"train.seed: expected less than 2\^32, got 4294967296"),
@@ -97,6 +122,22 @@ def test_impossible_values_are_refused_in_one_line(section, fields, message):
     with pytest.raises(ValueError, match=message) as caught:
         check_config(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("image", "loss.image: expected weights of 0 with data.held_out=0.4, which does not use"),
+        ("perceptual", "loss.perceptual: expected 0 with data.held_out: there is no reference"),
+        ("adversarial", "loss.adversarial: expected 0 with data.held_out: there is no reference"),
+    ],
+)
+def test_without_references_no_loss_needs_one(name, message):
+    config = self_supervised.get_config("tiny")
+    check_config(config)
+    config.loss[name] = {"l1": 1.0} if name == "image" else 0.1
+    with pytest.raises(ValueError, match=message):
+        check_config(config)
 
 
 def test_stochastic_depth_of_comparators_is_a_rate():

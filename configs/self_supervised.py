@@ -1,0 +1,36 @@
+"""KGMgT trained without references: on scans that are undersampled as they are.
+
+    python train.py --config=configs/self_supervised.py:tiny --workdir=runs/self \
+        --config.data.train=DIR
+
+A part of the lines that each frame measured is held out; the network is given the others and
+trained to predict those (SSDU: Yaman et al., Magnetic Resonance in Medicine, 2020). `DIR` holds
+undersampled files, which keep their masks; fully sampled ones, if there are no others, or a
+prepared set, are undersampled on the fly by `data.mask_kinds` and `data.accelerations`.
+`data.validation` wants fully sampled files; without, the last checkpoint is taken.
+
+Variants: `base` (default), `released` and `tiny` of configs/kgmgt.py; `kt` and `fixed` go on from
+the weights in the package on scans of one's own, whose masks change from frame to frame or do not.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import kgmgt, pretrained
+
+_ADAPTED = ("kt", "fixed")
+
+
+def get_config(variant: str = "base") -> ConfigDict:
+    """The configuration of a variant; every field can be overridden on the command line."""
+    adapted = variant in _ADAPTED
+    config: Any = (pretrained if adapted else kgmgt).get_config(variant).unlock()
+    config.loss.update(perceptual=0.0, adversarial=0.0)
+    config.loss.image.update(l1=0.0)
+    config.loss.kspace.update(l1=0.5, l2=0.5)
+    config.data.update(held_out=0.4, crop=(None, config.data.crop[1]))  # rows cannot be cut
+    if adapted:
+        config.optimizer.update(learning_rate=2e-4, warmup=20)
+        config.train.update(start_from="pretrained", n_steps=200, log_every=10, checkpoint_every=50)
+    return config.lock()
