@@ -7,7 +7,7 @@ A part of the lines that each frame measured is held out; the network is given t
 trained to predict those (SSDU: Yaman et al., Magnetic Resonance in Medicine, 2020). `DIR` holds
 undersampled files, which keep their masks; fully sampled ones, if there are no others, or a
 prepared set, are undersampled on the fly by `data.mask_kinds` and `data.accelerations`.
-`data.validation` wants fully sampled files; without, the last checkpoint is taken.
+`data.validation` likewise: undersampled files are scored by what is held out of them.
 
 Variants: `base` (default), `released` and `tiny` of configs/kgmgt.py; `kt` and `fixed` go on from
 the weights in the package on scans of one's own, whose masks change from frame to frame or do not.

@@ -6,17 +6,19 @@ without fully sampled reference data, 2020, whose samples are drawn one by one. 
 measured in lines, so lines are drawn here: what is left is a mask of the same kind.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Complex64, Float32
 
 from kgmgt_jax.data.augmentation import Augmentation, Moves
 from kgmgt_jax.data.filling import are_lines, same_in_all_frames
-from kgmgt_jax.data.slices import SliceInfo
-from kgmgt_jax.data.transforms import central
+from kgmgt_jax.data.slices import SliceInfo, SliceSource, spread
+from kgmgt_jax.data.transforms import central, fft2c, triplets
 
-__all__ = ["check_undersampled", "draw_held_out", "moved_mask"]
+__all__ = ["HeldOutCase", "check_undersampled", "draw_held_out", "held_out_cases", "moved_mask"]
 
 
 def draw_held_out(
@@ -106,3 +108,61 @@ def check_undersampled(
         got = f"{crop=} for {rows} rows, {moves.quarter_turns=}, {moves.max_angle=}"
         expected = "expected a crop of columns and flips alone of an undersampled scan"
         raise ValueError(f"{source}: {expected}, got {got}")
+
+
+class HeldOutCase(NamedTuple):
+    """An undersampled slice, and what is held out of it.
+
+    Attributes:
+        kspace: Measured samples, ``(t, n, h, w)``, zero elsewhere.
+        mask: Those that the network is given, ``(t, h, w)``.
+        held: Those that it is to predict.
+        sens: Sensitivities ``(n, h, w)`` or ``(t, n, h, w)``; ``None`` for a single coil.
+    """
+
+    kspace: Complex64[np.ndarray, "t n h w"]
+    mask: Float32[np.ndarray, "t h w"]
+    held: Float32[np.ndarray, "t h w"]
+    sens: Complex64[np.ndarray, "*t n h w"] | None
+
+    def frames(
+        self, n_frames: int | None = None, *, circular: bool = True, input_fill: str = "zero"
+    ) -> dict[str, np.ndarray]:
+        """The first ``n_frames`` frames as one batch, or all: as `transforms.triplets` has them,
+        with ``held_mask`` and ``held_kspace`` in the place of ``reference``.
+        """
+        targets = range(len(self.kspace))[:n_frames]
+        arrays = (self.kspace, self.mask, self.sens)
+        batch = triplets(*arrays, targets, circular=circular, input_fill=input_fill)
+        del batch["reference"]
+        held = self.held[targets]
+        measured = self.kspace[targets] * held[:, None] / batch["scale"][:, None, None, None]
+        return batch | {"held_mask": held, "held_kspace": measured}
+
+
+def held_out_cases(
+    source: SliceSource, share: float, *, acs: int, seed: int = 0, n_slices: int | None = None
+) -> Iterator[HeldOutCase]:
+    """Undersampled slices to validate on, in order; what is held out of each depends on ``seed``
+    and its name.
+
+    Args:
+        source: The slices.
+        share, acs: See `draw_held_out`.
+        seed: Of what is held out.
+        n_slices: How many, spread evenly over the source; ``None`` for all.
+
+    Raises:
+        ValueError: If some slices are fully sampled, or as `draw_held_out` does.
+    """
+    full = [info for info in source.slices if not info.undersampled]
+    if full:
+        raise ValueError(f"expected undersampled slices alone, got {full[0].source}, too")
+    for number in spread(len(source.slices), n_slices or len(source.slices)):
+        info, mask = source.slices[number], source.acquired(number)
+        if mask is None:
+            raise ValueError(f"{info.source} [{info.name}]: expected a mask, got none")
+        kspace = fft2c(source.images(number, range(info.shape[0]))) * mask[:, None]
+        rng = np.random.default_rng([seed, zlib.crc32(info.name.encode())])
+        held = draw_held_out(mask, share, acs, rng)
+        yield HeldOutCase(kspace, mask - held, held, source.sens(number))

@@ -98,7 +98,7 @@ class Checkpoints:
         config: Any,
         data: Mapping,
         slices: Mapping[str, str] | None = None,
-        psnr: float | None = None,
+        score: float | None = None,
     ) -> None:
         """Writes a state in the background; atomic, and a no-op if the step is there already.
 
@@ -107,7 +107,7 @@ class Checkpoints:
             config: the run's configuration.
             data: position of the data iterator.
             slices: fingerprints of the data by part, ``train`` and perhaps ``validation``.
-            psnr: validation PSNR in dB, by which the best is known.
+            score: of a validation, in dB, by which the best is known.
 
         Raises:
             FloatingPointError: if the state has NaN or infinite values; it is not written.
@@ -133,16 +133,16 @@ class Checkpoints:
                         json.loads(json.dumps({_POSITION: data, _SLICES: slices or {}}))
                     ),
                 ),
-                metrics={} if psnr is None else {METRIC: float(psnr)},
+                metrics={} if score is None else {METRIC: float(score)},
             )
 
     def last_is_scored(self) -> bool:
-        """Whether the last checkpoint has a validation PSNR."""
+        """Whether the last checkpoint has a validation score."""
         step = self._manager.latest_step()
         return step is not None and METRIC in (self._manager.metrics(step) or {})
 
-    def score_last(self, psnr: float) -> None:
-        """Gives the last checkpoint the validation PSNR that it was saved without.
+    def score_last(self, score: float) -> None:
+        """Gives the last checkpoint the validation score that it was saved without.
 
         Raises:
             CheckpointError: as ``save``.
@@ -150,7 +150,7 @@ class Checkpoints:
         path = metrics_file(self.folder / str(self._manager.latest_step()))
         with self._writing():
             if not jax.process_index():
-                text = json.dumps({METRIC: float(psnr)})
+                text = json.dumps({METRIC: float(score)})
                 write_atomically(path, lambda file: file.write_text(text))
             multihost_utils.sync_global_devices(f"score {path}")
             self._manager.reload()

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kgmgt_jax.data.augmentation import Augmentation
+from kgmgt_jax.data.held_out import held_out_cases
 from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MaskSampler
 from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
 from kgmgt_jax.data.prepared import PreparedSet
@@ -121,7 +122,7 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
 
         if missed and (score := validate(state)) is not None:  # a signal came when it was due
             writer.validation(done, score)
-            checkpoints.score_last(score.psnr)
+            checkpoints.score_last(score.score)
         for step in range(done + 1, last + 1):
             ids, batch = next(feed)
             with profile.step(step):
@@ -140,9 +141,9 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
                 writer.validation(step, score)
             if step % every.checkpoint_every == 0 or score is not None or stopping or ending:
                 watch.check()
-                psnr = None if score is None else score.psnr
+                told = None if score is None else score.score
                 position = feed.get_state()
-                checkpoints.save(state, config=config, data=position, slices=slices, psnr=psnr)
+                checkpoints.save(state, config=config, data=position, slices=slices, score=told)
             if stopping or ending:
                 checkpoints.wait()
             if stopping and (not ending or "validation" in sources):  # which is still to be done
@@ -200,9 +201,9 @@ def _sources(data: Any) -> dict[str, SliceSource]:
         "sens": data.sens,
         "sens_cache": data.sens_cache or None,
         "simulation": Simulation(**freeze(data.simulation)),
+        "undersampled": data.held_out > 0,
     }
-    taking = {"crop_rows": data.crop[0], "undersampled": data.held_out > 0}
-    train = open_slices(data.train, split="train", **taking, **reading)
+    train = open_slices(data.train, split="train", crop_rows=data.crop[0], **reading)
     if isinstance(train, PreparedSet):
         _check_maps(train, data.sens)
     if not data.validation:
@@ -246,6 +247,10 @@ def _validation(source: SliceSource | None, data: Any) -> list[dict[str, np.ndar
     """The first frames of slices spread over the validation set, a mask fixed by their names."""
     if source is None:
         return []
+    options = {"circular": data.circular, "input_fill": data.input_fill}
+    if any(info.undersampled for info in source.slices):
+        cases = held_out_cases(source, data.held_out, acs=data.acs, n_slices=data.validation_slices)
+        return [case.frames(data.validation_frames, **options) for case in cases]
     cases = validation_cases(
         source,
         mask_kind=data.mask_kinds[0],
@@ -254,5 +259,4 @@ def _validation(source: SliceSource | None, data: Any) -> list[dict[str, np.ndar
         n_slices=data.validation_slices,
         sens_cache=data.sens_cache or None,
     )
-    options = {"circular": data.circular, "input_fill": data.input_fill}
     return [case.frames(data.validation_frames, **options) for case in cases]

@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex64
+from jaxtyping import Array, Complex64, Float
 
 from kgmgt_jax.metrics import psnr
 from kgmgt_jax.models.registry import Network
+from kgmgt_jax.mri.consistency import forward
 from kgmgt_jax.training.state import TrainState
 from kgmgt_jax.training.steps import apply_model
 from kgmgt_jax.training.watch import split_ids
+from kgmgt_jax.types import ComplexImage
 
 __all__ = ["Validation", "make_validator"]
 
@@ -24,16 +26,19 @@ class Validation(NamedTuple):
     """What a validation gives.
 
     Attributes:
-        psnr: mean over all frames with a signal, in dB.
+        metric: ``"psnr"``; of undersampled scans ``"held_out"``: the power of the samples that were
+            held out over that of their error.
+        score: mean over all frames with a signal, in dB.
         reconstruction: images of the first batch, as the next two.
         zero_filled: what they were reconstructed from.
-        reference: what they should be.
+        reference: what they should be; ``None`` of undersampled scans.
     """
 
-    psnr: float
+    metric: str
+    score: float
     reconstruction: Complex64[np.ndarray, "t h w"]
     zero_filled: Complex64[np.ndarray, "t h w"]
-    reference: Complex64[np.ndarray, "t h w"]
+    reference: Complex64[np.ndarray, "t h w"] | None
 
 
 def make_validator(
@@ -43,13 +48,14 @@ def make_validator(
 
     Args:
         model: the network.
-        batches: frames of slices, as ``triplets`` makes them; without any the function gives
-            ``None``. Frames without any signal are not scored.
+        batches: frames of slices, as ``triplets`` makes them, or all as ``HeldOutCase.frames``
+            does; without any the function gives ``None``. Frames without any signal are not scored.
 
     Raises:
         ValueError: if no frame has a signal.
     """
-    signal = [np.abs(batch["reference"]).max(axis=(1, 2)) > 0 for batch in batches]
+    truth = "held_kspace" if any("held_kspace" in batch for batch in batches) else "reference"
+    signal = [batch[truth].any(axis=tuple(range(1, batch[truth].ndim))) for batch in batches]
     lit = np.concatenate(signal) if signal else np.ones(0, bool)
     if batches and not lit.any():
         raise ValueError("config.data.validation: expected frames with a signal, got zeros alone")
@@ -59,8 +65,7 @@ def make_validator(
     @jax.jit
     def reconstruct(variables: Any, batch: dict) -> tuple[jax.Array, jax.Array]:
         image = apply_model(model, variables, batch)[0].image
-        reference = jnp.abs(batch["reference"])
-        return psnr(reference, jnp.abs(image), jnp.max(reference, axis=(1, 2))), image
+        return _scores(image, batch), image
 
     def validate(state: TrainState) -> Validation | None:
         if not batches:
@@ -73,10 +78,22 @@ def make_validator(
         scores = np.concatenate([np.asarray(score) for score, _ in results])
         first = batches[0]
         return Validation(
-            psnr=float(np.mean(scores[lit])),
+            metric="psnr" if truth == "reference" else "held_out",
+            score=float(np.mean(scores[lit])),
             reconstruction=np.asarray(results[0][1]),
             zero_filled=np.asarray(first["target"]),
-            reference=np.asarray(first["reference"]),
+            reference=np.asarray(first["reference"]) if truth == "reference" else None,
         )
 
     return validate
+
+
+def _scores(image: ComplexImage, batch: Mapping[str, Array]) -> Float[Array, "b"]:
+    """Of each frame, in dB; see `Validation`."""
+    if "held_kspace" not in batch:
+        reference = jnp.abs(batch["reference"])
+        return psnr(reference, jnp.abs(image), jnp.max(reference, axis=(1, 2)))
+    measured = batch["held_kspace"]
+    error = forward(image, batch["held_mask"], batch.get("sens")) - measured
+    power, lost = (jnp.sum(jnp.square(jnp.abs(x)), axis=(1, 2, 3)) for x in (measured, error))
+    return 10 * jnp.log10(power / lost)

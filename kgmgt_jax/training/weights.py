@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 FIXED_WEIGHTS = "fixed_weights"  # item: variables for masks that are the same in all frames
-METRIC = "psnr"  # what the best checkpoint has most of, in dB
+METRIC = "psnr"  # what the best checkpoint has most of, in dB; or another score of a validation
 PRETRAINED = "pretrained"  # the checkpoint that comes with the package
 _SHIPPED = Path(__file__).parents[1] / PRETRAINED
 # What an item of a checkpoint is read with.
@@ -50,8 +50,8 @@ class CheckpointError(ValueError):
 
 def score(metrics: Mapping[str, float]) -> float:
     """By which the best checkpoint is known; without a validation, or for NaN, the lowest."""
-    psnr = float(metrics.get(METRIC, math.nan))
-    return -math.inf if math.isnan(psnr) else psnr
+    found = float(metrics.get(METRIC, math.nan))
+    return -math.inf if math.isnan(found) else found
 
 
 def metrics_file(step: Path) -> Path:

@@ -27,7 +27,9 @@ __all__ = ["Writer"]
 
 _log = logging.getLogger(__name__)
 _SPEED = "examples_per_second"
-_ON_BAR = {"loss": "loss", "psnr": "psnr", "val_psnr": "val_psnr", _SPEED: "examples/s"}
+_ON_BAR = {name: name for name in ("loss", "psnr", "val_psnr", "val_held_out")} | {
+    _SPEED: "examples/s"
+}
 
 
 class Writer:
@@ -115,7 +117,7 @@ class Writer:
     def validation(self, step: int, result: Validation | None) -> None:
         """Logs the score, and draws images, error maps, and a line through the heart over time."""
         if result is not None and self._log is not None:
-            self.scalars(step, val_psnr=result.psnr)
+            self.scalars(step, **{f"val_{result.metric}": result.score})
             self._draw(step, result)
         self.restart_clock()
 

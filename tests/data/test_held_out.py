@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.augmentation import Augmentation, Moves
-from kgmgt_jax.data.held_out import check_undersampled, draw_held_out, moved_mask
+from kgmgt_jax.data.file_slices import FileSlices
+from kgmgt_jax.data.held_out import (
+    check_undersampled,
+    draw_held_out,
+    held_out_cases,
+    moved_mask,
+)
 from kgmgt_jax.data.slices import SliceInfo
 from kgmgt_jax.data.transforms import fft2c, ifft2c
 from tests.data.draws import random_complex
@@ -97,6 +103,42 @@ def test_a_scan_without_whole_lines_keeps_its_columns():
     assert moved_mask(_radial(), moves, 24).sum() == _radial().sum()
     with pytest.raises(ValueError, match=r"expected 24 columns, .*, got 16; let config.data.crop"):
         moved_mask(_radial(), moves, 16)
+
+
+def _source(root, n_slices: int = 1) -> FileSlices:
+    """Slices that measured what `_lines` has."""
+    for i in range(n_slices):
+        np.save(root / f"P{i}_kspace.npy", random_complex(4, 1, 24, 6) * _lines()[:, None])
+        np.save(root / f"P{i}_mask.npy", _lines())
+    paths = sorted(root.glob("*_kspace.npy"))
+    return FileSlices(paths, acs=4, undersampled=True)
+
+
+def test_a_case_gives_the_network_what_is_not_held_out(tmp_path):
+    (case,) = held_out_cases(_source(tmp_path), 0.5, acs=4)
+    batch = case.frames(3)
+    np.testing.assert_array_equal(batch["mask"] + batch["held_mask"], _lines()[:3])
+    scale = batch["scale"][:, None, None, None]
+    expected = np.load(tmp_path / "P0_kspace.npy")[:3] / scale
+    np.testing.assert_allclose(batch["kspace"] + batch["held_kspace"], expected, atol=1e-5)
+    np.testing.assert_allclose(fft2c(batch["target"]), batch["kspace"][:, 0], atol=1e-5)
+    assert not np.any(batch["kspace"][:, 0] * batch["held_mask"]) and "reference" not in batch
+
+
+def test_what_is_held_out_to_validate_on_is_always_the_same(tmp_path):
+    source = _source(tmp_path, 3)
+    first, again = (list(held_out_cases(source, 0.5, acs=4)) for _ in range(2))
+    assert all(np.array_equal(a.held, b.held) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0].held, first[1].held)
+    (middle,) = held_out_cases(source, 0.5, acs=4, n_slices=1)
+    assert any(np.array_equal(middle.held, case.held) for case in first)
+
+
+def test_fully_sampled_slices_are_not_validated_with_undersampled_ones(tmp_path):
+    np.save(tmp_path / "Q_kspace.npy", random_complex(4, 1, 24, 6))
+    np.save(tmp_path / "Q_mask.npy", np.ones((4, 24, 6), np.float32))
+    with pytest.raises(ValueError, match=r"undersampled slices alone, got .*Q_kspace\.npy"):
+        list(held_out_cases(_source(tmp_path), 0.5, acs=4))
 
 
 _SLICE = SliceInfo("a", "P1", "sax", (4, 1, 16, 12), "", "scan.mat", 0, undersampled=True)

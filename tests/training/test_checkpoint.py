@@ -44,11 +44,11 @@ def _state(step, *, seed=0, size=8, optimizer=None):
     )
 
 
-def _save(workdir, *steps, psnr=None, **options):
+def _save(workdir, *steps, score=None, **options):
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         for step in steps:
             state = _state(step, **options)
-            checkpoints.save(state, config=CONFIG, data={"position": step}, psnr=psnr)
+            checkpoints.save(state, config=CONFIG, data={"position": step}, score=score)
 
 
 def _restore(workdir, like=None):
@@ -101,13 +101,13 @@ def test_what_is_saved_is_the_state_of_that_moment(tmp_path):
 
 def test_first_best_and_last_two_stay_over_restarts(tmp_path):
     for step, psnr in enumerate([1.0, 2.0, 9.0, 3.0, None, 4.0, None]):
-        _save(tmp_path, step, psnr=psnr)
+        _save(tmp_path, step, score=psnr)
     assert _steps(tmp_path) == [0, 2, 5, 6]
 
 
 def test_best_is_loaded_to_reconstruct_with(tmp_path):
     for step, psnr in ((1, 5.0), (2, 9.0), (3, 7.0), (4, None)):
-        _save(tmp_path, step, psnr=psnr)
+        _save(tmp_path, step, score=psnr)
     config, variables = load_weights(tmp_path)
     _assert_equal(variables["params"], jax.device_get(_state(2).ema_params))
     assert config.model.channels == CONFIG.model.channels
@@ -132,7 +132,7 @@ def test_what_is_scored_after_it_was_saved_stays_as_the_best(tmp_path):
 @pytest.mark.parametrize("order", [(math.nan, 9.0, 7.0, 6.0), (9.0, math.nan, 7.0, 6.0)])
 def test_a_validation_that_was_not_a_number_is_never_the_best(tmp_path, order):
     for step, psnr in enumerate(order, 1):
-        _save(tmp_path, step, psnr=psnr)
+        _save(tmp_path, step, score=psnr)
     best = order.index(9.0) + 1
     assert _steps(tmp_path) == sorted({best, 3, 4})
     _assert_equal(load_weights(tmp_path)[1]["params"], jax.device_get(_state(best).ema_params))

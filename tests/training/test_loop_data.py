@@ -69,20 +69,28 @@ def test_data_that_changed_between_two_runs_are_told(stub, tmp_path, caplog):
         assert f"data.{part} is not" in line and "1 slices, " in line and "2 slices, " in line
 
 
-def test_a_run_without_references_learns_from_undersampled_files(stub, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("validation", "metric"), [("full", "val_psnr"), ("data", "val_held_out"), ("", None)]
+)
+def test_a_run_without_references_learns_from_undersampled_files(
+    stub, tmp_path, validation, metric
+):
     sizes = {"shape": (32, 32), "n_frames": 4, "n_slices": 1, "n_coils": 2, "acs": 8}
     write_cmrxrecon2023(tmp_path / "data", [0], accelerations=(4,), **sizes)
     (full,) = tmp_path.glob("data/**/FullSample")
     full.rename(tmp_path / "full")
     config = loop_config(tmp_path / "data")
     config.loss.update(adversarial=0.0, image={"l1": 0.0}, kspace={"l1": 0.5, "l2": 0.5})
-    config.data.update(crop=(None, 24), held_out=0.4, validation=str(tmp_path / "full"))
+    config.data.update(crop=(None, 24), held_out=0.4)
+    config.data.validation = str(tmp_path / validation) if validation else ""
     state = train(config, tmp_path / "run")
     assert int(state.step) == 8
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
     losses = [line["kspace_l1"] for line in lines if "kspace_l1" in line]
     assert len(losses) == 8 and np.isfinite(losses).all()
-    assert not any("psnr" in line for line in lines) and any("val_psnr" in line for line in lines)
+    assert not any("psnr" in line for line in lines)
+    scores = {name for line in lines for name in line if name.startswith("val_")}
+    assert scores == ({metric} if metric else set())
 
 
 def test_validation_sees_several_slices(data):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.training.validation import make_validator
 from kgmgt_jax.types import Reconstruction
 from tests.training.small import random_batch
@@ -36,7 +37,7 @@ def test_score_is_the_mean_over_the_frames_of_all_batches():
         for image, reference in zip(0.5 * batch["target"], batch["reference"], strict=True):
             error = np.mean((np.abs(image) - np.abs(reference)) ** 2)
             scores.append(10 * np.log10(np.abs(reference).max() ** 2 / error))
-    assert found.psnr == pytest.approx(np.mean(scores), rel=1e-5)
+    assert found.metric == "psnr" and found.score == pytest.approx(np.mean(scores), rel=1e-5)
     np.testing.assert_allclose(found.reconstruction, 0.5 * batches[0]["target"], rtol=1e-6)
     np.testing.assert_array_equal(found.zero_filled, batches[0]["target"])
     np.testing.assert_array_equal(found.reference, batches[0]["reference"])
@@ -49,9 +50,23 @@ def test_blank_frames_are_not_scored(caplog):
     found = make_validator(_Scaled(), [blank])(state)
     assert "1 of 3 validation frames are blank" in caplog.text
     both = {name: array[[0, 2]] for name, array in batch.items()}
-    assert found.psnr == pytest.approx(make_validator(_Scaled(), [both])(state).psnr, rel=1e-5)
+    assert found.score == pytest.approx(make_validator(_Scaled(), [both])(state).score, rel=1e-5)
     with pytest.raises(ValueError, match="expected frames with a signal"):
         make_validator(_Scaled(), [batch | {"reference": 0 * batch["reference"]}])
+
+
+def test_undersampled_scans_are_scored_by_what_was_held_out(caplog):
+    batch = _batch(3, 0)
+    del batch["reference"]
+    mask = np.zeros((3, 8, 8), np.float32)
+    mask[:, ::2] = 1
+    kspace = fft2c(batch["target"])[:, None] * mask[:, None]
+    kspace[1] = 0  # a frame without signal
+    batch |= {"held_mask": mask, "held_kspace": kspace}
+    state = SimpleNamespace(eval_variables={"params": {"scale": jnp.array(0.9)}})
+    found = make_validator(_Scaled(), [batch])(state)
+    assert found.metric == "held_out" and found.score == pytest.approx(20, abs=1e-3)
+    assert found.reference is None and "1 of 3 validation frames are blank" in caplog.text
 
 
 def test_without_batches_there_is_no_score():

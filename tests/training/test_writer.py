@@ -22,7 +22,7 @@ def _rows(workdir):
 
 def _validation(n_frames=3, size=16):
     rng = np.random.default_rng(0)
-    return Validation(20.0, *rng.random((3, n_frames, size, size)).astype(np.complex64))
+    return Validation("psnr", 20.0, *rng.random((3, n_frames, size, size)).astype(np.complex64))
 
 
 def test_numbers_are_one_object_a_line(tmp_path):
