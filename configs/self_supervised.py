@@ -5,8 +5,8 @@
 
 A part of the lines that each frame measured is held out; the network is given the others and
 trained to predict those (SSDU: Yaman et al., Magnetic Resonance in Medicine, 2020). `DIR` holds
-undersampled files, which keep their masks; fully sampled ones, if there are no others, or a
-prepared set, are undersampled on the fly by `data.mask_kinds` and `data.accelerations`.
+undersampled files, which keep their masks, or is a set that `prepare --undersampled` made of them;
+fully sampled files and sets are undersampled by `data.mask_kinds` and `data.accelerations`.
 `data.validation` likewise: undersampled files are scored by what is held out of them.
 
 Variants: `base` (default), `released` and `tiny` of configs/kgmgt.py; `kt` and `fixed` go on from

@@ -53,7 +53,7 @@ def open_slices(
     if prepared and len(paths) > 1:
         raise DataError(prepared[0], "files to take together", "a prepared set")
     if prepared:
-        return open_prepared(prepared[0], split=split)
+        return open_prepared(prepared[0], split=split, undersampled=undersampled)
     options = ReadOptions(simulation=simulation or Simulation())
     find = find_measured if undersampled else find_full
     files = [file for each in paths for file in find(each, options)]
@@ -69,18 +69,22 @@ def open_slices(
     )
 
 
-def open_prepared(path: Path, *, split: str) -> PreparedSet:
+def open_prepared(path: Path, *, split: str, undersampled: bool = False) -> PreparedSet:
     """A split of a prepared set; says that it is read once, and that options for files do nothing.
 
     Args:
         path: Folder of the set.
         split: Which part of it.
+        undersampled: Whether it may be one of undersampled slices.
 
     Raises:
-        DataError: See `PreparedSet`.
+        DataError: If it is one unasked; and see `PreparedSet`.
     """
     _log.info("%s (%s): reading it once, to hold it against its checksums", path, split)
     found = PreparedSet(path, split=split)
+    if found.slices[0].undersampled and not undersampled:
+        fix = "train on it with configs/self_supervised.py, or prepare fully sampled files"
+        raise DataError(path, "a prepared set of fully sampled slices", "undersampled ones", fix)
     _log.info(
         "%s (%s): coil maps and simulated k-space as prepared, whatever is set for files",
         path,

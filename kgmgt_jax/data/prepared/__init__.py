@@ -1,4 +1,4 @@
-"""Fully sampled slices prepared once, as a TFDS dataset that training reads at random.
+"""Slices prepared once, as a TFDS dataset that training reads at random.
 
 ``python -m kgmgt_jax.data prepare PATH --out DIR`` makes such a set; neither making nor reading it
 needs TensorFlow. What is in ``DIR``::
@@ -32,7 +32,8 @@ shape       4 ints   t, n, h, w of its images
 scale       float    what its images were divided by
 sens        bytes    sensitivities, complex64, little endian, C order
 sens_shape  4 ints   1, n, h, w; t, n, h, w if they change over time; zeros for a single coil
-meta        text     JSON: the fields of ``CaseMeta``, and where the sensitivities come from
+meta        text     JSON: the fields of ``CaseMeta``, where the sensitivities come from, and which
+                     samples were acquired
 ==========  =======  ==============================================================================
 
 Images are the centred orthonormal inverse Fourier transform of the k-space, cropped along the
@@ -54,6 +55,7 @@ records      files of examples
 features     what the examples consist of
 splits       which subject goes to which split
 scan         what there is to prepare below a path
+acquired     which samples a scanner took
 processing   from a case to the images and sensitivities that are kept
 staging      finished slices, kept until all are
 builder      the two datasets of TFDS

@@ -85,7 +85,7 @@ class _Builder(FileReaderBuilder):
 
 
 class CineFrames(_Builder):
-    """Frames of fully sampled cardiac cines: coil images, one example a frame, one file a slice."""
+    """Frames of cardiac cines: coil images, one example a frame, one file a slice."""
 
     features = FRAME
 
@@ -101,7 +101,7 @@ class CineFrames(_Builder):
 
 
 class CineSlices(_Builder):
-    """Slices of fully sampled cardiac cines: coil sensitivities and origin, one example a slice."""
+    """Slices of cardiac cines: coil sensitivities and origin, one example a slice."""
 
     features = SLICE
 

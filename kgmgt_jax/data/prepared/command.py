@@ -16,7 +16,7 @@ _SHOWN = 10
 
 def add_prepare(commands) -> None:
     """Adds ``prepare`` to the sub-parsers of a command line."""
-    parser = commands.add_parser("prepare", help="make a set for training of fully sampled files")
+    parser = commands.add_parser("prepare", help="make a set for training of files")
     parser.add_argument("path", type=Path, help="a file or a folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the set")
     parser.add_argument("--readout", default="auto", help="central columns to keep; auto for all")
@@ -27,6 +27,11 @@ def add_prepare(commands) -> None:
         "--split", default="0.8,0.1,0.1", help="fractions of the subjects: train,validation,test"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split and what is simulated")
+    parser.add_argument(
+        "--undersampled",
+        action="store_true",
+        help="keep undersampled scans, to train without references, in place of fully sampled ones",
+    )
     parser.add_argument("--subject", help="regular expression that finds the subject in a path")
     parser.add_argument("--skip-bad", action="store_true", help="go on past what cannot be used")
     parser.add_argument("--key", help="array that holds the k-space or images")
@@ -54,6 +59,7 @@ def _prepare(options: argparse.Namespace) -> int:
         split=_fractions(options.split),
         seed=options.seed,
         subject=options.subject,
+        undersampled=options.undersampled,
         read=ReadOptions(
             key=options.key,
             axes=options.axes,

@@ -32,6 +32,8 @@ class PrepareOptions:
         subject: Regular expression that finds the subject in a path below the source, the first
             group of it if there is one; ``None`` for the rules of `identify`.
         read: How files are read, and how k-space is made of magnitude images.
+        undersampled: Whether undersampled slices are kept, to train without references, and no
+            fully sampled ones.
 
     Raises:
         ValueError: If a value is out of range.
@@ -45,6 +47,7 @@ class PrepareOptions:
     seed: int = 0
     subject: str | None = None
     read: ReadOptions = ReadOptions()
+    undersampled: bool = False
 
     def __post_init__(self) -> None:
         if self.readout is not None and self.readout < 1:
@@ -84,5 +87,7 @@ class PrepareOptions:
             "coils": n_coils if isinstance(n_coils, int) else list(n_coils),
             "noise": simulation.noise,
             "simulation_seed": simulation.seed,
-            **({"single_coil_share": share} if share else {}),  # sets without it came first
+            # sets without these came first
+            **({"single_coil_share": share} if share else {}),
+            **({"undersampled": True} if self.undersampled else {}),
         }

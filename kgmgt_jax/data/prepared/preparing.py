@@ -67,7 +67,7 @@ class Outcome:
 def prepare(
     path: str | Path, out: str | Path, options: PrepareOptions, *, skip_bad: bool = False
 ) -> Outcome:
-    """Makes a prepared set of every fully sampled slice below a path.
+    """Makes a prepared set of every fully sampled, or every undersampled, slice below a path.
 
     A finished set made with the same options is left as it is, without a look at the source; an
     interrupted one is gone on with.
@@ -150,7 +150,7 @@ def _metadata(
     return {
         "made_by": f"kgmgt_jax {kgmgt_jax.__version__}",
         "layout": VERSION,
-        "images": "centred orthonormal inverse Fourier transform of the fully sampled k-space, "
+        "images": "centred orthonormal inverse Fourier transform of the k-space, "
         "cropped to the central columns given by readout, divided by scale",
         "scale": "99th percentile of the magnitude of the coil-combined slice over all frames",
         "settings": dict(settings),

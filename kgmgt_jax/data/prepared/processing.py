@@ -1,16 +1,16 @@
 """From a case to the coil images and sensitivities that a prepared set keeps."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Complex64
+from jaxtyping import Complex64
 
-from kgmgt_jax.data.case import CineCase
+from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.prepared.acquired import bounds, measured_lines
 from kgmgt_jax.data.prepared.options import PrepareOptions
-from kgmgt_jax.data.sens_cache import central_sens, maps_of
+from kgmgt_jax.data.sens_cache import cached_sens, central_sens, maps_of
 from kgmgt_jax.data.transforms import (
     central,
     coil_combine,
@@ -32,8 +32,7 @@ class ProcessedSlice:
         sens: Sensitivities, ``(n, h, w)`` or ``(t, n, h, w)``; ``None`` for a single coil.
         scale: What the images were divided by.
         meta: The fields of ``CaseMeta``; ``sens``: where the sensitivities come from; and
-            ``acquired``: the rows and columns ``(start, stop)`` of a partial scan's k-space that
-            the scanner took, ``None`` for all.
+            ``acquired``: what the scanner took, see `bounds` and `measured_lines`.
     """
 
     images: Complex64[np.ndarray, "t n h w"]
@@ -43,52 +42,56 @@ class ProcessedSlice:
 
 
 def process(case: CineCase, options: PrepareOptions) -> ProcessedSlice:
-    """Transforms a fully sampled case to images, crops, calibrates and scales it.
+    """Transforms a case to images, crops, calibrates and scales it.
 
     With k the k-space and C the crop along the readout, ``x = C F^H k / s``, where s is the 99th
     percentile of ``|sum_n conj(S_n) (C F^H k)_n|`` over all frames, rounded to single precision.
-    The sensitivities S are estimated from the central lines of the time average of ``F C F^H k``.
+    The sensitivities S are estimated from the central lines of the time average of ``F C F^H k``;
+    of an undersampled case, from all lines around the centre that some frame measured.
 
     Raises:
-        DataError: If there are too few lines to calibrate several coils on.
+        DataError: If there are too few lines to calibrate several coils on, or an undersampled case
+            did not measure whole lines.
     """
     width = case.shape[-1]
     window = central(width, min(options.readout or width, width))
     images = np.ascontiguousarray(ifft2c(case.kspace)[..., window])
+    acquired = _acquired(case, images.shape[-1])
     sens, origin = None, "none: a single coil"
     if case.n_coils > 1 and case.sens is not None:
         sens, origin = np.ascontiguousarray(case.sens[..., window]), "the file"
     elif case.n_coils > 1:
-        acs = min(options.acs, case.shape[-2])
-        sens, origin = _estimate(images, case, acs, options.sens), f"{options.sens}, {acs} lines"
+        sens, origin = _estimate(images, case, window, options)
     combined = [coil_combine(x, of_frames(sens, t)) for t, x in enumerate(images)]
     scale = np.float32(intensity_scale(np.stack(combined)))
     images /= scale
-    acquired = _acquired(np.min(case.mask, axis=0) > 0, images.shape[-1])
     meta = dataclasses.asdict(case.meta) | {"sens": origin, "acquired": acquired}
     return ProcessedSlice(images, sens, float(scale), meta)
 
 
 def _estimate(
-    images: Complex64[np.ndarray, "t n h w"], case: CineCase, acs: int, method: str
-) -> Complex64[np.ndarray, "n h w"]:
+    images: Complex64[np.ndarray, "t n h w"], case: CineCase, window: slice, options: PrepareOptions
+) -> tuple[Complex64[np.ndarray, "n h w"], str]:
+    """Maps of the cut images, and where they come from."""
+    method = options.sens
     with maps_of(f"{case.meta.source} [{case.meta.name}]"):
-        return central_sens(fft2c(images.mean(axis=0)), acs=acs, method=method)
+        if case.meta.fully_sampled:
+            acs = min(options.acs, case.shape[-2])
+            average = fft2c(images.mean(axis=0))
+            return central_sens(average, acs=acs, method=method), f"{method}, {acs} lines"
+        counts = case.mask.sum(axis=0)
+        average = ifft2c(case.kspace.sum(axis=0) / np.maximum(counts, 1))
+        average = fft2c(np.ascontiguousarray(average[..., window]))
+        measured = np.asarray(counts > 0, np.float32)[:, : average.shape[-1]]
+        return cached_sens(average[None], measured[None], method=method), f"{method}, all lines"
 
 
-def _acquired(
-    taken: Bool[np.ndarray, "h w"], width: int
-) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Rows and columns that the scanner took, if not all, after a cut to ``width`` columns.
-
-    A cut of the image spaces the columns of its k-space more widely over the same extent. Where
-    they went to its edge, they still do.
-    """
-    if taken.all() or not taken.any():
-        return None
-    rows, columns = (np.flatnonzero(taken.any(axis=axis)) for axis in (1, 0))
-    w = taken.shape[1]
-    first, last = (columns[[0, -1]] - w // 2) * width / w + width // 2
-    start = 0 if taken[:, 0].any() else math.ceil(first)
-    stop = width if taken[:, -1].any() else math.floor(last) + 1
-    return (int(rows[0]), int(rows[-1]) + 1), (start, stop)
+def _acquired(case: CineCase, width: int) -> Any:
+    """What the scanner took, after a cut to ``width`` columns."""
+    if case.meta.fully_sampled:
+        return bounds(np.min(case.mask, axis=0) > 0, width)
+    try:
+        return measured_lines(case.mask, width)
+    except ValueError as error:
+        where, fix = f"{case.meta.source} [{case.meta.name}]", "leave it out"
+        raise DataError(where, "an undersampled scan to prepare", str(error), fix) from error

@@ -11,6 +11,7 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import DataError
 from kgmgt_jax.data.formats.base import refusing
+from kgmgt_jax.data.prepared.acquired import acquired_mask
 from kgmgt_jax.data.prepared.checksums import verify_checksums
 from kgmgt_jax.data.prepared.layout import FRAMES, SLICES, read_metadata, shard_path
 from kgmgt_jax.data.prepared.memory import keep_freed_memory
@@ -110,14 +111,8 @@ class PreparedSet:
             ValueError: If there is no such slice.
         """
         self._check(number, ())
-        box = self._acquired[number]
-        if box is None:
-            return None
-        rows, columns = (slice(*part) for part in box)
         t, _, h, w = self.slices[number].shape
-        mask = np.zeros((t, h, w), np.float32)
-        mask[:, rows, columns] = 1
-        return mask
+        return acquired_mask(self._acquired[number], (t, h, w))
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_root", "_split", "slices", "readout", "_origins", "_acquired")
@@ -181,6 +176,7 @@ def _info(entry: dict[str, Any]) -> SliceInfo:
         slice_index=int(entry["slice_index"]),
         scale=entry["scale"],
         pixel_mm=None if pixel is None else (pixel[0], pixel[1]),
+        undersampled=isinstance(entry.get("acquired"), dict),
     )
 
 

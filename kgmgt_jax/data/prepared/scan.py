@@ -1,4 +1,4 @@
-"""What there is to prepare below a path: fully sampled slices, and what is left out."""
+"""What there is to prepare below a path: slices of the kind wanted, and what is left out."""
 
 import functools
 import hashlib
@@ -103,8 +103,8 @@ def scan(
 ) -> tuple[list[PlannedSlice], list[Skipped]]:
     """Opens every file below a path and lists its slices, in order, reading none of them.
 
-    Undersampled files, files that hold no cine, views that are not asked for, and magnitude images
-    where there is k-space are left out.
+    Undersampled files (or fully sampled ones, if undersampled ones are asked for), files that hold
+    no cine, views that are not asked for, and magnitude images where there is k-space are left out.
 
     Args:
         root: A file or a folder.
@@ -129,7 +129,7 @@ def scan(
                 skipped.append(Skipped(str(unit.path), "", reason, bad=False))
             for number, file in enumerate(files):
                 subject, view = identify(file, root, options.subject)
-                reason = _unwanted(file, view, options.views)
+                reason = _unwanted(file, view, options)
                 if reason:
                     skipped.append(Skipped(str(file.path), "", reason, bad=False))
                 else:
@@ -142,20 +142,21 @@ def scan(
     if not slices:
         got = f"none in {len(units)} files"
         got += f", such as {skipped[0].source}: {skipped[0].reason}" if skipped else ""
-        raise DataError(root, "at least one fully sampled cine", got)
+        kind = "undersampled" if options.undersampled else "fully sampled"
+        raise DataError(root, f"at least one {kind} cine", got)
     return slices, skipped
 
 
 def _left_out(
     unit: Unit, options: PrepareOptions, *, only: bool, beside_kspace: bool
 ) -> str | None:
-    """Why a file is no reference for training though nothing is wrong with it, if so."""
+    """Why a file is not to be opened though nothing is wrong with it, if so."""
     named = options.read.key is not None or options.read.axes is not None
     if unit.error is not None and unit.format != "damaged" and not only and not named:
         return str(unit.error)
     if unit.format in IMAGES and beside_kspace:
         return "magnitude images where there is k-space"
-    if not named:
+    if not named and not options.undersampled:
         key = undersampled_key(unit)
         return None if key is None else f"undersampled {key!r}"
     return None
@@ -166,10 +167,12 @@ def _open(unit: Unit, options: PrepareOptions) -> list[CineFile]:
         return open_unit(unit, options.read)
 
 
-def _unwanted(file: CineFile, view: str, views: Sequence[str]) -> str | None:
+def _unwanted(file: CineFile, view: str, options: PrepareOptions) -> str | None:
     """Why no slice of an open file is wanted, if so."""
-    if not file.fully_sampled:
-        return f"undersampled {repr(file.key) if file.key else 'k-space'}"
+    views = options.views
+    if file.fully_sampled == options.undersampled:
+        kind = "fully sampled" if file.fully_sampled else "undersampled"
+        return f"{kind} {repr(file.key) if file.key else 'k-space'}"
     if views and not any(view == kept or view.startswith(f"{kept}_") for kept in views):
         return f"view {view!r}, not one of {','.join(views)}"
     return None

@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from kgmgt_jax import commands
 from kgmgt_jax.data.__main__ import main
+from kgmgt_jax.data.case import DataError
+from kgmgt_jax.data.formats import DataWarning
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.prepared import PreparedSet, verify_checksums
+from kgmgt_jax.data.sources import open_slices
 from tests.data.formats import writers
 
 
@@ -59,6 +63,25 @@ def test_images_are_simulated_as_asked(tmp_path, capsys):
     assert main(["prepare", str(path), "--out", str(tmp_path / "set"), *options]) == 0
     info = PreparedSet(tmp_path / "set").slices[0]
     assert info.simulated and info.shape == (3, 1, 9, 8)
+
+
+def test_undersampled_scans_are_a_set_to_train_on_without_references(source, tmp_path, capsys):
+    out = tmp_path / "set"
+    options = ["--out", str(out), "--undersampled", "--split", "1"]
+    assert main(["prepare", str(source), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: " in printed and "fully sampled 'kspace_single_full'" in printed
+    opened = open_slices(out, split="train", acs=4, undersampled=True)
+    with pytest.warns(DataWarning, match="left out 5 fully sampled files"):
+        files = open_slices(source, split="train", acs=4, undersampled=True)
+    assert len(opened.slices) == 8 and all(info.undersampled for info in opened.slices)
+    for number, info in enumerate(opened.slices):
+        assert info.name == files.slices[number].name
+        np.testing.assert_array_equal(opened.acquired(number), files.acquired(number))
+        images = opened.images(number, [1]) * info.scale
+        np.testing.assert_allclose(images, files.images(number, [1]), rtol=1e-4, atol=1e-6)
+    with pytest.raises(DataError, match="expected a prepared set of fully sampled slices, got und"):
+        open_slices(out, split="train", acs=4)
 
 
 def _single():

@@ -1,11 +1,15 @@
 """A prepared slice is the file's image, cropped about its centre and divided by its scale."""
 
+import json
+
 import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import CaseMeta, CineCase, DataError
 from kgmgt_jax.data.prepared import PrepareOptions
+from kgmgt_jax.data.prepared.acquired import acquired_mask
 from kgmgt_jax.data.prepared.processing import process
+from kgmgt_jax.data.sens_cache import missing_sens
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c
 from kgmgt_jax.mri.coils import estimate_sens
 from tests.data.formats.writers import kspace
@@ -57,6 +61,47 @@ def test_whole_readouts_stay_whole(width, readout):
 
 def test_a_scan_of_all_samples_has_no_bounds():
     assert process(_case((2, 1, 5, 8)), PrepareOptions(readout=4)).meta["acquired"] is None
+
+
+def _undersampled(shape, columns: slice = slice(None), **arrays):
+    """A case whose frames measured every second line, others in turn, and the central six."""
+    t, _, h, w = shape
+    mask = np.zeros((t, h, w), np.float32)
+    for frame in range(t):
+        mask[frame, frame % 2 :: 2, columns] = 1
+    mask[:, h // 2 - 3 : h // 2 + 3, columns] = 1
+    meta = CaseMeta("file.mat", "P1/slice0", "kspace", 0, 1, "npy", fully_sampled=False)
+    return CineCase(kspace(shape) * mask[:, None], mask, meta, **arrays)
+
+
+@pytest.mark.parametrize("readout, columns", [(6, slice(None)), (None, slice(3, None))])
+def test_an_undersampled_slice_keeps_its_lines(readout, columns):
+    case = _undersampled((3, 1, 13, 9), columns)
+    processed = process(case, PrepareOptions(readout=readout, undersampled=True))
+    stored = json.loads(json.dumps(processed.meta["acquired"]))
+    width = processed.images.shape[-1]
+    mask = acquired_mask(stored, (3, 13, width))
+    np.testing.assert_array_equal(mask, case.mask[..., :width] if readout else case.mask)
+    found = np.abs(fft2c(processed.images[:, 0])) > 1e-4
+    np.testing.assert_array_equal(found, mask > 0)
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(3, None)])
+def test_maps_of_an_undersampled_slice_come_of_all_it_measured(columns):
+    case = _undersampled((3, 3, 16, 12), columns)
+    processed = process(case, PrepareOptions(undersampled=True))
+    expected = missing_sens(case, "espirit")
+    np.testing.assert_allclose(processed.sens, expected, atol=1e-3)  # eigenvectors, of noise alone
+    assert processed.meta["sens"] == "espirit, all lines"
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_undersampled_slice_without_whole_lines_is_refused(cut):
+    case, told = _undersampled((3, 1, 13, 9), slice(3, None)), "of all 9 columns to cut them to 6"
+    if not cut:
+        case.mask[0, 0, 5], told = 1 - case.mask[0, 0, 5], "lines, got one of single samples"
+    with pytest.raises(DataError, match=rf"\[P1/slice0\]: expected an undersampled .*{told}"):
+        process(case, PrepareOptions(readout=6 if cut else None, undersampled=True))
 
 
 @pytest.mark.parametrize("leading", [(), (3,)])
