@@ -140,7 +140,7 @@ def _base() -> ConfigDict:
         {
             "n_steps": 200_000,
             # checkpoint whose weights a new run begins with, or "pretrained"; its weights for
-            # fixed masks, where it has some and all mask kinds are the same in all frames
+            # fixed masks, where it has some and masks are the same in all frames
             "start_from": "",
             "vgg_encoder": "",  # VGG19 weights that the frame encoder of a new run begins with
             "log_every": 50,

@@ -9,8 +9,8 @@ undersampled files, which keep their masks, or is a set that `prepare --undersam
 fully sampled files and sets are undersampled by `data.mask_kinds` and `data.accelerations`.
 `data.validation` likewise: undersampled files are scored by what is held out of them.
 
-Variants: `base` (default), `released` and `tiny` of configs/kgmgt.py; `kt` and `fixed` go on from
-the weights in the package on scans of one's own, whose masks change from frame to frame or do not.
+Variants: `base` (default), `released` and `tiny` of configs/kgmgt.py; `pretrained` goes on from the
+weights in the package on scans of one's own.
 """
 
 from typing import Any
@@ -19,18 +19,16 @@ from ml_collections import ConfigDict
 
 from configs import kgmgt, pretrained
 
-_ADAPTED = ("kt", "fixed")
-
 
 def get_config(variant: str = "base") -> ConfigDict:
     """The configuration of a variant; every field can be overridden on the command line."""
-    adapted = variant in _ADAPTED
-    config: Any = (pretrained if adapted else kgmgt).get_config(variant).unlock()
+    config: Any = pretrained.get_config() if variant == "pretrained" else kgmgt.get_config(variant)
+    config.unlock()
     config.loss.update(perceptual=0.0, adversarial=0.0)
     config.loss.image.update(l1=0.0)
     config.loss.kspace.update(l1=0.5, l2=0.5)
     config.data.update(held_out=0.4, crop=(None, config.data.crop[1]))  # rows cannot be cut
-    if adapted:
+    if variant == "pretrained":
         config.optimizer.update(learning_rate=2e-4, warmup=20)
         config.train.update(start_from="pretrained", n_steps=200, log_every=10, checkpoint_every=50)
     return config.lock()

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kgmgt_jax.data.augmentation import Augmentation
+from kgmgt_jax.data.filling import same_in_all_frames
 from kgmgt_jax.data.held_out import held_out_cases
 from kgmgt_jax.data.mask_sampler import FIXED_KINDS, MaskSampler
 from kgmgt_jax.data.pipeline import TripletOptions, make_training_loader
@@ -82,7 +83,7 @@ def train(config: Any, workdir: str | Path, *, stop_after: int | None = None) ->
         scored = True
         if checkpoints.latest_step() is None:
             if config.train.start_from:
-                fixed = FIXED_KINDS.issuperset(config.data.mask_kinds)
+                fixed = _fixed_masks(sources["train"], config.data)
                 state = started_from(config.train.start_from, state, fixed_masks=fixed)
             if config.train.vgg_encoder:
                 state = with_vgg_encoder(config.train.vgg_encoder, state)
@@ -212,6 +213,14 @@ def _sources(data: Any) -> dict[str, SliceSource]:
         "train": train,
         "validation": open_slices(data.validation, split="validation", **reading),
     }
+
+
+def _fixed_masks(source: SliceSource, data: Any) -> bool:
+    """Whether masks are the same in all frames: those drawn, or that of the first scan."""
+    acquired = source.acquired(0) if source.slices[0].undersampled else None
+    if acquired is None:
+        return FIXED_KINDS.issuperset(data.mask_kinds)
+    return same_in_all_frames(acquired)
 
 
 def _loader(source: SliceSource, data: Any, seed: int, process: tuple[int, int] = (0, 1)):

@@ -15,6 +15,7 @@ from kgmgt_jax.data.prepared.preparing import prepare
 from kgmgt_jax.data.sens_cache import central_sens
 from kgmgt_jax.training import loop
 from kgmgt_jax.training.loop import train
+from tests.data.draws import random_complex
 from tests.training.stub import compiled_once, data, loop_config, stub
 
 __all__ = ["compiled_once", "data", "stub"]  # fixtures
@@ -67,6 +68,18 @@ def test_data_that_changed_between_two_runs_are_told(stub, tmp_path, caplog):
     assert told[:2] == [[], []]
     for part, line in zip(("train", "validation"), told[2], strict=True):
         assert f"data.{part} is not" in line and "1 slices, " in line and "2 slices, " in line
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_scan_s_own_mask_decides_which_weights_a_run_begins_with(tmp_path, fixed):
+    mask = np.zeros((4, 32, 32), np.float32)
+    for frame in range(4):
+        mask[frame, frame * (not fixed) :: 4] = 1
+    np.save(tmp_path / "P1_kspace.npy", random_complex(4, 1, 32, 32) * mask[:, None])
+    np.save(tmp_path / "P1_mask.npy", mask)
+    config = loop_config(tmp_path)
+    config.data.update(held_out=0.4, validation="", mask_kinds=("uniform", "variable_density"))
+    assert loop._fixed_masks(loop._sources(config.data)["train"], config.data) is fixed
 
 
 @pytest.mark.parametrize(
