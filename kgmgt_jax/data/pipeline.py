@@ -140,7 +140,7 @@ class _RandomTriplet(grain.transforms.RandomMap):
     referenced: bool = True
 
     def random_map(self, element: CineFrame, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        options, frames = self.options, list(element.frames)
+        options = self.options
         h, w = element.images.shape[-2:]
         moves = options.augmentation.draw((h, w), rng)
         images, sens = moves.of_case(element.images, element.sens)
@@ -149,16 +149,16 @@ class _RandomTriplet(grain.transforms.RandomMap):
             mask = options.masks.draw(rng, (element.n_frames, *images.shape[-2:]))
         else:
             mask = moved_mask(element.acquired, moves, self.bucket[2])
-        held = None
+        mask, held = mask[list(element.frames)], None
         if options.held_out:
             held = draw_held_out(mask, options.held_out, options.masks.acs, rng)
             mask = mask - held
         example = triplet_of_images(
             images,
-            mask[frames],
+            mask,
             sens,
             element.places,
-            held=None if held is None else held[frames],
+            held=held,
             circular=options.circular,
             input_fill=options.input_fill,
             intensity=options.augmentation.draw_intensity(rng),
