@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Complex64
 
 from kgmgt_jax.commands import one_line
+from kgmgt_jax.mri.coils import calibration_size
 
 __all__ = ["CaseMeta", "CineCase", "DataError", "pixel_aspect"]
 
@@ -165,17 +166,13 @@ class CineCase:
 
         Columns that no line has (of a partial echo) do not count.
         """
-        return _central_run(np.min(self._complete, axis=0))
+        columns = self.mask.any(axis=(0, 1))
+        return _central_run(np.min(self.mask[..., columns], axis=(0, 2)) > 0)
 
     @property
     def calibration_lines(self) -> int:
-        """Lines around the centre that some frame has complete, as `acs` counts them."""
-        return _central_run(np.max(self._complete, axis=0))
-
-    @property
-    def _complete(self) -> Bool[np.ndarray, "t h"]:
-        """Which lines each frame has complete."""
-        return np.min(self.mask[..., self.mask.any(axis=(0, 1))], axis=2) > 0
+        """Lines that coil maps can be estimated from; see `calibration_size`."""
+        return calibration_size(np.max(self.mask, axis=0) > 0)[0]
 
     def _error(self, expected: str, got: str, fix: str = "") -> DataError:
         return DataError(f"{self.meta.source} [{self.meta.name}]", expected, got, fix)

@@ -29,6 +29,7 @@ __all__ = [
     "adaptive_maps",
     "calibration_block",
     "calibration_kspace",
+    "calibration_size",
     "estimate_sens",
     "rss",
     "sens_expand",
@@ -107,11 +108,39 @@ def calibration_block(
         )
     if acs is not None and acs < 0:
         raise ValueError(f"expected a number of calibration lines, or None, got {acs=}")
-    rows, columns = _central_block(np.max(np.asarray(mask), axis=0) > 0, acs)
+    n_lines, n_columns = calibration_size(np.max(np.asarray(mask), axis=0) > 0, acs)
+    if n_lines < MIN_CALIBRATION_LINES:
+        raise ValueError(
+            f"expected at least {MIN_CALIBRATION_LINES} complete lines around the centre of "
+            f"k-space to calibrate the coils on, got {n_lines=} (limit {acs=}); measure more ACS "
+            "lines, use a mask that varies in time, or supply sensitivity maps"
+        )
+    h, w = mask.shape[1:]
+    y, x = h // 2 - n_lines // 2, w // 2 - n_columns // 2
+    rows, columns = slice(y, y + n_lines), slice(x, x + n_columns)
     mask = mask[:, rows, columns]
     measured = jnp.where(mask[:, None] > 0, kspace[:, :, rows, columns], 0)
     total = jnp.sum(measured, axis=0)
     return total / jnp.sum(mask, axis=0)[None]
+
+
+def calibration_size(measured: Bool[np.ndarray, "h w"], acs: int | None = None) -> tuple[int, int]:
+    """Lines and columns of the largest gapless rectangle at the centre, 0 if there is none.
+
+    Of those too narrow to calibrate on, such as a single spoke, none counts.
+
+    Args:
+        measured: whether any frame measured a sample.
+        acs: at most this many lines, if given.
+    """
+    row_rank, column_rank = (centre_rank(size) for size in measured.shape)
+    outward = measured[np.argsort(row_rank)][:, np.argsort(column_rank)]
+    run = np.cumprod(outward, axis=1).sum(axis=1)  # gapless samples of each line
+    width = np.minimum.accumulate(run)[:acs]
+    wide = width >= min(MIN_CALIBRATION_LINES, measured.shape[1])
+    area = wide * width * np.arange(1, width.size + 1)
+    n_lines = int(np.argmax(area)) + 1 if area.any() else 0
+    return n_lines, int(width[n_lines - 1]) if n_lines else 0
 
 
 def calibration_kspace(
@@ -234,30 +263,6 @@ def sens_options(method: str, options: dict[str, float]) -> dict[str, Any]:
         known = ", ".join(SENS_OPTIONS[method])
         raise ValueError(f"expected options of {method!r}: {known}; got {', '.join(unknown)}")
     return {**SENS_OPTIONS[method], **options}
-
-
-def _central_block(measured: Bool[np.ndarray, "h w"], acs: int | None) -> tuple[slice, slice]:
-    """Rows and columns of the largest gapless rectangle at the centre, of at most ``acs`` lines.
-
-    Of those too narrow to calibrate on, such as a single spoke, none counts.
-    """
-    row_rank, column_rank = (centre_rank(size) for size in measured.shape)
-    outward = measured[np.argsort(row_rank)][:, np.argsort(column_rank)]
-    run = np.cumprod(outward, axis=1).sum(axis=1)  # gapless samples of each line
-    width = np.minimum.accumulate(run)[:acs]
-    wide = width >= min(MIN_CALIBRATION_LINES, measured.shape[1])
-    area = wide * width * np.arange(1, width.size + 1)
-    n_lines = int(np.argmax(area)) + 1 if area.any() else 0
-    if n_lines < MIN_CALIBRATION_LINES:
-        raise ValueError(
-            f"expected at least {MIN_CALIBRATION_LINES} complete lines around the centre of "
-            f"k-space to calibrate the coils on, got {n_lines=} (limit {acs=}); measure more ACS "
-            "lines, use a mask that varies in time, or supply sensitivity maps"
-        )
-    sizes = (n_lines, int(width[n_lines - 1]))
-    starts = (full // 2 - size // 2 for full, size in zip(measured.shape, sizes, strict=True))
-    rows, columns = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
-    return rows, columns
 
 
 def _hann(calibration: Complex[Array, "n h w"]) -> Float[Array, "h w"]:

@@ -1,5 +1,6 @@
 """What looks wrong in a case is named, and nothing is where all is well."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from kgmgt_jax.data.case import CaseMeta, CineCase
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.phantom import make_cine
+from kgmgt_jax.mri.coils import estimate_sens
 
 META = CaseMeta("file.mat", "case", "", 0, 1, "npy", fully_sampled=False)
 FULL = make_cine(0, shape=(32, 24), n_frames=3, n_coils=2, noise=0.0).kspace
@@ -69,6 +71,17 @@ def test_maps_of_the_file_need_no_lines():
     case = _case(_lines(0, 8, 16, 24), coils=slice(2))
     maps = np.full(case.shape[1:], 0.5**0.5, np.complex64)
     assert doubts(dataclasses.replace(case, sens=maps)) == []
+
+
+@pytest.mark.parametrize(("rows", "enough"), [(slice(14, 18), True), (slice(15, 19), False)])
+def test_what_coil_maps_are_estimated_from_is_what_counts(rows, enough):
+    """As of radial masks, whose frames have a square of the centre; it lies around line 16."""
+    mask = _lines(0, 8, 24)
+    mask[:, rows, 8:16] = 1
+    case = _case(mask, coils=slice(2))
+    assert bool(doubts(case)) != enough
+    with contextlib.nullcontext() if enough else pytest.raises(ValueError, match="complete lines"):
+        estimate_sens(case.kspace, case.mask)
 
 
 def test_too_few_lines_to_calibrate_several_coils():

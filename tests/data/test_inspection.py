@@ -29,7 +29,8 @@ def test_a_tree_is_told_file_by_file(tmp_path):
     first, second = _findings(tmp_path)
     assert (first.format, first.shape, len(first.cases)) == ("cmrxrecon2023", (3, 4, 9, 8), 2)
     assert first.true_acceleration == pytest.approx(9 / 5) and first.nominal_acceleration == 4
-    assert (second.format, second.acs, second.problems) == ("bart", 4, ())
+    assert (second.format, second.acs, len(second.problems)) == ("bart", 4, 2)
+    assert all("only 3 lines around the centre" in problem for problem in second.problems)
 
 
 def test_a_damaged_slice_is_a_problem_and_the_others_count(tmp_path):
