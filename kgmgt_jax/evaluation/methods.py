@@ -97,7 +97,9 @@ def checked_input(kspace: Kspace, mask: Mask, sens: Sens) -> tuple[Kspace, Mask,
         ValueError: for what is no cine, and for masks and maps of another scale, which would go
             unnoticed.
     """
-    check_cine(kspace, np.asarray(mask), sens)
+    kspace, mask = _native(kspace), _native(mask)
+    sens = None if sens is None else _native(sens)
+    check_cine(kspace, mask, sens)
     kspace, mask = np.asarray(kspace, np.complex64), np.asarray(mask, np.float32)
     if sens is None:
         return kspace, mask, None
@@ -109,6 +111,12 @@ def checked_input(kspace: Kspace, mask: Mask, sens: Sens) -> tuple[Kspace, Mask,
             f"{power.min():g} to {power.max():g}; divide them by their root sum of squares"
         )
     return kspace, mask, sens
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """An array in the byte order of this machine."""
+    array = np.asarray(array)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-__all__ = ["check_cine"]
+__all__ = ["check_byte_order", "check_cine"]
 
 
 def check_cine(
@@ -15,8 +15,9 @@ def check_cine(
     Raises:
         ValueError: unless ``kspace`` is complex (t, n, h, w), ``mask`` real (t, h, w) and ``sens``
             (n, h, w) or (t, n, h, w), or ``None`` with n = 1; or if a mask in NumPy, whose values
-            are at hand, has others than 0 and 1.
+            are at hand, has others than 0 and 1; or as `check_byte_order`.
     """
+    check_byte_order(kspace=kspace, mask=mask, sens=sens)
     if kspace.ndim != 4 or 0 in kspace.shape or not jnp.iscomplexobj(kspace):
         raise ValueError(
             "expected complex kspace without empty axes of shape (t, n, h, w), got "
@@ -42,3 +43,21 @@ def check_cine(
             f"expected sens of shape (n, h, w) = {(n_coils, *size)}, or with a frame axis before "
             f"it, for {kspace.shape=}, got {sens.shape=}"
         )
+
+
+def check_byte_order(**arrays: Array | np.ndarray | None) -> None:
+    """Refuses arrays in another byte order than the machine's.
+
+    JAX refuses them the first time only: a function that is compiled already takes their bytes for
+    other numbers.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    for name, array in arrays.items():
+        if array is not None and not array.dtype.isnative:
+            native = array.dtype.newbyteorder("=")
+            raise ValueError(
+                f"expected {name} in the byte order of this machine, got {array.dtype}; pass "
+                f"{name}.astype({native.name!r})"
+            )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
+from kgmgt_jax.mri.cine import check_byte_order
 from kgmgt_jax.mri.espirit import (
     MIN_CALIBRATION_LINES,
     espirit_maps,
@@ -98,14 +99,15 @@ def calibration_block(
         acs: at most this many lines, if given.
 
     Raises:
-        ValueError: if the mask has not the shape of a coil's k-space, or fewer than four lines
-            around the centre are complete.
+        ValueError: if the mask has not the shape of a coil's k-space, fewer than four lines around
+            the centre are complete, or as `check_byte_order`.
     """
     if kspace.ndim != 4 or mask.shape != (kspace.shape[0], *kspace.shape[2:]):
         raise ValueError(
             "expected k-space (t, n, h, w) and a mask (t, h, w), got "
             f"{kspace.shape=} and {mask.shape=}"
         )
+    check_byte_order(kspace=kspace, mask=mask)
     if acs is not None and acs < 0:
         raise ValueError(f"expected a number of calibration lines, or None, got {acs=}")
     n_lines, n_columns = calibration_size(np.max(np.asarray(mask), axis=0) > 0, acs)
@@ -115,8 +117,7 @@ def calibration_block(
             f"k-space to calibrate the coils on, got {n_lines=} (limit {acs=}); measure more ACS "
             "lines, use a mask that varies in time, or supply sensitivity maps"
         )
-    h, w = mask.shape[1:]
-    y, x = h // 2 - n_lines // 2, w // 2 - n_columns // 2
+    y, x = mask.shape[1] // 2 - n_lines // 2, mask.shape[2] // 2 - n_columns // 2
     rows, columns = slice(y, y + n_lines), slice(x, x + n_columns)
     mask = mask[:, rows, columns]
     measured = jnp.where(mask[:, None] > 0, kspace[:, :, rows, columns], 0)

@@ -172,6 +172,13 @@ def test_too_few_calibration_lines(measured):
         calibration_kspace(jnp.ones((1, 2, 32, 4), jnp.complex64), mask)
 
 
+def test_kspace_in_another_byte_order_is_refused_by_compiled_functions_too():
+    kspace, mask = np.asarray(_random(2, 3, 33, 6)), np.ones((2, 33, 6), np.float32)
+    estimate_sens(kspace, mask)
+    with pytest.raises(ValueError, match="expected kspace in the byte order of this machine"):
+        estimate_sens(kspace.astype(kspace.dtype.newbyteorder()), mask)
+
+
 @pytest.mark.parametrize("size", [SIZE, (47, 41)])
 def test_maps_of_known_coils_are_recovered_up_to_a_common_phase(size):
     image = _object(*size)
