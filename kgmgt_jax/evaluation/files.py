@@ -10,7 +10,7 @@ from jaxtyping import Complex64, Float32
 from tqdm import tqdm
 
 import kgmgt_jax
-from kgmgt_jax.data.case import CaseMeta, CineCase, DataError, pixel_aspect
+from kgmgt_jax.data.case import CaseMeta, CineCase, pixel_aspect
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
 from kgmgt_jax.data.sens_cache import missing_sens
@@ -24,6 +24,7 @@ from kgmgt_jax.evaluation.outputs import (
     consistent_images,
     write_outputs,
 )
+from kgmgt_jax.evaluation.references import read_references
 from kgmgt_jax.evaluation.tables import format_table, write_metrics_json
 from kgmgt_jax.figures import comparison_figure
 from kgmgt_jax.metrics import evaluate
@@ -106,14 +107,14 @@ def reconstruct_file(
         ValueError: if something cannot be written, or there are fewer columns than ``readout``.
     """
     file = read_file(path, mask=mask, key=key, axes=axes)
-    truth = None if reference is None else _open_reference(reference, file, key, axes)
     t, _, h, w = file.slice_shape
     columns = _columns(w, readout)
     shape = (t, len(file), h, columns.stop - columns.start)
     geometry = None if template is None else read_geometry(template, shape, reverse=reverse_slices)
     check_outputs(out, formats, geometry)
-    # before there are hours of work to lose
-    references = None if truth is None else [_reference(case)[..., columns] for case in truth]
+    references = None
+    if reference is not None:  # before there are hours of work to lose
+        references = read_references(reference, file, columns, key=key, axes=axes)
     done = _reconstruct_slices(file, method, columns)
 
     name, out = _name_of(path), Path(out)
@@ -192,13 +193,6 @@ def _columns(width: int, kept: int | None) -> slice:
     if not 1 <= kept <= width:
         raise ValueError(f"expected readout from 1 to the {width} columns there are, got {kept}")
     return central(width, kept)
-
-
-def _reference(case: CineCase) -> Float32[np.ndarray, "t h w"]:
-    """Magnitudes of a fully sampled slice: the file's own, where they are of the whole image."""
-    if case.reference is not None and case.reference.shape == case.mask.shape:
-        return np.abs(case.reference)
-    return rss(ifft2c(case.kspace))
 
 
 def _about_geometry(geometry: Geometry | None, done: _Done) -> list[str]:
@@ -290,24 +284,3 @@ def _name_of(path: str | Path) -> str:
     """What outputs are called by: the name of the file without its suffix, or of the folder."""
     whole = Path(os.path.abspath(path))  # "." has no name
     return whole.name if whole.is_dir() else Path(whole.name.removesuffix(".gz")).stem
-
-
-def _open_reference(
-    path: str | Path, file: CineFile, key: str | None, axes: str | None
-) -> CineFile:
-    """The fully sampled file: laid out as the user says the input is, else of a known format."""
-    try:
-        truth = read_file(path, key=key, axes=axes)
-    except DataError as error:
-        if key is None and axes is None:
-            raise
-        try:
-            truth = read_file(path)
-        except DataError:
-            raise error from None
-    if not truth.fully_sampled:
-        raise DataError(path, "a fully sampled reference", f"undersampled {truth.key!r}")
-    got, wanted = (len(truth), *truth.slice_shape), (len(file), *file.slice_shape)
-    if got != wanted:
-        raise DataError(path, f"slices and (t, n, ky, kx) = {wanted} as the input has", f"{got}")
-    return truth

@@ -116,6 +116,25 @@ def test_a_damaged_reference_is_refused_before_the_work(tmp_path, monkeypatch):
         reconstruct_file(path, method, tmp_path / "out", reference=paths[0])
 
 
+@pytest.mark.parametrize(
+    ("readout", "message"),
+    [(None, r"slice1\]: expected .* signal in each frame, got none in \[2\]"), (6, "got 24 x 6")],
+)
+def test_a_reference_that_cannot_be_scored_by_is_refused_before_the_work(
+    tmp_path, monkeypatch, readout, message
+):
+    sizes = {"shape": (24, 20), "n_frames": 3, "n_slices": 2, "acs": 8}
+    paths = write_cmrxrecon2023(tmp_path, [0], accelerations=(3,), **sizes)
+    path = next(path for path in paths if path.match("AccFactor03/*/cine_sax.mat"))
+    with h5py.File(paths[0], "r+") as file:
+        (key,) = file
+        file[key][2, 1] = np.zeros((), file[key].dtype)
+    monkeypatch.setattr(_Nothing, "reconstruct", lambda *_: pytest.fail("worked"))
+    with pytest.raises(DataError, match=message):
+        method, out = _Nothing("nothing", "", None, {}), tmp_path / "out"
+        reconstruct_file(path, method, out, reference=paths[0], readout=readout)
+
+
 def test_pixels_and_times_are_the_templates(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     kspace = make_cine(0, shape=(24, 20), n_frames=3).kspace
