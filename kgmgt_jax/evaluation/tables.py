@@ -36,6 +36,7 @@ Summary = dict[str, dict[str, dict[str, float]]]
 
 COLUMNS = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 4), "nmse": ("NMSE", 5)}
 """Heading and decimals of each metric in the table."""
+_RANKED_BY = ("psnr", "ssim")
 
 
 def summarise(per_frame: Scores) -> Summary:
@@ -162,9 +163,12 @@ def format_table(metrics: Mapping[str, Any]) -> str:
             f"expected the metrics that write_metrics_json writes, got none of {missing=}"
         )
     methods = metrics["methods"]
-    best = max(
-        methods, key=lambda name: (_mean(methods, name, "psnr"), _mean(methods, name, "ssim"))
-    )
+    for name, found in methods.items():
+        if not found.keys() >= COLUMNS.keys():
+            raise ValueError(
+                f"expected psnr, ssim and nmse of every method, got {list(found)} for {name!r}"
+            )
+    best = max(methods, key=lambda name: [_number(methods[name][m]["mean"]) for m in _RANKED_BY])
     rows = [["  method", *(heading for heading, _ in COLUMNS.values())]]
     for name in methods:
         cells = (_cell(methods[name][metric], COLUMNS[metric][1]) for metric in COLUMNS)
@@ -276,14 +280,6 @@ def _plain(value: Any, where: str) -> Any:
         f"expected numbers, strings, paths, arrays, lists or dictionaries, got {type(value)=} at "
         f"{where}; convert it first"
     )
-
-
-def _mean(methods: Mapping[str, Any], name: str, metric: str) -> float:
-    if metric not in methods[name]:
-        raise ValueError(
-            f"expected psnr, ssim and nmse of every method, got {list(methods[name])} for {name!r}"
-        )
-    return _number(methods[name][metric]["mean"])
 
 
 def _number(value: float | None) -> float:

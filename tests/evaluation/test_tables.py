@@ -15,6 +15,9 @@ from kgmgt_jax.evaluation.tables import (
 RATES = {"nominal": 4, "true": 3.2}
 
 
+SHOWN, ONE = ("psnr", "ssim"), {"mean": 1.0, "std": 0.0}
+
+
 def _scores(psnr, ssim=(0.5, 0.7), nmse=(0.01, 0.03)) -> dict[str, np.ndarray]:
     values = {"psnr": psnr, "ssim": ssim, "nmse": nmse}
     return {name: np.array(value, np.float32) for name, value in values.items()}
@@ -172,6 +175,7 @@ def test_table_columns_are_aligned(tmp_path):
     [
         {"methods": {"ours": {}}},
         {"preset": "frame", "acceleration": 3.2, "methods": {"ours": {"psnr": {"mean": 1.0}}}},
+        {"preset": "frame", "acceleration": 3.2, "methods": {"ours": dict.fromkeys(SHOWN, ONE)}},
     ],
 )
 def test_table_says_what_is_missing(metrics):
