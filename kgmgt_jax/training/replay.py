@@ -11,7 +11,7 @@ from kgmgt_jax.commands import aligned
 from kgmgt_jax.training import parallel
 from kgmgt_jax.training.checkpoint import Checkpoints
 from kgmgt_jax.training.loop import build, open_devices
-from kgmgt_jax.training.watch import SavedBatch, load_batch
+from kgmgt_jax.training.watch import SCORES, SavedBatch, load_batch
 from kgmgt_jax.training.workdir import NOT_FINITE
 
 __all__ = ["replay"]
@@ -78,11 +78,12 @@ def _data(saved: SavedBatch) -> list[str]:
 def _terms(saved: SavedBatch, again: dict[str, float], start: int) -> list[str]:
     """The table of terms, in the run and now."""
     rows = [("term", "in the run", f"from step {start}", "")]
+    bad = {name for name, value in again.items() if not np.isfinite(value)} - SCORES
     for name, value in again.items():
         before = saved.metrics.get(name, float("nan"))
-        word = "" if np.isfinite(value) else "not finite"
+        word = "not finite" if name in bad else ""
         rows.append((name, f"{before:.6g}", f"{value:.6g}", word))
     lines = aligned(rows)
-    if np.isfinite(list(again.values())).all():
+    if not bad:
         lines.append(f"all terms are finite: look for what the steps after {start} did")
     return lines

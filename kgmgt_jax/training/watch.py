@@ -12,13 +12,13 @@ import numpy as np
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.training.workdir import NOT_FINITE
 
-__all__ = ["SavedBatch", "Watch", "load_batch", "split_ids"]
+__all__ = ["SCORES", "SavedBatch", "Watch", "load_batch", "split_ids"]
 
 _ID = "id"  # which examples of the data a batch holds
 _FIRST = "first"  # where in the batch of all processes that of one begins
 _PART = re.compile(r"(step_\d+_process_)\d+_of_(\d+)\.npz")
 _BATCH, _METRIC = "batch/", "metric/"  # prefixes of names in the file
-_SCORES = {"psnr"}  # infinite for an exact image, and no part of the loss
+SCORES = {"psnr"}  # infinite for exact images, NaN without any signal; no part of the loss
 
 
 class SavedBatch(NamedTuple):
@@ -82,7 +82,7 @@ class Watch:
             return {}
         step, ids, batch, metrics = self._pending
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
-        losses = {name: value for name, value in values.items() if name not in _SCORES}
+        losses = {name: value for name, value in values.items() if name not in SCORES}
         bad = {name: value for name, value in losses.items() if not np.isfinite(value)}
         if not bad:
             return values

@@ -137,6 +137,18 @@ def test_replay_of_a_good_batch_gives_the_terms_of_that_step(run):
     assert len(rows) == len(metrics) + 3
 
 
+def test_psnr_of_frames_without_signal_is_no_term_to_look_for(run):
+    folder, config = run
+    batch = _batch()
+    batch["reference"][:] = 0
+    watch = _watch(folder)
+    watch.add(2, None, batch, {"loss": np.nan})
+    with pytest.raises(FloatingPointError):
+        watch.check()
+    text = replay(config, folder, folder / "not_finite" / "step_2.npz")
+    assert _rows(text)["psnr"] == ["nan", "nan"] and "all terms are finite" in text
+
+
 def test_replay_without_a_batch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a batch in not_finite/, got none"):
         replay(loop_config(), tmp_path)
