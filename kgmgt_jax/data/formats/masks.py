@@ -81,7 +81,8 @@ def _read_masks(
         raise DataError(path, f"one dataset named {name!r} or 'mask'", f"the keys {sorted(arrays)}")
     key = keys[0]
     if arrays[key].kind != "real":
-        raise DataError(path, f"{key!r} with real numbers", f"{arrays[key].dtype}")
+        named = repr(key) if key else "a mask"  # an npy file's array has no name
+        raise DataError(path, f"{named} with real numbers", f"{arrays[key].dtype}")
     t, n_slices, h, w = (order.size(letter, shape) for letter in "tzhw")
     found = arrays[key].shape
     found = (h,) if sorted(found) == sorted((1, h)) else found  # a vector, as MATLAB stores it

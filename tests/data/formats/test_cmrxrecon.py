@@ -210,6 +210,9 @@ def test_the_mask_of_the_right_acceleration_is_chosen(tmp_path):
 def test_a_complex_mask_is_refused(tmp_path):
     with refused("'mask04' with real numbers, got"):
         read_file(_undersampled(tmp_path, mask04=_mask() * 1j))
+    np.save(tmp_path / "mask.npy", _mask() * 1j)
+    with refused("mask.npy: expected a mask with real numbers, got complex128"):
+        read_file(_undersampled(tmp_path), mask=tmp_path / "mask.npy")
 
 
 def test_a_mask_that_misses_measured_samples_is_refused(tmp_path):
