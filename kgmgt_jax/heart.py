@@ -9,7 +9,7 @@ from scipy import ndimage
 
 __all__ = ["HeartLine", "heart_line", "heart_region"]
 
-SMOOTHING, CLOSING = 48, 24  # fractions of the longer side
+SMOOTHING, CLOSING = 48, 24  # of the longer side: standard deviation, radius
 PERCENTILE, FRACTION = 99, 0.5
 
 
@@ -29,7 +29,7 @@ def heart_region(magnitude: Float[np.ndarray, "t h w"]) -> Bool[np.ndarray, "h w
 
         moving = s > 0.5 P99(s)
 
-    then gaps up to 1/24 of the longer side are closed, the connected part with the most motion
+    then gaps up to 1/12 of the longer side are closed, the connected part with the most motion
     Σ s is kept, and its holes are filled.
 
     Args:

@@ -50,7 +50,7 @@ def test_region_is_smoothed_by_a_48th_of_the_side():
 
 
 @pytest.mark.parametrize(("gap", "closed"), [(6, True), (12, False)])
-def test_region_has_no_gaps_up_to_a_24th_of_the_side_on_both_sides(gap, closed):
+def test_region_has_no_gaps_up_to_a_12th_of_the_side(gap, closed):
     """But what lies outside of the image does not move, so that gaps open towards the border."""
     columns = slice(10, 40), slice(40 + gap, 80)
     region = heart_region(_moving(*((slice(0, 50), each, 1.0) for each in columns)))

@@ -32,7 +32,8 @@ class MaskSampler:
             at the first line, as the files of CMRxRecon have it. Each is as likely as the others.
         accelerations: Accelerations to choose from, with equal chances; whole numbers for the
             comb patterns.
-        acs: Lines at the centre of k-space that every mask contains.
+        acs: Lines at the centre of k-space that every mask contains; of ``kt_radial``, the side of
+            a square.
     """
 
     kinds: tuple[str, ...]

@@ -26,7 +26,7 @@ def case_figure(path: str | Path, case: CineCase) -> Path:
 
     The images show the first frame in one grey window. The reference is the case's own, or that
     of the fully sampled k-space; an undersampled file has none. Maps that the file lacks are
-    estimated from the complete central lines.
+    estimated, see `estimate_sens`, if its lines allow.
 
     Args:
         path: PNG file to write, whole or not at all.

@@ -27,7 +27,7 @@ def slice_mosaic(
     """Frames with all slices side by side, in rows that make the picture about square.
 
     All share one grey window, black at 0 and white at the 99.5th percentile of the whole. Small
-    pictures are magnified by a whole factor, large ones reduced.
+    pictures are magnified, by a whole factor unless they are very wide, large ones reduced.
 
     Args:
         magnitude: images, not negative.

@@ -32,7 +32,7 @@ def ranking_crop(images: Num[np.ndarray, "t z h w"]) -> Float32[np.ndarray, "x y
             encoding, readout.
 
     Returns:
-        ``(round(w/3), round(h/2), 2, 3)``: readout, phase encoding, slice, frame.
+        ``(round(w/3), round(h/2), 2 or 1, 3)``: readout, phase encoding, slice, frame.
 
     Raises:
         ValueError: if there are fewer than three frames, or the axes are others.

@@ -53,10 +53,10 @@ def espirit_maps(
     component (no ``-P``), the crop is hard (no ``-S``, which fades it out), singular vectors carry
     no weights (no ``-W``) and intensities are left alone (no ``-I``).
 
-    It differs from BART in two ways. A block of ``l`` lines takes a kernel of at most
-    ``l // 2 + 1``. And the iterations start from the coil images of the block: where two maps
-    explain the data (a body larger than the field of view) they end at the combination that is
-    there rather than at either.
+    It differs from BART in two ways. A block of ``l`` lines, or columns if those are fewer, takes a
+    kernel of at most ``l // 2 + 1``. And the iterations start from the coil images of the block:
+    where two maps explain the data (a body larger than the field of view) they end at the
+    combination that is there rather than at either.
 
     Args:
         block: central k-space without gaps; a sample further from the centre is one further
