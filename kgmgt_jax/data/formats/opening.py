@@ -191,6 +191,9 @@ def read_file(
     Raises:
         DataError: If the file is missing, damaged, of no known format, or holds several cines.
     """
+    for what, name in {"file": path, "mask": mask}.items():
+        if name is not None and not str(name):  # a path of it would be the current folder
+            raise DataError(what, "a path", "an empty one")
     files = open_files(path, ReadOptions(mask, key, axes))
     if len(files) != 1:
         got = f"{len(files)}: {', '.join(repr(file.key or file.name) for file in files[:4])}, ..."

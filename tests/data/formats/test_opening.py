@@ -260,6 +260,15 @@ def test_an_empty_directory_is_refused(tmp_path, opened):
         opened(tmp_path)
 
 
+def test_an_empty_path_is_neither_the_current_folder_nor_no_mask(tmp_path, monkeypatch):
+    path = writers.write_bart(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with refused("file: expected a path, got an empty one"):
+        read_file("")
+    with refused("mask: expected a path, got an empty one"):
+        read_file(path, mask="")
+
+
 def test_a_missing_directory_is_refused(tmp_path):
     with refused("expected a file or a directory, got nothing at that path"):
         find_files(tmp_path / "nowhere")
