@@ -171,8 +171,8 @@ def to_torch(checkpoint: str | Path, files: Mapping[str, str | Path]) -> None:
         files: by part (``generator``, ``extractor``, ``vgg19``, ``critic``) the file to write.
 
     Raises:
-        ValueError: if the checkpoint is unreadable or of another network, for a suffix that is no
-            format, or for one file for two parts.
+        ValueError: if the checkpoint is unreadable, of another network or without the critic that
+            is asked for, for a suffix that is no format, or for one file for two parts.
     """
     for path in files.values():
         check_suffix(path)
@@ -182,6 +182,11 @@ def to_torch(checkpoint: str | Path, files: Mapping[str, str | Path]) -> None:
     config, variables = load_weights(checkpoint)
     network = config.get("model", {}).get("network", DEFAULT)
     critic = load_item(checkpoint, "critic") if "critic" in files else None
+    if "critic" in files and critic is None:  # a training's own has no such item
+        raise CheckpointError(
+            f"{checkpoint}: expected a checkpoint that was imported with a critic, got one "
+            "without; leave out --critic"
+        )
     tree = {c: {**variables[c], **({"critic": critic[c]} if critic else {})} for c in variables}
     buffers = load_item(checkpoint, "torch_buffers") or {}
     kept = {".".join(k): np.asarray(v) for k, v in traverse_util.flatten_dict(buffers).items()}

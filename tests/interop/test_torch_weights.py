@@ -87,6 +87,14 @@ def test_export_of_two_parts_to_one_file_is_refused(imported, tmp_path, capsys):
     _refused(capsys, arguments, out, f"{out}, {out}: expected a file of its own for each part")
 
 
+def test_export_of_a_critic_that_was_not_imported_is_refused(
+    imported, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(torch_weights, "load_item", lambda *_: None)
+    arguments = ["--to-torch", imported, "--critic", tmp_path / "d.npz"]
+    _refused(capsys, arguments, tmp_path / "g.npz", "imported with a critic, got one without")
+
+
 def test_every_name_of_the_release_has_a_place(fixtures_dir):
     for part, net in NETS.items():
         names = [*PARTS[part].keys, *PARTS[part].buffers]
