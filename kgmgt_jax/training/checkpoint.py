@@ -40,7 +40,10 @@ _log = logging.getLogger(__name__)
 
 _POSITION, _SLICES = "position", "slices"  # what the item ``data`` consists of
 _BEGINNING = ("start_from", "vgg_encoder")  # fields of config.train that a new run begins with
-_EARLIER = {"loss": {"image": {"l1": 1.0, "l2": 0.0, "dssim": 0.0}}}  # before it was a field
+_EARLIER = {  # fields of a run that is older than they are
+    "loss": {"image": {"l1": 1.0, "l2": 0.0, "dssim": 0.0}, "kspace": {"l1": 0.0, "l2": 0.0}},
+    "data": {"held_out": 0.0},
+}
 _VALIDATION = (  # fields of config.data on which a validation PSNR depends
     *("validation", "validation_frames", "validation_slices", "mask_kinds", "accelerations"),
     *("acs", "simulation", "sens", "input_fill", "circular"),

@@ -361,6 +361,17 @@ def test_runs_of_earlier_versions_had_an_l1_loss(tmp_path, caplog):
         assert any("another loss: image=" in line for line in told) == bool(weight)
 
 
+def test_runs_of_earlier_versions_held_nothing_out(tmp_path, caplog):
+    _save(tmp_path, 1)
+    path = tmp_path / "checkpoints" / "1" / "config" / "metadata"
+    stored = json.loads(path.read_text())
+    del stored["loss"]["kspace"], stored["data"]["held_out"]
+    path.write_text(json.dumps(stored))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.restore(_state(0), config=CONFIG)
+    assert not [record for record in caplog.records if record.name.startswith("kgmgt")]
+
+
 def test_reader_leaves_a_save_in_progress_alone(tmp_path):
     _save(tmp_path, 1)
     unfinished = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp-17"
