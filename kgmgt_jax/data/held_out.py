@@ -47,8 +47,10 @@ def draw_held_out(
     candidates = np.array(lines if whole else taken)  # t h 1 or t h w
     candidates[:, central(h, min(acs, h)), slice(None) if whole else central(w, min(acs, w))] = 0
     if not candidates.any():
-        got = f"{int(mask.sum())} samples in {t} frames"
-        raise ValueError(f"expected measured samples outside the {acs=} central lines, got {got}")
+        raise ValueError(
+            f"expected measured samples outside the {acs=} central lines, got {int(mask.sum())} "
+            f"samples in {t} frames; let config.data.acs be smaller, or leave the scan out"
+        )
     if same_in_all_frames(mask):
         held = np.repeat(_drawn(candidates[:1], share, rng), t, axis=0)
     else:

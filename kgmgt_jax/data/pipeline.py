@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Complex64, Float32
 
-from kgmgt_jax.data.augmentation import Augmentation, pad_case
+from kgmgt_jax.data.augmentation import Augmentation, Moves, pad_case
 from kgmgt_jax.data.buckets import Shape, choose_buckets
 from kgmgt_jax.data.filling import check_fill
 from kgmgt_jax.data.held_out import check_undersampled, draw_held_out, moved_mask
@@ -49,6 +49,7 @@ class CineFrame(NamedTuple):
         n_frames: Frames of the slice.
         index: Running number of the target among all frames of the set.
         acquired: Mask of all frames of an undersampled slice; ``None`` of a fully sampled one.
+        source: File and name of the slice, for messages.
     """
 
     images: Complex64[np.ndarray, "f n h w"]
@@ -58,6 +59,7 @@ class CineFrame(NamedTuple):
     n_frames: int
     index: int
     acquired: Float32[np.ndarray, "t h w"] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class FrameSource:
 
     def __getitem__(self, index: int) -> CineFrame:
         number, t, running = self._index[index]
-        n_frames = self._source.slices[number].shape[0]
+        info = self._source.slices[number]
+        n_frames, where = info.shape[0], f"{info.source} [{info.name}]"
         before, after = neighbours(t, n_frames, circular=self._options.circular)
         whole = self._options.input_fill != "zero"
         frames = tuple(range(n_frames)) if whole else tuple(sorted({before, t, after}))
@@ -125,10 +128,9 @@ class FrameSource:
         if sens is not None and sens.ndim == 4:
             sens = sens[list(frames)]
         images = self._source.images(number, frames)
-        acquired = None
-        if self._source.slices[number].undersampled:
-            acquired = self._source.acquired(number)
-        return CineFrame(images, sens, frames, (before, t, after), n_frames, running, acquired)
+        acquired = self._source.acquired(number) if info.undersampled else None
+        places = before, t, after
+        return CineFrame(images, sens, frames, places, n_frames, running, acquired, where)
 
 
 @dataclass(frozen=True)
@@ -145,14 +147,10 @@ class _RandomTriplet(grain.transforms.RandomMap):
         moves = options.augmentation.draw((h, w), rng)
         images, sens = moves.of_case(element.images, element.sens)
         images, sens = pad_case(images, sens, (images.shape[1], *self.bucket[1:]))
-        if element.acquired is None:
-            mask = options.masks.draw(rng, (element.n_frames, *images.shape[-2:]))
-        else:
-            mask = moved_mask(element.acquired, moves, self.bucket[2])
-        mask, held = mask[list(element.frames)], None
-        if options.held_out:
-            held = draw_held_out(mask, options.held_out, options.masks.acs, rng)
-            mask = mask - held
+        try:
+            mask, held = self._masks(element, moves, rng)
+        except ValueError as error:
+            raise ValueError(f"{element.source}: {error}") from error
         example = triplet_of_images(
             images,
             mask,
@@ -172,6 +170,21 @@ class _RandomTriplet(grain.transforms.RandomMap):
         if not self.referenced:
             del example["reference"]
         return example | {"kspace": kspace[0], "id": np.asarray(element.index, np.int32)}
+
+    def _masks(
+        self, element: CineFrame, moves: Moves, rng: np.random.Generator
+    ) -> tuple[Float32[np.ndarray, "f h w"], Float32[np.ndarray, "f h w"] | None]:
+        """What the network is given of these frames, and what is held out of it, if anything is."""
+        options = self.options
+        if element.acquired is None:
+            mask = options.masks.draw(rng, (element.n_frames, *self.bucket[1:]))
+        else:
+            mask = moved_mask(element.acquired, moves, self.bucket[2])
+        mask = mask[list(element.frames)]
+        if not options.held_out:
+            return mask, None
+        held = draw_held_out(mask, options.held_out, options.masks.acs, rng)
+        return mask - held, held
 
 
 def make_training_loader(

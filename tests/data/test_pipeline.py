@@ -239,6 +239,22 @@ def test_undersampled_slices_are_no_references(tmp_path):
         make_training_loader(source, _options(crop=(None, None)), batch_size=2)
 
 
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        ((slice(6, 10), slice(None)), "acs=4 central lines, .*; let config.data.acs be smaller"),
+        ((slice(None), slice(3, None)), "expected 12 columns, .*, got 8; let config.data.crop"),
+    ],
+)
+def test_a_scan_that_cannot_be_trained_on_is_named(tmp_path, measured, message):
+    path, mask = _undersampled(tmp_path), np.zeros((4, 16, 12), np.float32)
+    mask[:, *measured] = 1
+    np.save(tmp_path / "P1_mask.npy", mask)
+    np.save(path, random_complex(4, 1, 16, 12) * mask[:, None])
+    with pytest.raises(ValueError, match=rf"P1_kspace\.npy \[P1_kspace/slice0\]: .*{message}"):
+        next(_held_out_loader(path, crop=(None, 8)))
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_out_of_range_is_refused(share):
     with pytest.raises(ValueError, match="expected held_out from 0 to below 1, got"):
