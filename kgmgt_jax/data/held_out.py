@@ -101,15 +101,15 @@ def check_undersampled(
         ValueError: If nothing is held out, so that they would be references, or if they would be
             cut along the phase encoding or turned, after which they are no such measurement.
     """
-    undersampled = [info for info in slices if info.undersampled]
-    source, rows = undersampled[0].source, max(info.shape[2] for info in undersampled)
+    tallest = max((info for info in slices if info.undersampled), key=lambda info: info.shape[2])
+    source, rows = tallest.source, tallest.shape[2]
     if not held_out:
         raise ValueError(f"{source}: expected fully sampled slices unless held_out > 0")
-    crop, moves = augmentation.crop, augmentation
-    if moves.cropped((rows, 1))[0] < rows or moves.quarter_turns or moves.max_angle:
-        got = f"{crop=} for {rows} rows, {moves.quarter_turns=}, {moves.max_angle=}"
-        expected = "expected a crop of columns and flips alone of an undersampled scan"
-        raise ValueError(f"{source}: {expected}, got {got}")
+    crop, turns, angle = augmentation.crop, augmentation.quarter_turns, augmentation.max_angle
+    if augmentation.cropped((rows, 1))[0] < rows or turns or angle:
+        wanted = f"crop=(None, {crop[1]}), quarter_turns=False and max_angle=0"
+        got = f"{crop=}, quarter_turns={turns} and max_angle={angle:g}"
+        raise ValueError(f"{source}: expected {wanted} for undersampled {rows} rows, got {got}")
 
 
 class HeldOutCase(NamedTuple):

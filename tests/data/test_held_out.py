@@ -145,11 +145,18 @@ _SLICE = SliceInfo("a", "P1", "sax", (4, 1, 16, 12), "", "scan.mat", 0, undersam
 
 
 @pytest.mark.parametrize(
-    "moves", [{"crop": (15, 8)}, {"quarter_turns": True}, {"max_angle": 5.0, "crop": (None, 8)}]
+    ("moves", "got"),
+    [
+        ({"crop": (15, 8)}, r"crop=\(15, 8\), quarter_turns=False and max_angle=0"),
+        ({"crop": (None, 8), "quarter_turns": True}, "quarter_turns=True and max_angle=0"),
+        ({"crop": (None, 8), "max_angle": 5.0}, "quarter_turns=False and max_angle=5"),
+    ],
 )
-def test_an_undersampled_scan_is_not_cut_along_the_phase_encoding_nor_turned(moves):
-    with pytest.raises(ValueError, match=r"scan\.mat: expected a crop of columns and flips alone"):
-        check_undersampled([_SLICE], Augmentation(**moves), 0.4)
+def test_an_undersampled_scan_is_not_cut_along_the_phase_encoding_nor_turned(moves, got):
+    lower = dataclasses.replace(_SLICE, shape=(4, 1, 14, 12), source="lower.mat")
+    expected = r"scan\.mat: expected crop=\(None, 8\), quarter_turns=False and max_angle=0 for "
+    with pytest.raises(ValueError, match=rf"{expected}undersampled 16 rows, got .*{got}$"):
+        check_undersampled([lower, _SLICE], Augmentation(**moves), 0.4)
 
 
 @pytest.mark.parametrize("crop", [(None, 8), (16, None), (20, 8)])
