@@ -22,6 +22,8 @@ from configs import kgmgt, pretrained
 
 def get_config(variant: str = "base") -> ConfigDict:
     """The configuration of a variant; every field can be overridden on the command line."""
+    if variant not in ("", "base", "released", "tiny", "pretrained"):
+        raise ValueError(f"variants are base, released, tiny and pretrained, got {variant!r}")
     config: Any = pretrained.get_config() if variant == "pretrained" else kgmgt.get_config(variant)
     config.unlock()
     config.loss.update(perceptual=0.0, adversarial=0.0)

@@ -23,6 +23,11 @@ def test_variants_without_references_pass(variant):
     check_config(self_supervised.get_config(variant))
 
 
+def test_other_variants_without_references_are_refused():
+    with pytest.raises(ValueError, match=r"variants are base, .* kt and fixed, got 'kt_first'"):
+        self_supervised.get_config("kt_first")
+
+
 @pytest.mark.parametrize(
     ("section", "fields", "message"),
     [
