@@ -169,10 +169,11 @@ class FileSlices:
 
 def _bytes_of(info: SliceInfo) -> int:
     """Memory of a slice: of several coils, maps and what they are estimated from are as large as
-    a frame each.
+    a frame each, and the mask of an undersampled one is half as large as a coil's images.
     """
     t, n, h, w = info.shape
-    return (t + 2 * (n > 1)) * n * h * w * np.dtype(np.complex64).itemsize
+    images = (t + 2 * (n > 1)) * n * h * w * np.dtype(np.complex64).itemsize
+    return images + info.undersampled * t * h * w * np.dtype(np.float32).itemsize
 
 
 def _all_slices(

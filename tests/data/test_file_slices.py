@@ -178,6 +178,19 @@ def test_maps_of_an_undersampled_file_are_those_of_its_reconstruction(tmp_path):
     np.testing.assert_allclose(source.sens(0), expected, atol=1e-4)
 
 
+def test_masks_of_undersampled_files_count_as_memory(tmp_path):
+    paths = [_write_undersampled(tmp_path / str(i), (4, 1, 64, 64))[0] for i in range(8)]
+    limit = 5 * 8 * 4 * 64 * 64  # five slices without masks, three with
+    source = FileSlices(paths, acs=2, cache_gib=limit / 2**30, undersampled=True)
+    source.images(0, [0])  # what is imported and cached once
+    tracemalloc.start()
+    for number in range(8):
+        source.acquired(number)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < limit
+
+
 # What is refused
 
 
