@@ -109,7 +109,9 @@ def _base() -> ConfigDict:
             # no reference; takes undersampled files, too
             "held_out": 0.0,
             "circular": True,  # False: real-time cines, whose ends are not neighbours
-            "n_buckets": 4,  # most shapes of batches, each of which is compiled
+            # most shapes of batches, each of which is compiled; more where undersampled scans have
+            # different rows
+            "n_buckets": 4,
             "worker_count": 0,  # a run keeps its number
             "validation_frames": _or_none(4),  # the first ones of each of these slices; None: all
             "validation_slices": _or_none(8),

@@ -212,7 +212,7 @@ def make_training_loader(
         batch_size: Examples in a batch of all processes together; an incomplete last batch of an
             epoch is filled from the next, and dropped at the very end.
         n_buckets: Most shapes that batches come in; slices are padded to one of them after the
-            crop.
+            crop. If any slice is undersampled, none gets more rows, and there may be more shapes.
         seed: Seed of everything random, in [0, 2^32).
         num_epochs: Passes over the data; ``None`` goes on forever.
         worker_count: Worker processes; 0 works in two threads of this process.

@@ -28,7 +28,7 @@ def open_slices(
     simulation: Simulation | None = None,
     undersampled: bool = False,
 ) -> SliceSource:
-    """Fully sampled slices below a path, or below several.
+    """Slices below a path, or below several, fully sampled unless asked for others.
 
     Args:
         path: A folder that ``python -m kgmgt_jax.data prepare`` made, or files of any known
@@ -41,8 +41,8 @@ def open_slices(
             have; see `find_measured`.
 
     Raises:
-        DataError: If there is nothing to read, something is damaged or undersampled, or a prepared
-            set is one of several.
+        DataError: If there is nothing to read, something is damaged or undersampled unasked, or a
+            prepared set is one of several.
         ValueError: If ``acs`` is too small to calibrate several coils.
     """
     parts = named_paths(path)

@@ -132,7 +132,7 @@ class HeldOutLoss:
             batch: ``held_mask`` (b h w) and ``held_kspace`` (b n h w), with ``sens`` (b n h w) of
                 several coils; and where there is one, ``reference`` (b h w), which the loss does
                 not depend on.
-            judge: what it is handed back of: the critic's parameters and model state.
+            judge: a critic's parameters and model state, of which the latter is handed back.
             features: not used.
         """
         terms = self._of_kspace(output.image, batch)

@@ -24,7 +24,7 @@ def test_variants_without_references_pass(variant):
 
 
 def test_other_variants_without_references_are_refused():
-    with pytest.raises(ValueError, match=r"variants are base, .* kt and fixed, got 'kt_first'"):
+    with pytest.raises(ValueError, match=r"variants are base, .* pretrained, got 'kt_first'"):
         self_supervised.get_config("kt_first")
 
 
