@@ -44,9 +44,9 @@ _EARLIER = {  # fields of a run that is older than they are
     "loss": {"image": {"l1": 1.0, "l2": 0.0, "dssim": 0.0}, "kspace": {"l1": 0.0, "l2": 0.0}},
     "data": {"held_out": 0.0},
 }
-_VALIDATION = (  # fields of config.data on which a validation PSNR depends
+_VALIDATION = (  # fields of config.data on which the score of a validation depends
     *("validation", "validation_frames", "validation_slices", "mask_kinds", "accelerations"),
-    *("acs", "simulation", "sens", "input_fill", "circular"),
+    *("acs", "simulation", "sens", "input_fill", "held_out", "circular"),
 )
 
 
@@ -261,11 +261,11 @@ class Checkpoints:
             other = differing_fields(wanted, then)  # now, not then
             if other:
                 _log.warning("%s goes on with another %s: %s", self.folder, section, other)
-        pair = [freeze(each.get("data", {})) for each in (own, stored)]
+        pair = [{**_EARLIER["data"], **freeze(each.get("data", {}))} for each in (own, stored)]
         now, then = ([data.get(name) for name in _VALIDATION] for data in pair)
         if now[0] and then[0] and now != then:
             _log.warning(
-                "%s: PSNRs of another validation do not tell which checkpoint is best; a new "
+                "%s: scores of another validation do not tell which checkpoint is best; a new "
                 "workdir with train.start_from has its own",
                 self.folder,
             )
