@@ -1,5 +1,5 @@
-"""Slices by number, fully sampled but for training without: what the pipeline reads, whoever
-keeps them.
+"""Slices by number, what the pipeline reads, whoever keeps them: fully sampled, or undersampled to
+train without references.
 
 A `SliceSource` is a prepared set on disk (``kgmgt_jax.data.prepared.PreparedSet``) or anything
 else that can hand out coil images frame by frame.

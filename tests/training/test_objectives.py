@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kgmgt_jax.losses import IMAGE_LOSSES
+from kgmgt_jax.losses import IMAGE_LOSSES, KSPACE_LOSSES
 from kgmgt_jax.mri.consistency import adjoint, forward
 from kgmgt_jax.mri.fourier import fft2c
 from kgmgt_jax.training.checks import check_config
@@ -105,3 +105,26 @@ def test_a_loss_of_one_s_own_is_weighed_by_the_config(monkeypatch):
     rest = config.loss.adversarial * metrics["adversarial"]
     rest += config.loss.mentor * metrics["mentor"]
     assert float(metrics["loss"]) == pytest.approx(float(2 * metrics["own"] + rest), rel=1e-5)
+
+
+def test_a_loss_of_kspace_of_one_s_own_is_weighed_by_the_config(monkeypatch):
+    config = toy_config()
+    config.loss.update(adversarial=0.0, image={"l1": 0.0}, kspace={"l2": 1.0})
+    config.data.held_out = 0.4
+    with config.unlocked():
+        config.loss.kspace["own"] = 2.0
+    monkeypatch.setitem(KSPACE_LOSSES, "own", lambda a, b: jnp.mean(jnp.abs(a - b)))
+    check_config(config)
+    batch = random_batch(4)
+    held = {"held_mask": 1 - batch["mask"]}
+    held["held_kspace"] = np.asarray(
+        fft2c(batch["reference"])[:, None] * held["held_mask"][:, None]
+    )
+    state = create_state(TOY[0], None, sgd(), sgd(), seed=0)
+    step, critic_step = make_steps(config, TOY[0], None, (sgd(), sgd()))
+    _, metrics = jax.jit(step)(state, batch | held)
+    rest = metrics["kspace_l2"] + config.loss.mentor * metrics["mentor"]
+    assert float(metrics["loss"]) == pytest.approx(
+        float(2 * metrics["kspace_own"] + rest), rel=1e-5
+    )
+    assert critic_step is None and "l1" not in metrics
