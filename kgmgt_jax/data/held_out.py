@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Complex64, Float32
 
 from kgmgt_jax.data.augmentation import Augmentation, Moves
-from kgmgt_jax.data.filling import are_lines, same_in_all_frames
+from kgmgt_jax.data.filling import are_lines
 from kgmgt_jax.data.slices import SliceInfo, SliceSource, spread
 from kgmgt_jax.data.transforms import central, fft2c, triplets
 
@@ -27,8 +27,9 @@ def draw_held_out(
     """A random part of what each frame measured, as a mask.
 
     Lines are held out whole if they were measured whole (but for columns that none has, as of a
-    partial echo), else single samples. If all frames measured the same, the same is held out of all
-    of them: another frame would tell what is missing, which it cannot of the whole scan.
+    partial echo), else single samples. If all frames measured the same, or nearly so, the same is
+    held out of all of them: another frame would tell what is missing, which it cannot of the whole
+    scan.
 
     Args:
         mask: 1 where measured.
@@ -51,11 +52,16 @@ def draw_held_out(
             f"expected measured samples outside the {acs=} central lines, got {int(mask.sum())} "
             f"samples in {t} frames; let config.data.acs be smaller, or leave the scan out"
         )
-    if same_in_all_frames(mask):
-        held = np.repeat(_drawn(candidates[:1], share, rng), t, axis=0)
-    else:
-        held = _drawn(candidates, share, rng)
+    if not _others_tell(candidates):
+        candidates = np.asarray(candidates.any(axis=0, keepdims=True))
+    held = _drawn(candidates, share, rng)
     return (held & taken).astype(np.float32)
+
+
+def _others_tell(measured: Bool[np.ndarray, "t h w"]) -> bool:
+    """Whether frames lack more than a tenth as much of what others measured as they measured."""
+    told = ~measured & measured.any(axis=0)
+    return bool(told.sum() > 0.1 * measured.sum())
 
 
 def _drawn(

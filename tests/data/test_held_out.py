@@ -81,6 +81,13 @@ def test_no_other_frame_tells_what_is_held_out_of_a_fixed_mask():
     assert not (moving == moving[:1]).all()
 
 
+def test_a_few_lines_that_a_frame_lacks_do_not_make_a_fixed_mask_a_moving_one():
+    mask = np.repeat(_lines(t=1), 4, axis=0)
+    mask[2, 3] = 0
+    held = draw_held_out(mask, 0.5, 4, _rng())
+    np.testing.assert_array_equal(held, held.any(axis=0) * mask)
+
+
 def test_nothing_to_hold_out_is_an_error():
     with pytest.raises(ValueError, match=r"outside the acs=4 central lines, got 48 samples in 2 f"):
         draw_held_out(_lines(t=2)[:, 10:14], 0.5, 4, _rng())
