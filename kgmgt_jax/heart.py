@@ -9,7 +9,7 @@ from scipy import ndimage
 
 __all__ = ["HeartLine", "heart_line", "heart_region"]
 
-SMOOTHING, CLOSING = 48, 24  # of the longer side: standard deviation, radius
+SMOOTHING, CLOSING = 48, 24  # parts of the longer side: standard deviation, radius
 PERCENTILE, FRACTION = 99, 0.5
 
 

@@ -85,6 +85,8 @@ def read_geometry(path: str | Path, shape: Shape, *, reverse: bool = False) -> G
             of a slice or slices that are not parallel, does not say where it lies or how large its
             pixels are, or has another number of slices.
     """
+    if not str(path):  # which would be the current folder
+        raise DataError("template", "a path", "an empty one")
     path = Path(path)
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return _of_nifti(path, shape, reverse)

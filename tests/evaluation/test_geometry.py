@@ -119,6 +119,12 @@ def test_a_single_slice_is_not_numbered_backwards(tmp_path):
     assert read_geometry(folder, (3, 1, 20, 30)).notes == ()
 
 
+def test_an_empty_path_is_no_template_though_the_current_folder_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_template(tmp_path))
+    with pytest.raises(DataError, match="template: expected a path, got an empty one"):
+        read_geometry("", (3, 2, 20, 30))
+
+
 def test_files_without_images_are_no_part_of_a_template(tmp_path):
     folder = add_files_without_images(write_template(tmp_path / "t"))
     (folder / "notes.txt").write_text("what a scanner's export adds")
