@@ -161,7 +161,7 @@ def held_out_cases(
         n_slices: How many, spread evenly over the source; ``None`` for all.
 
     Raises:
-        ValueError: If some slices are fully sampled, or as `draw_held_out` does.
+        ValueError: If some slices are fully sampled, or as `draw_held_out` does, with the slice.
     """
     full = [info for info in source.slices if not info.undersampled]
     if full:
@@ -172,5 +172,8 @@ def held_out_cases(
             raise ValueError(f"{info.source} [{info.name}]: expected a mask, got none")
         kspace = fft2c(source.images(number, range(info.shape[0]))) * mask[:, None]
         rng = np.random.default_rng([seed, zlib.crc32(info.name.encode())])
-        held = draw_held_out(mask, share, acs, rng)
+        try:
+            held = draw_held_out(mask, share, acs, rng)
+        except ValueError as error:
+            raise ValueError(f"{info.source} [{info.name}]: {error}") from error
         yield HeldOutCase(kspace, mask - held, held, source.sens(number))

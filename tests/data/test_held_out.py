@@ -141,6 +141,11 @@ def test_what_is_held_out_to_validate_on_is_always_the_same(tmp_path):
     assert any(np.array_equal(middle.held, case.held) for case in first)
 
 
+def test_a_scan_that_cannot_be_validated_on_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"P0_kspace\.npy \[P0_kspace/slice0\]: expected measured"):
+        list(held_out_cases(_source(tmp_path), 0.5, acs=24))
+
+
 def test_fully_sampled_slices_are_not_validated_with_undersampled_ones(tmp_path):
     np.save(tmp_path / "Q_kspace.npy", random_complex(4, 1, 24, 6))
     np.save(tmp_path / "Q_mask.npy", np.ones((4, 24, 6), np.float32))
