@@ -1,7 +1,7 @@
 """Grain pipeline: fully sampled slices in, batches of retrospectively undersampled triplets out.
 
 To train without a reference, a part of what was measured is held out of the triplets, and slices
-may be undersampled as they are (`held_out`).
+may be undersampled as they are (see `draw_held_out`).
 
 The chain of each shape bucket is source -> shuffle -> random geometry, mask, padding -> repeat ->
 batch; batches of the buckets take turns in proportion to their frames. Grain hands each example a
