@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from kgmgt_jax.data.case import DataError
+
 __all__ = ["acquired_mask", "bounds", "measured_lines"]
 
 
@@ -31,11 +33,16 @@ def bounds(
     return (int(rows[0]), int(rows[-1]) + 1), (start, stop)
 
 
-def measured_lines(mask: Float32[np.ndarray, "t h w"], width: int) -> dict[str, Any]:
+def measured_lines(mask: Float32[np.ndarray, "t h w"], width: int, where: str) -> dict[str, Any]:
     """Lines that each frame measured, and their columns, after a cut to ``width`` columns.
 
+    Args:
+        mask: Of an undersampled slice.
+        width: Columns that are kept.
+        where: File and slice, for messages.
+
     Raises:
-        ValueError: If lines were not measured whole, or from the same first to the same last
+        DataError: If lines were not measured whole, or from the same first to the same last
             column, which then must all be kept.
     """
     taken = mask > 0
@@ -44,13 +51,14 @@ def measured_lines(mask: Float32[np.ndarray, "t h w"], width: int) -> dict[str, 
     box = np.zeros_like(taken)
     box[:, :, start:stop] = lines[..., None]
     if not np.array_equal(box, taken):
-        raise ValueError("expected a mask of lines, got one of single samples")
+        fix = "--skip-bad leaves it out, training takes the file itself"
+        raise DataError(where, "a mask of lines to prepare", "one of single samples", fix)
     w = mask.shape[2]
     if stop - start == w:
         stop = width
     elif width < w:
-        got = stop - start
-        raise ValueError(f"expected lines of all {w} columns to cut them to {width}, got {got}")
+        wanted, fix = f"lines of all {w} columns to cut them to {width}", "leave out --readout"
+        raise DataError(where, wanted, f"{stop - start} columns", fix)
     packed = [np.packbits(frame).tobytes().hex() for frame in lines]
     return {"lines": packed, "columns": (start, stop)}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Complex64
 
-from kgmgt_jax.data.case import CineCase, DataError
+from kgmgt_jax.data.case import CineCase
 from kgmgt_jax.data.prepared.acquired import bounds, measured_lines
 from kgmgt_jax.data.prepared.options import PrepareOptions
 from kgmgt_jax.data.sens_cache import cached_sens, central_sens, maps_of
@@ -90,8 +90,4 @@ def _acquired(case: CineCase, width: int) -> Any:
     """What the scanner took, after a cut to ``width`` columns."""
     if case.meta.fully_sampled:
         return bounds(np.min(case.mask, axis=0) > 0, width)
-    try:
-        return measured_lines(case.mask, width)
-    except ValueError as error:
-        where, fix = f"{case.meta.source} [{case.meta.name}]", "leave it out"
-        raise DataError(where, "an undersampled scan to prepare", str(error), fix) from error
+    return measured_lines(case.mask, width, f"{case.meta.source} [{case.meta.name}]")
