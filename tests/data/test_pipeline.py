@@ -201,6 +201,18 @@ def test_the_inputs_do_not_have_what_is_held_out(tmp_path):
     np.testing.assert_allclose(fft2c(batch["target"]), batch["kspace"][:, 0], atol=1e-4)
 
 
+def test_what_neighbours_measured_too_is_held_out_of_them(tmp_path):
+    mask = np.zeros((12, 16, 12), np.float32)  # it changes once, out of sight of most frames
+    mask[:6, ::2] = mask[6:, 1::2] = 1
+    np.save(tmp_path / "P1_kspace.npy", random_complex(12, 1, 16, 12) * mask[:, None])
+    np.save(tmp_path / "P1_mask.npy", mask)
+    batch = next(_held_out_loader(tmp_path / "P1_kspace.npy", batch_size=12))
+    for name in ("preceding", "succeeding"):
+        alike = [t not in (0, 5, 6, 11) for t in batch["id"]]
+        told = np.abs(fft2c(batch[name])) * batch["held_mask"]
+        assert np.max(told[alike]) < 1e-4
+
+
 def test_fully_sampled_slices_are_undersampled_and_keep_their_reference(files):
     batch = next(_held_out_loader(*files))
     assert batch["held_mask"].any(axis=(1, 2)).all()

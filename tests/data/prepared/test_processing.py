@@ -1,6 +1,7 @@
 """A prepared slice is the file's image, cropped about its centre and divided by its scale."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,14 @@ def test_maps_of_an_undersampled_slice_come_of_all_it_measured(columns):
     expected = missing_sens(case, "espirit")
     np.testing.assert_allclose(processed.sens, expected, atol=1e-3)  # eigenvectors, of noise alone
     assert processed.meta["sens"] == "espirit, all lines"
+
+
+def test_maps_of_an_undersampled_slice_are_those_of_its_cut_images():
+    case = _undersampled((3, 3, 16, 12))
+    processed = process(case, PrepareOptions(readout=8, undersampled=True))
+    kept = fft2c(ifft2c(case.kspace)[..., 2:10])
+    expected = missing_sens(replace(case, kspace=kept, mask=case.mask[..., :8]), "espirit")
+    np.testing.assert_allclose(processed.sens, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("cut", [False, True])
