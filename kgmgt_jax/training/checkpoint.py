@@ -2,7 +2,7 @@
 
 A working directory holds ``checkpoints/<step>/`` with five items: ``weights`` (what evaluation
 needs), ``state`` (the rest that training resumes from), ``config``, ``data`` (which slices there
-were, and the position of the data iterator) and ``metrics``. The best by validation PSNR, the last
+were, and the position of the data iterator) and ``metrics``. The best by validation score, the last
 two, and step 0 are kept.
 """
 

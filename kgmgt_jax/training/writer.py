@@ -98,7 +98,7 @@ class Writer:
         self.restart_clock()
 
     def scalars(self, step: int, **values: float) -> None:
-        """Logs numbers; loss, PSNR and speed go to the bar too."""
+        """Logs numbers; loss, scores and speed go to the bar too."""
         if self._log is None:
             return
         numbers = {name: float(np.asarray(value)) for name, value in values.items()}

@@ -23,7 +23,8 @@ class PrepareOptions:
             often oversampled twofold, and their outer columns empty.
         sens: How sensitivities are estimated, ``"espirit"`` or ``"adaptive"``. Those that a file
             brings along are kept.
-        acs: Central lines that they are estimated from, at least 4; all where there are fewer.
+        acs: Central lines that they are estimated from, at least 4; all where there are fewer,
+            and of undersampled slices.
         views: Cardiac views to keep, e.g. ``("sax",)``; ``"lax"`` stands for ``"lax_4ch"`` and
             its like too. Empty for all, also unknown ones.
         split: Fractions of the subjects for train, validation and test, summing to 1, which are
