@@ -139,6 +139,10 @@ def test_what_is_held_out_to_validate_on_is_always_the_same(tmp_path):
     assert not np.array_equal(first[0].held, first[1].held)
     (middle,) = held_out_cases(source, 0.5, acs=4, n_slices=1)
     assert any(np.array_equal(middle.held, case.held) for case in first)
+    (alone,) = held_out_cases(
+        FileSlices([tmp_path / "P1_kspace.npy"], acs=4, undersampled=True), 0.5, acs=4
+    )
+    np.testing.assert_array_equal(alone.held, first[1].held)  # whatever else there is
 
 
 def test_a_scan_that_cannot_be_validated_on_is_named(tmp_path):

@@ -10,6 +10,7 @@ from flax import linen as nn
 from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.training.validation import make_validator
 from kgmgt_jax.types import Reconstruction
+from tests.data.draws import random_complex
 from tests.training.small import random_batch
 
 
@@ -55,13 +56,16 @@ def test_blank_frames_are_not_scored(caplog):
         make_validator(_Scaled(), [batch | {"reference": 0 * batch["reference"]}])
 
 
-def test_undersampled_scans_are_scored_by_what_was_held_out(caplog):
+@pytest.mark.parametrize("n_coils", [1, 3])
+def test_undersampled_scans_are_scored_by_what_was_held_out(caplog, n_coils):
     batch = _batch(3, 0)
     del batch["reference"]
     mask = np.zeros((3, 8, 8), np.float32)
     mask[:, ::2] = 1
-    kspace = fft2c(batch["target"])[:, None] * mask[:, None]
+    sens = random_complex(3, n_coils, 8, 8) if n_coils > 1 else np.ones((3, 1, 8, 8), np.complex64)
+    kspace = fft2c(sens * batch["target"][:, None]) * mask[:, None]
     kspace[1] = 0  # a frame without signal
+    batch |= {"sens": sens} if n_coils > 1 else {}
     batch |= {"held_mask": mask, "held_kspace": kspace}
     state = SimpleNamespace(eval_variables={"params": {"scale": jnp.array(0.9)}})
     found = make_validator(_Scaled(), [batch])(state)
