@@ -257,9 +257,7 @@ def test_what_else_has_changed_is_told(tmp_path, caplog):
     assert "another optimizer: learning_rate=0.5 not " in told[1]
 
 
-@pytest.mark.parametrize(
-    "fields", [{"accelerations": (8.0,)}, {"validation": "other"}, {"held_out": 0.4}, {}]
-)
+@pytest.mark.parametrize("fields", [{"acs": 9}, {"validation": "other"}, {"held_out": 0.4}, {}])
 def test_it_is_told_when_scores_no_longer_compare(tmp_path, caplog, fields):
     config = get_config("tiny")
     config.data.validation = "some"
