@@ -222,7 +222,7 @@ def _critic_updates(
 
 def make_joint_step(
     model: Network,
-    losses: tuple[GeneratorLoss, CriticLoss],
+    losses: tuple[GeneratorLoss | HeldOutLoss, CriticLoss],
     optimizers: tuple[optax.GradientTransformation, optax.GradientTransformation],
     *,
     ema_decay: float,

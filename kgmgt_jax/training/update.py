@@ -74,11 +74,9 @@ def make_steps(
 ) -> tuple[GeneratorStep, Step | None]:
     """The generator's step and the critic's, not compiled. Arguments as of ``make_update``."""
     train = config.train
-    kspace = config.loss.kspace.to_dict()
-    loss = _generator_loss(config.loss, critic)
     generator_step = make_generator_step(
         model,
-        HeldOutLoss(kspace, config.loss.mentor) if config.data.held_out else loss,
+        _generator_loss(config, critic),
         optimizers[0],
         ema_decay=train.ema_decay,
         frozen=tuple(train.frozen),
@@ -101,7 +99,7 @@ def make_joint(
     """Both steps in one, not compiled. Arguments as of ``make_update``."""
     return make_joint_step(
         model,
-        (_generator_loss(config.loss, critic), CriticLoss(critic, config.loss.gradient_penalty)),
+        (_generator_loss(config, critic), CriticLoss(critic, config.loss.gradient_penalty)),
         optimizers,
         ema_decay=config.train.ema_decay,
         frozen=tuple(config.train.frozen),
@@ -109,7 +107,10 @@ def make_joint(
     )
 
 
-def _generator_loss(loss: Any, critic: Critic | None) -> GeneratorLoss:
+def _generator_loss(config: Any, critic: Critic | None) -> GeneratorLoss | HeldOutLoss:
+    loss = config.loss
+    if config.data.held_out:
+        return HeldOutLoss(loss.kspace.to_dict(), loss.mentor)
     image = loss.image.to_dict()
     return GeneratorLoss(critic, loss.perceptual, loss.adversarial, loss.mentor, image)
 
