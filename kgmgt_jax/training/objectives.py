@@ -78,10 +78,9 @@ class GeneratorLoss:
         """
         params, model_state = judge
         reference = batch["reference"]
-        terms = self._of_images(output.image, reference)
-        total = _weighted(self.image, terms)
+        terms, total = _weighted(self.image, IMAGE_LOSSES, output.image, reference)
         if self.mentor:
-            terms["mentor"] = _weighted(self.image, self._of_images(output.mentor, reference))
+            _, terms["mentor"] = _weighted(self.image, IMAGE_LOSSES, output.mentor, reference)
             total += self.mentor * terms["mentor"]
         if features is not None:
             terms["perceptual"] = _perceptual(features, output.image, reference)
@@ -95,10 +94,6 @@ class GeneratorLoss:
             total += self.adversarial * terms["adversarial"]
         metrics = {"loss": total, "psnr": _mean_psnr(output.image, reference), **terms}
         return total, (metrics, model_state)
-
-    def _of_images(self, image: ComplexImage, reference: ComplexImage) -> dict[str, Array]:
-        weighted = [name for name, weight in self.image.items() if weight]
-        return {name: IMAGE_LOSSES[name](image, reference) for name in weighted}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,20 +130,18 @@ class HeldOutLoss:
             judge: a critic's parameters and model state, of which the latter is handed back.
             features: not used.
         """
-        terms = self._of_kspace(output.image, batch)
-        total = _weighted(self.kspace, terms)
+        terms, total = self._of_kspace(output.image, batch)
         metrics = {f"kspace_{name}": term for name, term in terms.items()}
         if self.mentor:
-            metrics["mentor"] = _weighted(self.kspace, self._of_kspace(output.mentor, batch))
+            _, metrics["mentor"] = self._of_kspace(output.mentor, batch)
             total += self.mentor * metrics["mentor"]
         if "reference" in batch:
             metrics["psnr"] = _mean_psnr(output.image, batch["reference"])
         return total, ({"loss": total, **metrics}, judge[1])
 
-    def _of_kspace(self, image: ComplexImage, batch: Batch) -> dict[str, Array]:
+    def _of_kspace(self, image: ComplexImage, batch: Batch) -> tuple[Metrics, Array]:
         predicted = forward(image, batch["held_mask"], batch.get("sens"))
-        weighted = [name for name, weight in self.kspace.items() if weight]
-        return {name: KSPACE_LOSSES[name](predicted, batch["held_kspace"]) for name in weighted}
+        return _weighted(self.kspace, KSPACE_LOSSES, predicted, batch["held_kspace"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,9 +179,16 @@ class CriticLoss:
         return total, (metrics, model_state)
 
 
-def _weighted(weights: Mapping[str, float], terms: Metrics) -> Array:
-    """The sum of losses by their weights."""
-    return sum((weights[name] * term for name, term in terms.items()), jnp.zeros((), jnp.float32))
+def _weighted(
+    weights: Mapping[str, float],
+    losses: Mapping[str, Callable[[Array, Array], Array]],
+    prediction: Array,
+    truth: Array,
+) -> tuple[Metrics, Array]:
+    """The losses that have a weight, and their sum by these weights."""
+    terms = {name: losses[name](prediction, truth) for name, weight in weights.items() if weight}
+    weighted = (weights[name] * term for name, term in terms.items())
+    return terms, sum(weighted, jnp.zeros((), jnp.float32))
 
 
 def _mean_psnr(image: ComplexImage, reference: ComplexImage) -> Array:
