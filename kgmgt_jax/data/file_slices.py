@@ -14,7 +14,7 @@ from jaxtyping import Complex64, Float32
 
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats import CineFile, ReadOptions, open_files
-from kgmgt_jax.data.sens_cache import cached_sens, central_sens, maps_of
+from kgmgt_jax.data.sens_cache import cached_sens, central_sens, maps_of, measured_average
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.data.slices import SliceInfo
 from kgmgt_jax.data.subjects import identify
@@ -157,9 +157,7 @@ class FileSlices:
         """What estimates the maps of a slice, and keeps no more than that takes."""
         options = {"method": self._sens, "cache_dir": self._sens_cache}
         if not case.meta.fully_sampled:
-            counts = case.mask.sum(axis=0)
-            average = case.kspace.sum(axis=0) / np.maximum(counts, 1)
-            measured = np.asarray(counts > 0, np.float32)
+            average, measured = measured_average(case.kspace, case.mask)
             return functools.partial(cached_sens, average[None], measured[None], **options)
         rows = case.shape[-2]
         cropped = rows if self._crop_rows is None else min(self._crop_rows, rows)

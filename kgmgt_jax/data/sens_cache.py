@@ -17,14 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex, Complex64, Float
+from jaxtyping import Complex, Complex64, Float, Float32
 
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.case import CineCase, DataError
 from kgmgt_jax.data.formats.base import DataWarning
 from kgmgt_jax.mri.coils import calibration_block, sens_from_block, sens_options
 
-__all__ = ["cached_sens", "central_sens", "maps_of", "missing_sens"]
+__all__ = ["cached_sens", "central_sens", "maps_of", "measured_average", "missing_sens"]
 
 # To be raised with every change of what the same data and options give.
 _VERSION = 1
@@ -93,6 +93,21 @@ def central_sens(
     """
     everything = np.ones((1, *average.shape[-2:]), np.float32)
     return cached_sens(average[None], everything, acs=acs, method=method, cache_dir=cache_dir)
+
+
+def measured_average(
+    kspace: Complex64[np.ndarray, "t n h w"], mask: Float32[np.ndarray, "t h w"]
+) -> tuple[Complex64[np.ndarray, "n h w"], Float32[np.ndarray, "h w"]]:
+    """The mean of each sample over the frames that measured it, and 1 where any did.
+
+    As a cine of one frame it gives `cached_sens` the maps of all frames, in a frame's memory.
+
+    Args:
+        kspace: measured k-space of a cine, zero elsewhere.
+        mask: 1 where measured.
+    """
+    counts = mask.sum(axis=0)
+    return kspace.sum(axis=0) / np.maximum(counts, 1), np.asarray(counts > 0, np.float32)
 
 
 def missing_sens(case: CineCase, method: str) -> Complex64[np.ndarray, "*t n h w"] | None:

@@ -10,7 +10,7 @@ from jaxtyping import Complex64
 from kgmgt_jax.data.case import CineCase
 from kgmgt_jax.data.prepared.acquired import bounds, measured_lines
 from kgmgt_jax.data.prepared.options import PrepareOptions
-from kgmgt_jax.data.sens_cache import cached_sens, central_sens, maps_of
+from kgmgt_jax.data.sens_cache import cached_sens, central_sens, maps_of, measured_average
 from kgmgt_jax.data.transforms import (
     central,
     coil_combine,
@@ -79,10 +79,9 @@ def _estimate(
             acs = min(options.acs, case.shape[-2])
             average = fft2c(images.mean(axis=0))
             return central_sens(average, acs=acs, method=method), f"{method}, {acs} lines"
-        counts = case.mask.sum(axis=0)
-        average = ifft2c(case.kspace.sum(axis=0) / np.maximum(counts, 1))
-        average = fft2c(np.ascontiguousarray(average[..., window]))
-        measured = np.asarray(counts > 0, np.float32)[:, : average.shape[-1]]
+        average, measured = measured_average(case.kspace, case.mask)
+        average = fft2c(np.ascontiguousarray(ifft2c(average)[..., window]))
+        measured = measured[:, : average.shape[-1]]
         return cached_sens(average[None], measured[None], method=method), f"{method}, all lines"
 
 
