@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.phantom_runs import train_and_score, write_phantoms
 
-NETWORKS = ("kgmgt", "modl", "crnn", "swinir", "kigan")
+NETWORKS = ("kgmgt", "modl", "crnn", "swinir", "kigan", "varnet")
 LEAST_GAIN = 3.0  # dB
 
 

@@ -33,6 +33,7 @@ LABELS = {
     "crnn": "CRNN",
     "swinir": "SwinIR",
     "kigan": "KIGAN",
+    "varnet": "VarNet",
     "temporal_average": "temporal average",
     "cg_sense": "CG-SENSE",
     "temporal_tv": "temporal TV",

@@ -16,7 +16,13 @@ from kgmgt_jax.mri.consistency import (
 )
 from kgmgt_jax.types import ComplexImage, Measurement
 
-__all__ = ["DataConsistency", "check_consistency", "enforce", "strength_parameter"]
+__all__ = [
+    "DataConsistency",
+    "as_precise_as",
+    "check_consistency",
+    "enforce",
+    "strength_parameter",
+]
 
 _INITIAL_NOISE_WEIGHT = 10.0
 _CG_ITERATIONS = 8
@@ -73,7 +79,7 @@ def enforce(
         return image
     if measurement is None or strength is None:
         raise ValueError(f"consistency={consistency!r} needs the measured k-space")
-    kspace, mask, sens = _as_precise_as(image, measurement)
+    kspace, mask, sens = as_precise_as(image, measurement)
     if consistency == "hard":
         if sens is None:
             return hard_consistency(image, kspace, mask)
@@ -88,7 +94,7 @@ def enforce(
     return gradient_consistency(image, kspace, mask, sens, jax.nn.sigmoid(strength))  # v / (1 + v)
 
 
-def _as_precise_as(image: ComplexImage, measurement: Measurement) -> Measurement:
+def as_precise_as(image: ComplexImage, measurement: Measurement) -> Measurement:
     """The measurement in the image's precision; with x64 NumPy's arrays may come in double."""
     dtype = jnp.result_type(image)
     real = jnp.finfo(dtype).dtype

@@ -75,19 +75,22 @@ class Layers:
         *,
         stride: int = 1,
         scale: float = 1.0,
+        use_bias: bool = True,
         name: str | None = None,
     ) -> nn.Conv:
-        """A zero-padded 3 x 3 convolution with bias, padded as PyTorch pads (not as ``SAME``).
+        """A zero-padded 3 x 3 convolution, padded as PyTorch pads (not as ``SAME``).
 
         Args:
             features: output channels.
             stride: step of the output grid.
             scale: factor on the He standard deviation; 0 starts the kernel at zero.
+            use_bias: whether it has a bias.
             name: parameter name.
         """
         return nn.Conv(
             features,
             (3, 3),
+            use_bias=use_bias,
             strides=(stride, stride),
             padding=((1, 1), (1, 1)),
             dtype=self.dtype,

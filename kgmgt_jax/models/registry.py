@@ -11,6 +11,7 @@ from kgmgt_jax.models.baselines.crnn import CRNN
 from kgmgt_jax.models.baselines.kigan import KIGAN
 from kgmgt_jax.models.baselines.modl import MoDL
 from kgmgt_jax.models.baselines.swinir import SwinIR
+from kgmgt_jax.models.baselines.varnet import VarNet
 from kgmgt_jax.models.kgmgt import KGMgT
 
 __all__ = ["DEFAULT", "NETWORKS", "Network", "build_model", "freeze"]
@@ -23,6 +24,7 @@ NETWORKS: dict[str, type[Network]] = {
     "crnn": CRNN,
     "swinir": SwinIR,
     "kigan": KIGAN,
+    "varnet": VarNet,
 }
 """By the name in ``config.model.network``; an entry of your own can be added."""
 DEFAULT = "kgmgt"  # what a configuration without a name means
