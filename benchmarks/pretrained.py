@@ -36,7 +36,9 @@ from kgmgt_jax.data.slices import SliceSource
 from kgmgt_jax.data.sources import open_slices
 from kgmgt_jax.data.transforms import coil_combine, fft2c, ifft2c, triplets
 from kgmgt_jax.data.validation import RetrospectiveCase, validation_cases
+from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.methods import Method
+from kgmgt_jax.evaluation.symmetries import SYMMETRIES, Symmetry
 from kgmgt_jax.figures import comparison_figure
 from kgmgt_jax.metrics import evaluate
 from kgmgt_jax.models.registry import Network
@@ -45,6 +47,7 @@ from kgmgt_jax.training.steps import apply_model
 ACS = 8
 NETWORK = "pretrained"
 ALONE = "without_references"  # the network, given the target frame in the place of its neighbours
+ENSEMBLE = "self_ensemble"  # the mean of what it makes of symmetric copies of a cine
 MASK_KINDS = {"fixed": "variable_density_fixed", "kt": "variable_density"}
 CLASSICAL = {
     "fixed": ("spatial_tv", "wavelet", "low_rank_plus_sparse", "locally_low_rank"),
@@ -72,8 +75,10 @@ def main() -> None:
     parser.add_argument(
         "--compare", type=_checkpoints, default="", help="others, NAME=CHECKPOINT,NAME=CHECKPOINT"
     )
-    methods = f"separated by commas; else all but {ALONE}"
+    methods = f"separated by commas; else all but {ALONE} and {ENSEMBLE}"
     parser.add_argument("--methods", type=_words, default="", help=methods)
+    copies = f"copies that {ENSEMBLE} is the mean of, up to {len(SYMMETRIES)}"
+    parser.add_argument("--copies", type=int, default=4, help=copies)
     parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
     parser.add_argument(
         "--masks", type=_words, default=",".join(MASK_KINDS), help="separated by commas"
@@ -129,11 +134,11 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     source, training = (
         open_slices(path, split="test", acs=ACS, simulation=simulation) for path in (data, tuning)
     )
-    own = _own_methods({NETWORK: arguments.checkpoint} | arguments.compare)
+    own = _own_methods({NETWORK: arguments.checkpoint} | arguments.compare, arguments.copies)
     for mask in arguments.masks:
         kind = MASK_KINDS[mask]
         names = [*own, *CLASSICAL[mask]]
-        asked = arguments.methods or set(names) - {ALONE}
+        asked = arguments.methods or set(names) - {ALONE, ENSEMBLE}
         names = [name for name in names if name in asked]
         methods = {name: own[name] for name in names if name in own}
         wanted = [name for name in names if name not in own]
@@ -256,7 +261,7 @@ def _zero_filled(case: RetrospectiveCase, every: int) -> np.ndarray:
     return coil_combine(ifft2c((case.kspace * case.mask[:, None])[::every]), case.sens)
 
 
-def _own_methods(checkpoints: dict[str, str]) -> dict[str, Reconstruct]:
+def _own_methods(checkpoints: dict[str, str], n_copies: int = 1) -> dict[str, Reconstruct]:
     """Zero-filled images, what the networks are given, and what they make of that."""
     load = functools.cache(lambda name: Method.load(name, checkpoints[name]))
     last: dict[tuple, tuple[RetrospectiveCase, dict[str, np.ndarray]]] = {}  # by way of filling
@@ -272,19 +277,45 @@ def _own_methods(checkpoints: dict[str, str]) -> dict[str, Reconstruct]:
         batch = frames(load(NETWORK), case, every)
         return batch["target"] * batch["scale"][:, None, None]
 
-    def refined(name: str, case: RetrospectiveCase, every: int, alone: bool = False) -> np.ndarray:
+    def refined(
+        name: str,
+        case: RetrospectiveCase,
+        every: int,
+        alone: bool = False,
+        symmetry: Symmetry = SYMMETRIES[0],
+    ) -> np.ndarray:
         method = load(name)
         batch = frames(method, case, every)
         if alone:
             batch = batch | {"preceding": batch["target"], "succeeding": batch["target"]}
-        singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(batch["scale"]))]
+        batch, scale = _copied(batch, symmetry), batch["scale"]
+        singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(scale))]
         variables = method.variables_for(case.mask)
         images = [_frame(method.model, variables, single) for single in singles]
-        return np.concatenate(images) * batch["scale"][:, None, None]
+        images = symmetry.undone(jnp.concatenate(images))
+        return np.asarray(images) * scale[:, None, None]
+
+    def ensemble(case: RetrospectiveCase, every: int) -> np.ndarray:
+        copies = [refined(NETWORK, case, every, symmetry=s) for s in SYMMETRIES[:n_copies]]
+        return np.mean(copies, axis=0)
 
     trained = {name: functools.partial(refined, name) for name in checkpoints}
     trained[ALONE] = functools.partial(refined, NETWORK, alone=True)
-    return {"zero_filled": _zero_filled, "input": filled, **trained}
+    return {"zero_filled": _zero_filled, "input": filled, **trained, ENSEMBLE: ensemble}
+
+
+def _copied(batch: dict[str, np.ndarray], symmetry: Symmetry) -> dict[str, jax.Array]:
+    """A symmetric copy of target frames, of their neighbours and of what was measured."""
+
+    def copy(images: np.ndarray) -> CineInput:
+        return symmetry.of_cine(
+            CineInput(images, batch["kspace"], batch["mask"], batch.get("sens"))
+        )
+
+    target = copy(batch["target"])
+    copies = {name: copy(batch[name]).images for name in ("preceding", "succeeding")}
+    copies |= {"target": target.images, "kspace": target.kspace, "mask": target.mask}
+    return copies if target.sens is None else copies | {"sens": target.sens}
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -80,6 +80,13 @@ def define_loading() -> Callable[[], dict[str, Any]]:
     )
     told = "Frames that the network reconstructs together: more fill a GPU, and take more memory."
     frames = flags.DEFINE_integer("frames_at_once", 1, told, lower_bound=1)
+    copies = flags.DEFINE_integer(
+        "self_ensemble",
+        1,
+        "How many mirrored and rephased copies of a cine, up to 8, the network reconstructs for "
+        "the mean of their images; it takes so many times as long.",
+        lower_bound=1,
+    )
     dtype = flags.DEFINE_enum(
         "dtype", None, ["float32", "bfloat16"], f"Precision of the network. {as_trained}"
     )
@@ -95,6 +102,7 @@ def define_loading() -> Callable[[], dict[str, Any]]:
     return lambda: {
         "circular": circular.value,
         "frames_at_once": frames.value,
+        "self_ensemble": copies.value,
         "computing": {name: f.value for name, f in fields.items() if f.value is not None},
     }
 

@@ -53,7 +53,7 @@ class ClassicalMethod:
         Raises:
             ValueError: as `Method.reconstruct`, but for samples that are not finite.
         """
-        run, arguments, n_frames = self.program(kspace, mask, sens)
+        run, arguments, n_frames, _ = self.program(kspace, mask, sens)
         image = np.asarray(run(*arguments))
         if progress is not None:
             progress(n_frames)

@@ -33,12 +33,12 @@ def measure_efficiency(method: Reconstructor, kspace: Kspace, mask: Mask, sens: 
         method: what is measured.
         kspace, mask, sens: a cine, see `Reconstructor`.
     """
-    function, arguments, n_frames = method.program(kspace, mask, sens)
+    function, arguments, n_frames, n_times = method.program(kspace, mask, sens)
     flops = count_flops(function, *arguments)
     memory: Any = jax.jit(function).lower(*arguments).compile().memory_analysis()
     return Efficiency(
         parameters=method.n_parameters,
-        gflops=None if flops is None else flops / n_frames / 1e9,
+        gflops=None if flops is None else flops * n_times / n_frames / 1e9,
         latency_ms=1e3 * _seconds(method, kspace, mask, sens) / len(kspace),
         peak_mib=None if memory is None else _mebibytes(memory),
         device=device_name(),

@@ -15,6 +15,7 @@ from kgmgt_jax.data.filling import fill_on_device, same_in_all_frames
 from kgmgt_jax.data.transforms import scaled_inputs
 from kgmgt_jax.evaluation.cine import CineInput, scaled_cine
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
+from kgmgt_jax.evaluation.symmetries import SYMMETRIES, Symmetry
 from kgmgt_jax.models.registry import Network, build_model
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.training.parallel import check_platform
@@ -49,11 +50,13 @@ class Program(NamedTuple):
         function: what is compiled.
         arguments: what it is called with.
         n_frames: how many frames it reconstructs.
+        n_times: how often it is run for them.
     """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     n_frames: int
+    n_times: int = 1
 
 
 class Reconstructor(Protocol):
@@ -113,6 +116,18 @@ def checked_input(kspace: Kspace, mask: Mask, sens: Sens) -> tuple[Kspace, Mask,
     return kspace, mask, sens
 
 
+def _every_nth(progress: Progress, n: int) -> Progress:
+    """Tells of every n-th of the frames that it is told of."""
+    done = 0
+
+    def told(frames: int) -> None:
+        nonlocal done
+        before, done = done // n, done + frames
+        progress(done // n - before)
+
+    return told
+
+
 def _native(array: np.ndarray) -> np.ndarray:
     """An array in the byte order of this machine."""
     array = np.asarray(array)
@@ -134,6 +149,7 @@ class Method:
         fixed_variables: variables for masks that are the same in all frames, if others are better
             there.
         frames_at_once: frames that are reconstructed together; see `reconstruct_cine`.
+        self_ensemble: of how many of `SYMMETRIES` images are the mean; 1 is the cine alone.
         trained_on: path of its training data on the machine it was trained on.
         validated_on: that of the data by which its best checkpoint was known.
     """
@@ -147,8 +163,14 @@ class Method:
     sens: str = "espirit"
     fixed_variables: Any = dataclasses.field(default=None, repr=False)
     frames_at_once: int = 1
+    self_ensemble: int = 1
     trained_on: str = ""
     validated_on: str = ""
+
+    def __post_init__(self):
+        most = len(SYMMETRIES)
+        if not 1 <= self.self_ensemble <= most:
+            raise ValueError(f"expected self_ensemble from 1 to {most}, got {self.self_ensemble}")
 
     @property
     def n_parameters(self) -> int:
@@ -161,6 +183,7 @@ class Method:
         name: str,
         path: str | Path,
         frames_at_once: int = 1,
+        self_ensemble: int = 1,
         circular: bool | None = None,
         computing: Mapping[str, Any] | None = None,
     ) -> "Method":
@@ -170,13 +193,15 @@ class Method:
             name: what tables call it; empty for the network's own name.
             path: a training workdir or one checkpoint.
             frames_at_once: frames that are reconstructed together.
+            self_ensemble: of how many symmetric copies of a cine images are the mean.
             circular: whether the last frame precedes the first; ``None`` for as in training.
             computing: fields of the network to replace, such as ``dtype``, where it has them; none
                 that changes its parameters.
 
         Raises:
             CheckpointError: if there is none, or it is not of this project.
-            ValueError: if JAX has no device of those that ``JAX_PLATFORMS`` names.
+            ValueError: if JAX has no device of those that ``JAX_PLATFORMS`` names, or for another
+                ``self_ensemble`` than 1 to 8.
         """
         check_platform("")
         config, variables = load_weights(path)
@@ -204,6 +229,7 @@ class Method:
             sens,
             fixed_variables=jax.device_put(load_item(path, FIXED_WEIGHTS)),
             frames_at_once=frames_at_once,
+            self_ensemble=self_ensemble,
             trained_on=trained_on,
             validated_on=validated_on,
         )
@@ -228,15 +254,17 @@ class Method:
                 NaN or infinite.
         """
         cine, scale = self._input(kspace, mask, sens)
+        cine, variables = cine.on_device(), self.variables_for(mask)
+        options: Any = {"circular": self.circular, "frames_at_once": self.frames_at_once}
+        if progress is not None:
+            options["progress"] = _every_nth(progress, self.self_ensemble)
+
+        def images(symmetry: Symmetry) -> jax.Array:
+            other = symmetry.of_cine(cine)
+            return symmetry.undone(reconstruct_cine(self.model, variables, other, **options))
+
         try:
-            frames = reconstruct_cine(
-                self.model,
-                self.variables_for(mask),
-                cine,
-                circular=self.circular,
-                frames_at_once=self.frames_at_once,
-                progress=progress,
-            )
+            frames = sum(map(images, SYMMETRIES[: self.self_ensemble])) / self.self_ensemble
             return jax.device_get(frames) * scale
         except _OTHER_VARIABLES as error:
             reason = str(error).split("(https")[0].strip()
@@ -254,7 +282,7 @@ class Method:
         def run(variables: Any, cine: CineInput) -> jax.Array:
             return reconstruct_cine(self.model, variables, cine, **options)
 
-        return Program(run, (self.variables, cine.on_device()), n)
+        return Program(run, (self.variables, cine.on_device()), n, self.self_ensemble)
 
     def _input(self, kspace: Kspace, mask: Mask, sens: Sens) -> tuple[CineInput, np.float32]:
         kspace, mask, sens = checked_input(kspace, mask, sens)

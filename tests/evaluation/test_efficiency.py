@@ -35,3 +35,13 @@ def test_costs_are_counted_and_measured(monkeypatch, n_at_once):
     assert cost.peak_mib == pytest.approx(megabytes, rel=0.5)
     of_a_frame = count_flops(lambda x: 2.0 * jnp.abs(x), kspace[:1])
     assert of_a_frame and cost.gflops == pytest.approx(of_a_frame / 1e9)
+
+
+def test_work_done_several_times_is_counted_as_often():
+    class Repeated(Scaled):
+        def program(self, kspace, mask, sens):
+            return super().program(kspace, mask, sens)._replace(n_times=4)
+
+    arrays = np.ones((3, 1, 64, 32), np.complex64), np.ones((3, 64, 32), np.float32), None
+    once, often = (measure_efficiency(kind("any", 2.0), *arrays) for kind in (Scaled, Repeated))
+    assert once.gflops and often.gflops == pytest.approx(4 * once.gflops)

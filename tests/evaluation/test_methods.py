@@ -8,8 +8,10 @@ from ml_collections import ConfigDict
 
 from kgmgt_jax.data.filling import fill_gaps
 from kgmgt_jax.data.transforms import ifft2c
+from kgmgt_jax.evaluation.cine import CineInput
 from kgmgt_jax.evaluation.classical_methods import ClassicalMethod
 from kgmgt_jax.evaluation.methods import Method
+from kgmgt_jax.evaluation.symmetries import SYMMETRIES
 from kgmgt_jax.models.baselines.kigan import KIGAN
 from kgmgt_jax.models.initialisation import initialise
 from kgmgt_jax.training.state import example_inputs
@@ -27,6 +29,34 @@ def test_frames_at_once_change_nothing_but_the_steps():
         assert done == steps
         assert method.program(batch["kspace"], batch["mask"], None).n_frames == frames_at_once
     np.testing.assert_allclose(*images, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_copies", [2, 5])
+def test_self_ensemble_is_the_mean_over_symmetric_cines(n_copies):
+    model, batch = KIGAN(n_cascades=1, channels=2, n_blocks=1), random_batch(3, 16)
+    variables = initialise(model, 0, *example_inputs())
+    alone, ensemble = (
+        Method("kigan", "made up", model, variables, self_ensemble=n) for n in (1, n_copies)
+    )
+    expected = np.zeros((3, 16, 16), np.complex64)
+    for symmetry in SYMMETRIES[:n_copies]:
+        kspace, mask = (jnp.asarray(batch[name]) for name in ("kspace", "mask"))
+        other = symmetry.of_cine(CineInput(kspace[:, 0], kspace, mask))
+        image = alone.reconstruct(np.asarray(other.kspace), np.asarray(other.mask), None)
+        expected += np.asarray(symmetry.undone(jnp.asarray(image))) / n_copies
+    done: list[int] = []
+    image = ensemble.reconstruct(batch["kspace"], batch["mask"], None, done.append)
+    np.testing.assert_allclose(image, expected, atol=1e-5 * np.abs(expected).max())
+    one = alone.reconstruct(batch["kspace"], batch["mask"], None)
+    assert np.abs(image - one).max() > 1e-3 * np.abs(one).max()
+    assert sum(done) == 3 and min(done) >= 0 and len(done) == 3 * n_copies
+    assert ensemble.program(batch["kspace"], batch["mask"], None).n_times == n_copies
+
+
+@pytest.mark.parametrize("n_copies", [0, 9])
+def test_impossible_self_ensembles_are_refused(n_copies):
+    with pytest.raises(ValueError, match=f"self_ensemble from 1 to 8, got {n_copies}"):
+        Method("any", "made up", None, {}, self_ensemble=n_copies)
 
 
 def test_ends_of_a_cine_that_does_not_wrap_around_are_no_neighbours():
@@ -111,7 +141,7 @@ def test_samples_outside_the_mask_are_not_looked_at():
     polluted = np.where(batch["mask"][:, None] > 0, batch["kspace"], np.complex64(np.nan))
     images = (method.reconstruct(k, batch["mask"], None) for k in (batch["kspace"], polluted))
     np.testing.assert_array_equal(*images)
-    run, arguments, _ = method.program(polluted, batch["mask"], None)
+    run, arguments, *_ = method.program(polluted, batch["mask"], None)
     assert np.isfinite(run(*arguments)).all()
 
 
