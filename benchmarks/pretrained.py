@@ -304,7 +304,7 @@ def _own_methods(checkpoints: dict[str, str], n_copies: int = 1) -> dict[str, Re
     return {"zero_filled": _zero_filled, "input": filled, **trained, ENSEMBLE: ensemble}
 
 
-def _copied(batch: dict[str, np.ndarray], symmetry: Symmetry) -> dict[str, jax.Array]:
+def _copied(batch: dict[str, np.ndarray], symmetry: Symmetry) -> dict[str, Any]:
     """A symmetric copy of target frames, of their neighbours and of what was measured."""
 
     def copy(images: np.ndarray) -> CineInput:

@@ -128,6 +128,7 @@ def reconstruct_file(
         "mask": done.meta.mask_source,
         "simulation": done.meta.simulation,
         "checkpoint": method.source,
+        "self_ensemble": method.self_ensemble,
         "version": kgmgt_jax.__version__,
     }
     pixel_mm = geometry.pixel_mm if geometry else done.meta.pixel_mm
@@ -240,7 +241,7 @@ def _write_scores(
     done: _Done,
     references: Sequence[Float32[np.ndarray, "t h w"]],
     name: str,
-    origin: dict[str, str],
+    origin: dict[str, Any],
 ) -> str:
     """Writes the scores of every slice; returns their table."""
     scores = {

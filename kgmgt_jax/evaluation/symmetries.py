@@ -33,9 +33,8 @@ class Symmetry(NamedTuple):
 
     def of_cine(self, cine: CineInput) -> CineInput:
         """The other cine; no sample changes its magnitude."""
-        images, sens = (
-            None if a is None else jnp.flip(a, self.axes) for a in (cine.images, cine.sens)
-        )
+        images = jnp.flip(cine.images, self.axes)
+        sens = None if cine.sens is None else jnp.flip(cine.sens, self.axes)
         kspace, mask = jnp.asarray(cine.kspace), jnp.asarray(cine.mask)
         for axis in self.axes:
             kspace, mask = _of_mirrored_images(kspace, axis), _reversed(mask, axis)
