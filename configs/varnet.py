@@ -26,5 +26,5 @@ def get_config(variant: str = "base") -> ConfigDict:
         "dtype": "float32",
         "weight_init": "he",
     }
-    tiny = {"n_cascades": 5, "channels": 8, "n_pools": 3, "remat": False}
+    tiny = {"n_cascades": 8, "channels": 12, "n_pools": 3, "remat": False}
     return with_network(variant, base, tiny)
