@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import self_supervised, swinir
+from configs import self_supervised, swinir, varnet
 from configs.kgmgt import get_config
 from kgmgt_jax.training.checks import check_config
 
@@ -142,6 +142,13 @@ def test_without_references_no_loss_needs_one(name, message):
     check_config(config)
     config.loss[name] = {"l1": 1.0} if name == "image" else 0.1
     with pytest.raises(ValueError, match=message):
+        check_config(config)
+
+
+def test_a_negative_number_of_scales_is_refused():
+    config = varnet.get_config("tiny")
+    config.model.n_pools = -1
+    with pytest.raises(ValueError, match=r"config\.model\.n_pools: expected 0 or more, got -1"):
         check_config(config)
 
 
