@@ -165,6 +165,8 @@ class VarNet(nn.Module):
             raise ValueError("VarNet needs the measured k-space, got measurement=None")
         measurement = as_precise_as(target, measurement)
         measured, mask, sens = measurement
+        measured = jnp.where(mask[:, None] > 0, measured, 0)  # 0 times NaN is NaN
+        measurement = Measurement(measured, mask, sens)
         others = jnp.stack([preceding, succeeding], axis=1)
         others = others if self.neighbours else others[:, :0]
         cascade = nn.remat(_Cascade) if self.remat else _Cascade

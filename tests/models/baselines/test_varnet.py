@@ -101,6 +101,17 @@ def test_learns_a_triplet_by_heart():
     assert after < 0.35 * before
 
 
+def test_samples_outside_the_mask_are_not_looked_at():
+    measurement = _measurement(np.random.default_rng(2), 3)
+    target, params = adjoint(*measurement), start(SMALL)
+    outside = jnp.where(measurement.mask[:, None] > 0, measurement.kspace, jnp.nan)
+    images = (
+        SMALL.apply(params, target, target, target, measurement._replace(kspace=kspace)).image
+        for kspace in (measurement.kspace, outside)
+    )
+    np.testing.assert_array_equal(*images)
+
+
 def test_missing_measurement_is_refused():
     frame = phantom()["target"]
     with pytest.raises(ValueError, match="needs the measured k-space"):
