@@ -36,9 +36,7 @@ def test_the_copy_s_images_have_its_k_space_and_come_back(symmetry, shape, coils
 
 def test_the_first_is_the_cine_itself_and_all_differ():
     cine = _cine((8, 6), 2)
-    same = SYMMETRIES[0].of_cine(cine)
-    for a, b in zip(same, cine, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert SYMMETRIES[0].of_cine(cine) is cine
     copies = [symmetry.of_cine(cine).images for symmetry in SYMMETRIES]
     for i, one in enumerate(copies):
         assert all(float(jnp.abs(one - other).max()) > 0.1 for other in copies[:i])
