@@ -15,7 +15,7 @@ from kgmgt_jax.data.filling import fill_on_device, same_in_all_frames
 from kgmgt_jax.data.transforms import scaled_inputs
 from kgmgt_jax.evaluation.cine import CineInput, scaled_cine
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
-from kgmgt_jax.evaluation.symmetries import SYMMETRIES, Symmetry
+from kgmgt_jax.evaluation.symmetries import SYMMETRIES, ensemble_mean
 from kgmgt_jax.models.registry import Network, build_model
 from kgmgt_jax.mri.cine import check_cine
 from kgmgt_jax.training.parallel import check_platform
@@ -259,12 +259,11 @@ class Method:
         if progress is not None:
             options["progress"] = _every_nth(progress, self.self_ensemble)
 
-        def images(symmetry: Symmetry) -> jax.Array:
-            other = symmetry.of_cine(cine)
-            return symmetry.undone(reconstruct_cine(self.model, variables, other, **options))
+        def images(cine: CineInput) -> jax.Array:
+            return reconstruct_cine(self.model, variables, cine, **options)
 
         try:
-            frames = sum(map(images, SYMMETRIES[: self.self_ensemble])) / self.self_ensemble
+            frames = ensemble_mean(images, cine, self.self_ensemble)
             return jax.device_get(frames) * scale
         except _OTHER_VARIABLES as error:
             reason = str(error).split("(https")[0].strip()

@@ -8,14 +8,17 @@ Source: Timofte, Rothe and Van Gool, CVPR 2016, and Lim et al., CVPR Workshops 2
 eight turned and mirrored copies of photographs ("self-ensemble").
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Shaped
 
 from kgmgt_jax.evaluation.cine import CineInput
 
-__all__ = ["SYMMETRIES", "Symmetry"]
+__all__ = ["SYMMETRIES", "Symmetry", "ensemble_mean"]
+
+Images = Complex[Array, "t h w"]
 
 
 class Symmetry(NamedTuple):
@@ -47,7 +50,7 @@ class Symmetry(NamedTuple):
             kspace = jnp.conj(kspace)
         return CineInput(images * self.phase, kspace * self.phase, mask, sens)
 
-    def undone(self, images: Complex[Array, "t h w"]) -> Complex[Array, "t h w"]:
+    def undone(self, images: Images) -> Images:
         """Images of the other cine as images of the cine."""
         images = images * self.phase.conjugate()
         return jnp.flip(jnp.conj(images) if self.conjugate else images, self.axes)
@@ -64,6 +67,21 @@ SYMMETRIES = (
     Symmetry((-2, -1), True, 1),
 )
 """In the order in which they are averaged: the first few differ most from each other."""
+
+
+def ensemble_mean(
+    reconstruct: Callable[[CineInput], Images], cine: CineInput, n_copies: int
+) -> Images:
+    """The mean of what is made of a cine and of its copies by the first of ``SYMMETRIES``.
+
+    Args:
+        reconstruct: makes images of a cine.
+        cine: what was measured.
+        n_copies: how many images are averaged; 1 is the cine alone.
+    """
+    copies = SYMMETRIES[:n_copies]
+    total: Any = sum(copy.undone(reconstruct(copy.of_cine(cine))) for copy in copies)
+    return total / len(copies)
 
 
 def _reversed(a: Shaped[Array, "..."], axis: int) -> Shaped[Array, "..."]:

@@ -32,9 +32,10 @@ from jaxtyping import Array, Complex, Float
 from kgmgt_jax.commands import guarded
 from kgmgt_jax.data.atomic import write_atomically
 from kgmgt_jax.data.filling import fill_on_device
-from kgmgt_jax.evaluation.cine import scaled_cine
+from kgmgt_jax.evaluation.cine import CineInput, scaled_cine
 from kgmgt_jax.evaluation.methods import Method
 from kgmgt_jax.evaluation.sequence import reconstruct_cine
+from kgmgt_jax.evaluation.symmetries import ensemble_mean
 from kgmgt_jax.models.chunks import chunks_for
 from kgmgt_jax.models.kgmgt import KGMgT
 
@@ -71,8 +72,11 @@ def reconstruction_function(method: Method) -> Callable[..., Complex[Array, "t h
         if method.fixed_variables is not None:
             choose = functools.partial(jnp.where, (mask == mask[:1]).all())
             variables = jax.tree.map(choose, method.fixed_variables, variables)
-        frames = reconstruct_cine(method.model, variables, cine, circular=method.circular)
-        return scale * frames
+
+        def images(cine: CineInput) -> Complex[Array, "t h w"]:
+            return reconstruct_cine(method.model, variables, cine, circular=method.circular)
+
+        return scale * ensemble_mean(images, cine, method.self_ensemble)
 
     return reconstruct
 

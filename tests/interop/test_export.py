@@ -9,7 +9,7 @@ import pytest
 import kgmgt_jax
 from kgmgt_jax.data.transforms import fft2c
 from kgmgt_jax.evaluation.methods import Method
-from kgmgt_jax.interop.export import export_reconstruction, main
+from kgmgt_jax.interop.export import export_reconstruction, main, reconstruction_function
 from kgmgt_jax.models import deformable
 from kgmgt_jax.models.chunks import chunk_limit
 from kgmgt_jax.models.initialisation import initialise
@@ -99,6 +99,14 @@ def test_the_program_fills_gaps(tmp_path, n_coils, fixed):
     got = exported.call(kspace=kspace, mask=mask, **({} if sens is None else {"sens": sens}))
     want = Method.load("", checkpoint).reconstruct(kspace, mask, sens)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * np.abs(want).max())
+
+
+def test_the_function_averages_over_as_many_copies_as_the_method(tmp_path):
+    method = Method.load("", _checkpoint(tmp_path / "kigan", KIGAN), self_ensemble=3)
+    kspace, mask, sens = _cine(3)
+    got = jax.jit(reconstruction_function(method))(kspace, mask, sens)
+    want = method.reconstruct(kspace, mask, sens)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("fixed", [True, False])
