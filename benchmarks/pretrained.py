@@ -78,7 +78,8 @@ def main() -> None:
     methods = f"separated by commas; else all but {ALONE} and {ENSEMBLE}"
     parser.add_argument("--methods", type=_words, default="", help=methods)
     copies = f"copies that {ENSEMBLE} is the mean of, up to {len(SYMMETRIES)}"
-    parser.add_argument("--copies", type=int, default=4, help=copies)
+    numbers = range(1, len(SYMMETRIES) + 1)
+    parser.add_argument("--copies", type=int, default=4, choices=numbers, help=copies)
     parser.add_argument("--every", type=int, default=3, help="score each n-th frame")
     parser.add_argument(
         "--masks", type=_words, default=",".join(MASK_KINDS), help="separated by commas"
