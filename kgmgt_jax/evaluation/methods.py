@@ -149,9 +149,9 @@ class Method:
         fixed_variables: variables for masks that are the same in all frames, if others are better
             there.
         frames_at_once: frames that are reconstructed together; see `reconstruct_cine`.
-        self_ensemble: of how many of `SYMMETRIES` images are the mean; 1 is the cine alone.
         trained_on: path of its training data on the machine it was trained on.
         validated_on: that of the data by which its best checkpoint was known.
+        self_ensemble: of how many of `SYMMETRIES` images are the mean; 1 is the cine alone.
     """
 
     name: str
@@ -163,9 +163,9 @@ class Method:
     sens: str = "espirit"
     fixed_variables: Any = dataclasses.field(default=None, repr=False)
     frames_at_once: int = 1
-    self_ensemble: int = 1
     trained_on: str = ""
     validated_on: str = ""
+    self_ensemble: int = 1
 
     def __post_init__(self):
         most = len(SYMMETRIES)
@@ -183,9 +183,9 @@ class Method:
         name: str,
         path: str | Path,
         frames_at_once: int = 1,
-        self_ensemble: int = 1,
         circular: bool | None = None,
         computing: Mapping[str, Any] | None = None,
+        self_ensemble: int = 1,
     ) -> "Method":
         """Loads a checkpoint; see ``training.weights.load_weights``.
 
@@ -193,10 +193,10 @@ class Method:
             name: what tables call it; empty for the network's own name.
             path: a training workdir or one checkpoint.
             frames_at_once: frames that are reconstructed together.
-            self_ensemble: of how many symmetric copies of a cine images are the mean.
             circular: whether the last frame precedes the first; ``None`` for as in training.
             computing: fields of the network to replace, such as ``dtype``, where it has them; none
                 that changes its parameters.
+            self_ensemble: of how many symmetric copies of a cine images are the mean.
 
         Raises:
             CheckpointError: if there is none, or it is not of this project.
@@ -229,9 +229,9 @@ class Method:
             sens,
             fixed_variables=jax.device_put(load_item(path, FIXED_WEIGHTS)),
             frames_at_once=frames_at_once,
-            self_ensemble=self_ensemble,
             trained_on=trained_on,
             validated_on=validated_on,
+            self_ensemble=self_ensemble,
         )
 
     def variables_for(self, mask: Mask) -> Any:
