@@ -13,6 +13,8 @@ import numpy as np
 import scipy.ndimage
 from jaxtyping import Complex64, Shaped
 
+from kgmgt_jax.mri.fourier import opposite_frequencies
+
 __all__ = ["Augmentation", "Moves", "pad_case", "rotate_case"]
 
 Images = Complex64[np.ndarray, "f n h w"]
@@ -53,8 +55,7 @@ class Moves(NamedTuple):
     def of_mask(self, mask: Shaped[np.ndarray, "f h w"]) -> Shaped[np.ndarray, "f h w"]:
         """Where the samples of a mask lie in the k-space of mirrored images; no other move."""
         for axis in self.flips:
-            size = mask.shape[axis]
-            mask = np.take(mask, (2 * (size // 2) - np.arange(size)) % size, axis)
+            mask = np.take(mask, opposite_frequencies(mask.shape[axis]), axis)
         return mask
 
     def _placed(self, a: np.ndarray) -> np.ndarray:

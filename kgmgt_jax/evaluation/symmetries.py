@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Shaped
 
 from kgmgt_jax.evaluation.cine import CineInput
+from kgmgt_jax.mri.fourier import opposite_frequencies
 
 __all__ = ["SYMMETRIES", "Symmetry", "ensemble_mean"]
 
@@ -86,8 +87,7 @@ def ensemble_mean(
 
 def _reversed(a: Shaped[Array, "..."], axis: int) -> Shaped[Array, "..."]:
     """Every frequency f at the place of -f."""
-    size = a.shape[axis]
-    return jnp.take(a, (2 * (size // 2) - jnp.arange(size)) % size, axis)
+    return jnp.take(a, opposite_frequencies(a.shape[axis]), axis)
 
 
 def _of_mirrored_images(kspace: Complex[Array, "..."], axis: int) -> Complex[Array, "..."]:

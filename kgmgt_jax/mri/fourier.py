@@ -16,9 +16,17 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
 
-__all__ = ["applying_transforms_by", "fft2c", "ifft2c", "to_channels", "to_complex"]
+__all__ = [
+    "applying_transforms_by",
+    "fft2c",
+    "ifft2c",
+    "opposite_frequencies",
+    "to_channels",
+    "to_complex",
+]
 
 _AXES = (-2, -1)
 
@@ -74,6 +82,15 @@ def _transformed(fft: Callable[..., Array], x: Array) -> Array:
 
     apply = _apply.get()
     return centred(x) if apply is None else apply(centred, x)
+
+
+def opposite_frequencies(size: int) -> Int[np.ndarray, " size"]:
+    """Where -f lies for every frequency f of a centred axis; the lowest of an even one stays.
+
+    Taken along an axis of k-space or of a mask, it mirrors the image about its pixel at
+    ``size // 2``.
+    """
+    return (2 * (size // 2) - np.arange(size)) % size
 
 
 def to_channels(image: Complex[Array, "*b h w"]) -> Float[Array, "*b h w 2"]:

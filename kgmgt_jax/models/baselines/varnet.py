@@ -8,7 +8,7 @@ from jaxtyping import Array, Complex, Float
 from kgmgt_jax.models.enforcement import as_precise_as
 from kgmgt_jax.models.initialisation import constant
 from kgmgt_jax.models.layers import Layers, leaky_relu, pixel_shuffle
-from kgmgt_jax.models.padding import crop_frame
+from kgmgt_jax.models.padding import crop_frame, pad_zeros
 from kgmgt_jax.mri.consistency import adjoint, forward
 from kgmgt_jax.mri.fourier import to_channels, to_complex
 from kgmgt_jax.numerics import square_root
@@ -96,10 +96,11 @@ class _Cascade(nn.Module):
         multiples of the coarsest pixel by zeros.
         """
         x = to_channels(images)  # b k h w 2
-        mean, deviation = _moments(x, axes=(1, 2, 3))
+        mean = jnp.mean(x, (1, 2, 3), keepdims=True)
+        deviation = square_root(jnp.var(x, (1, 2, 3), keepdims=True, ddof=1))
         x = jnp.moveaxis((x - mean) / jnp.where(deviation == 0, 1.0, deviation), 1, -1)
         b, h, w, _, k = x.shape
-        x = _padded(x.reshape(b, h, w, 2 * k), 2**self.n_pools)
+        x = pad_zeros(x.reshape(b, h, w, 2 * k), 2**self.n_pools)
         unet = UNet(self.channels, self.n_pools, self.layers, name="unet")
         y = crop_frame(unet(x).astype(x.dtype), h, w)
         return to_complex(y * deviation[:, 0] + mean[:, 0])
@@ -172,8 +173,8 @@ class VarNet(nn.Module):
         cascade = nn.remat(_Cascade) if self.remat else _Cascade
         filled = target - adjoint(measured, mask, sens)  # 0 where the target is zero-filled
         kspace = measured + forward(filled, 1 - mask, sens)
+        layers = Layers(self.dtype, self.weight_init)
         for i in range(self.n_cascades):
-            layers = Layers(self.dtype, self.weight_init)
             one = cascade(self.channels, self.n_pools, layers, name=f"cascade{i}")
             kspace = one(kspace, others, measurement)
         image = _combined(kspace, mask, sens)
@@ -184,20 +185,8 @@ def _combined(kspace: KSpace, mask: Mask, sens: Sens | None) -> ComplexImage:
     return adjoint(kspace, jnp.ones_like(mask), sens)
 
 
-def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """Mean and sample (n - 1) standard deviation over axes, which are kept."""
-    mean = jnp.mean(x, axes, keepdims=True)
-    return mean, square_root(jnp.var(x, axes, keepdims=True, ddof=1))
-
-
 def _instance_norm(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """Zero mean and unit variance of each channel of each image, at least in float32."""
     full = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean, variance = jnp.mean(full, (1, 2), keepdims=True), jnp.var(full, (1, 2), keepdims=True)
     return ((full - mean) * jax.lax.rsqrt(variance + _EPS)).astype(x.dtype)
-
-
-def _padded(x: Float[Array, "b h w c"], multiple: int) -> Float[Array, "b hp wp c"]:
-    """Zeros on both sides, evenly, up to multiples; ``crop_frame`` undoes it."""
-    sides = [(pad // 2, pad - pad // 2) for pad in (-size % multiple for size in x.shape[1:3])]
-    return jnp.pad(x, ((0, 0), *sides, (0, 0)))
