@@ -21,12 +21,14 @@ float32 to about 1e-7 of the float64 result, since no variance is formed as a di
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from kgmgt_jax.mri.cine import check_byte_order
 
 __all__ = ["PRESETS", "Preset", "check_preset", "evaluate", "nmse", "psnr", "ssim", "ssim_map"]
 
@@ -37,7 +39,19 @@ Images = Float[Array | np.ndarray, "*b h w"]
 DataRange = float | int | Float[Array | np.ndarray, "*#b"]
 
 
-@jax.jit
+def _compiled(metric: Callable[..., Array]) -> Callable[..., Array]:
+    """A function of two images, and perhaps their data range, under ``jax.jit``."""
+    compiled = jax.jit(metric)
+
+    @wraps(metric)
+    def checked(reference, prediction, *data_range, **named):
+        check_byte_order(reference=reference, prediction=prediction)
+        return compiled(reference, prediction, *data_range, **named)
+
+    return checked
+
+
+@_compiled
 def psnr(reference: Images, prediction: Images, data_range: DataRange) -> Float[Array, "*b"]:
     """Peak signal-to-noise ratio ``10 log10(L^2 / mean (r - p)^2)`` of each image, in dB.
 
@@ -50,7 +64,7 @@ def psnr(reference: Images, prediction: Images, data_range: DataRange) -> Float[
         dB; infinite for equal images, where its gradient is NaN.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or the byte order is not the machine's.
         TypeError: if an image is complex.
     """
     reference, prediction = _pair(reference, prediction)
@@ -58,7 +72,7 @@ def psnr(reference: Images, prediction: Images, data_range: DataRange) -> Float[
     return -10.0 * jnp.log10(jnp.mean(error**2, axis=(-2, -1)))
 
 
-@jax.jit
+@_compiled
 def ssim(reference: Images, prediction: Images, data_range: DataRange) -> Float[Array, "*b"]:
     """Structural similarity of each image: the mean of `ssim_map` over its windows.
 
@@ -68,7 +82,8 @@ def ssim(reference: Images, prediction: Images, data_range: DataRange) -> Float[
         data_range: L > 0, one for all or one an image.
 
     Raises:
-        ValueError: if the shapes differ, or are smaller than the window.
+        ValueError: if the shapes differ, or are smaller than the window, or the byte order is not
+            the machine's.
         TypeError: if an image is complex.
     """
     reference, prediction = _pair(reference, prediction)
@@ -76,7 +91,7 @@ def ssim(reference: Images, prediction: Images, data_range: DataRange) -> Float[
     return jnp.mean(windows, axis=(-2, -1))
 
 
-@jax.jit
+@_compiled
 def ssim_map(
     reference: Images,
     prediction: Images,
@@ -99,7 +114,8 @@ def ssim_map(
         The map: y = h - 6, x = w - 6; entry (0, 0) is of the window centred at pixel (3, 3).
 
     Raises:
-        ValueError: if the shapes differ, or are smaller than the window.
+        ValueError: if the shapes differ, or are smaller than the window, or the byte order is not
+            the machine's.
         TypeError: if an image is complex.
 
     Source: Wang et al., IEEE Trans Image Process 13:600 (2004); ``skimage.metrics``.
@@ -121,7 +137,7 @@ def ssim_map(
     return luminance * structure
 
 
-@jax.jit
+@_compiled
 def nmse(reference: Images, prediction: Images) -> Float[Array, "*b"]:
     """Normalised mean squared error ``sum (r - p)^2 / sum r^2`` of each image.
 
@@ -130,7 +146,7 @@ def nmse(reference: Images, prediction: Images) -> Float[Array, "*b"]:
         prediction: magnitude images p.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or the byte order is not the machine's.
         TypeError: if an image is complex.
     """
     reference, prediction = _pair(reference, prediction)
@@ -204,10 +220,12 @@ def evaluate(
 
     Raises:
         ValueError: if the preset is unknown, the shapes differ, are not ``(t, h, w)`` or too
-            small, or a frame of the reference is all zero (or, z-scored, constant).
+            small, the byte order is not the machine's, or a frame of the reference is all zero
+            (or, z-scored, constant).
         TypeError: if a cine is complex.
     """
     check_preset(preset)
+    check_byte_order(reference=reference, prediction=prediction)
     reference, prediction = _pair(reference, prediction)
     if reference.ndim != 3:
         raise ValueError(f"expected cines of shape (t, h, w), got {reference.shape=}")

@@ -1,5 +1,7 @@
 """Metrics against scikit-image in float64, and the presets against their definitions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -229,3 +231,15 @@ def test_evaluate_needs_a_cine():
 def test_complex_images_are_refused(dtypes):
     with pytest.raises(TypeError, match="absolute values"):
         psnr(*(jnp.ones((8, 8), dtype) for dtype in dtypes), 1.0)
+
+
+@pytest.mark.parametrize(
+    "metric", [nmse, evaluate, *(partial(f, data_range=1.0) for f in (psnr, ssim, ssim_map))]
+)
+@pytest.mark.parametrize("types", [("<f4", ">f4"), (">f4", "<f4")])
+def test_another_byte_order_is_refused_of_compiled_metrics_too(metric, types):
+    images = _pair(t=2)
+    metric(*images)
+    metric(*images)  # from now on JAX takes the bytes for other numbers
+    with pytest.raises(ValueError, match=r"byte order of this machine, got >f4"):
+        metric(*(np.asarray(image, dtype) for image, dtype in zip(images, types, strict=True)))

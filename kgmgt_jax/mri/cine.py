@@ -55,7 +55,7 @@ def check_byte_order(**arrays: Array | np.ndarray | None) -> None:
         ValueError: if there is one.
     """
     for name, array in arrays.items():
-        if array is not None and not array.dtype.isnative:
+        if isinstance(array, np.ndarray) and not array.dtype.isnative:
             native = array.dtype.newbyteorder("=")
             raise ValueError(
                 f"expected {name} in the byte order of this machine, got {array.dtype}; pass "
