@@ -1,25 +1,39 @@
 """Alignment against the reference network's stored arrays, and its properties."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kgmgt_jax.interop.torch_names import Entry, from_state_dict
-from kgmgt_jax.models import deformable, motion
+from kgmgt_jax.models import deformable, matching, motion
 from kgmgt_jax.models.deformable import deformable_conv
 from kgmgt_jax.models.matching import (
     Match,
-    best_match,
     centred_flow,
     corner_flow,
     normalise_features,
     patch_correlation,
     similarity_map,
-    soft_match,
 )
-from kgmgt_jax.models.motion import Alignment, DeformableAggregation, align, upscale_flow, warp
+from kgmgt_jax.models.motion import Alignment, DeformableAggregation
 from tests.models.fixtures import Fixture, nchw, nhwc, relative_error
+
+# One program each, in place of one an operation, takes a fraction of the time to compile.
+best_match = jax.jit(matching.best_match, static_argnames="search_radius")
+soft_match = jax.jit(matching.soft_match, static_argnames="search_radius")
+align = jax.jit(motion.align, static_argnames=("warp_flow", "smooth"))
+upscale_flow = jax.jit(motion.upscale_flow, static_argnames=("factor", "smooth"))
+warp = jax.jit(motion.warp, static_argnames="integer")
+
+
+@partial(jax.jit, static_argnums=0)
+def _with_gradients(function, cotangent, *inputs):
+    """What a function gives, and the gradients of its inputs."""
+    output, pullback = jax.vjp(function, *inputs)
+    return output, pullback(cotangent)
 
 
 def _deformable_inputs(fixture, case):
@@ -38,9 +52,10 @@ def test_deformable_conv_equals_reference(fixtures_dir, case, block, monkeypatch
     monkeypatch.setattr(deformable, "_BLOCK", block)
     fixture = Fixture(fixtures_dir, "a_mdconv")
     inputs = _deformable_inputs(fixture, case)
-    y, pullback = jax.vjp(deformable_conv, *inputs)
+    cotangent = nhwc(fixture[f"in/{case}/ct"])
+    y, gradients = _with_gradients(lambda *a: deformable_conv(*a), cotangent, *inputs)
+    g_x, g_offset, g_mask, g_kernel, g_bias = gradients
     assert relative_error(nchw(y), fixture[f"out/{case}/y"]) < 5e-6
-    g_x, g_offset, g_mask, g_kernel, g_bias = pullback(jnp.asarray(nhwc(fixture[f"in/{case}/ct"])))
     flat = lambda g: nchw(g.reshape(*g.shape[:3], -1))  # noqa: E731
     for got, name in (
         (nchw(g_x), "g_x"),
@@ -93,7 +108,7 @@ def test_matching_equals_reference(fixtures_dir):
         assert relative_error(nchw(aligned.similarity), similarity) < 5e-6
     np.testing.assert_array_equal(corner_flow(match.flow), fixture["out/pre_flow/relu3_1"])
     for factor, name in ((2, 2), (4, 1)):
-        flow = motion.upscale_flow(corner_flow(match.flow), factor)
+        flow = upscale_flow(corner_flow(match.flow), factor)
         np.testing.assert_array_equal(flow, fixture[f"out/pre_flow/relu{name}_1"])
 
 
@@ -169,7 +184,7 @@ def test_similarity_carries_the_gradient_of_the_matched_patch():
         weights = jnp.arange(16.0).reshape(1, 4, 4)
         return jnp.sum(best_match(query, key).similarity * weights)
 
-    got, want = jax.grad(fast)(query), jax.grad(slow)(query)
+    got, want = (jax.jit(jax.grad(f))(query) for f in (fast, slow))
     assert relative_error(got, np.asarray(want)) < 1e-5
 
 
@@ -187,7 +202,7 @@ def test_soft_match_gives_query_and_key_a_gradient():
     def flow(query, key):
         return jnp.sum(soft_match(query, key, jnp.float32(5.0), search_radius=2).flow ** 2)
 
-    for gradient in jax.grad(flow, (0, 1))(query, key):
+    for gradient in jax.jit(jax.grad(flow, (0, 1)))(query, key):
         assert bool(jnp.all(jnp.isfinite(gradient))) and float(jnp.max(jnp.abs(gradient))) > 0
 
 
@@ -261,9 +276,9 @@ def test_dynamic_aggregation_equals_reference(fixtures_dir):
         return DeformableAggregation(4).apply(variables, features, alignment)
 
     inputs = (nhwc(fixture["in/x"]), nhwc(fixture["in/feat"]), nhwc(fixture["in/sim"]))
-    y, pullback = jax.vjp(apply, variables, *map(jnp.asarray, inputs))
+    y, gradients = _with_gradients(apply, nhwc(fixture["in/ct"]), variables, *inputs)
+    g_weights, *g_inputs = gradients
     assert relative_error(nchw(y), fixture["out/y"]) < 2e-5
-    g_weights, *g_inputs = pullback(jnp.asarray(nhwc(fixture["in/ct"])))
     for got, name in zip(g_inputs, ("g_x", "g_feat", "g_sim"), strict=True):
         assert relative_error(nchw(got), fixture[f"out/{name}"]) < 2e-5, name
     g_weights = g_weights["params"]
