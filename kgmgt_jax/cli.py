@@ -86,6 +86,7 @@ def define_loading() -> Callable[[], dict[str, Any]]:
         "How many mirrored and rephased copies of a cine, up to 8, the network reconstructs for "
         "the mean of their images; it takes so many times as long.",
         lower_bound=1,
+        upper_bound=8,
     )
     dtype = flags.DEFINE_enum(
         "dtype", None, ["float32", "bfloat16"], f"Precision of the network. {as_trained}"

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
 
 from kgmgt_jax import cli
 from kgmgt_jax.commands import DEBUG, guarded
+from kgmgt_jax.evaluation.symmetries import SYMMETRIES
 from tests.scripts_environment import scripts_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +84,17 @@ def test_help_lists_the_flags_that_scripts_share(script, names):
         timeout=300,
     )
     assert [name for name in names if f"--{name}:" not in done.stdout] == []
+
+
+def test_a_cine_has_as_many_copies_as_the_flag_allows(monkeypatch):
+    values = flags.FlagValues()
+    for define in ("DEFINE_integer", "DEFINE_boolean", "DEFINE_enum"):
+        monkeypatch.setattr(flags, define, partial(getattr(flags, define), flag_values=values))
+    loading = cli.define_loading()
+    values(["eval.py", f"--self_ensemble={len(SYMMETRIES)}"])
+    assert loading()["self_ensemble"] == len(SYMMETRIES)
+    with pytest.raises(flags.IllegalFlagValueError, match=r"range \[1, 8\]"):
+        values(["eval.py", f"--self_ensemble={len(SYMMETRIES) + 1}"])
 
 
 def test_folder_of_something_else_is_one_line_and_stays_as_it_is(tmp_path):
