@@ -33,6 +33,15 @@ def test_each_round_of_a_loop_counts():
     assert found == pytest.approx(7 * PRODUCT, rel=0.01)
 
 
+def test_what_is_alike_is_lowered_once(monkeypatch):
+    real, lowered = jax.jit, []
+    monkeypatch.setattr(jax, "jit", lambda function: lowered.append(function) or real(function))
+    x = jax.ShapeDtypeStruct((9, 9), jnp.float32)
+    found = [count_flops(lambda x: _power(_power(x, 7), 5), x) for _ in range(2)]
+    assert found == pytest.approx([12 * 2 * 9**3] * 2, rel=0.01)
+    assert len(lowered) == 2  # the whole, and one round
+
+
 def test_loops_in_loops_and_in_compiled_functions_multiply():
     @jax.jit
     def function(x):
