@@ -11,7 +11,7 @@ CASE := $(DEMO)/data/test/MultiCoil/Cine/TestSet
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 # The PyTorch oracle's tests run where torch is installed: make test TORCH=torch==2.13.0
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml
 # to leave out MLIR on the way to it.
 test test-oldest: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 test: $(VENV)/.installed
-	$(if $(TORCH),$(BIN)/pip install --quiet $(TORCH))
+	$(if $(TORCH),$(BIN)/pip install --quiet --no-compile $(TORCH))
 	$(BIN)/pytest $(USUAL)
 
 # With the oldest versions that pyproject.toml allows, in an environment of its own.

@@ -6,8 +6,9 @@
         --config.data.train=train.h5 --config.train.start_from=runs/first
 
 Variants: `kt` (default) for masks that change from frame to frame, `fixed` for those that do not;
-`kt_first` and `fixed_first`, with half the denoiser's iterations, come before them; `kt_modl` and
-`fixed_modl` train MoDL on the same examples, to compare with.
+`kt_first` and `fixed_first`, with half the denoiser's iterations, come before them; `kt_modl`,
+`fixed_modl`, `kt_varnet` and `fixed_varnet` train another network on the same examples, to compare
+with.
 
 `train.h5` holds magnitude cines (t, y, x), one a dataset; k-space of one coil is simulated of them.
 One CPU core: about 2 minutes to compile, then 1.5 seconds a step of the first, 2.1 of the second
@@ -19,19 +20,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import kgmgt, modl
+from configs import kgmgt, modl, varnet
 
 _MASKS = {"kt": "variable_density", "fixed": "variable_density_fixed"}
-_STEPS = {"first": 3250, "": 4600, "modl": 7850}
+_STEPS = {"first": 3250, "": 4600, "modl": 7850, "varnet": 5250}
+_OTHERS = {"modl": modl, "varnet": varnet}
 
 
 def get_config(variant: str = "kt") -> ConfigDict:
     """The configuration of a variant; every field can be overridden on the command line."""
     kind, _, part = (variant or "kt").partition("_")
-    if kind not in _MASKS or part not in ("", "first", "modl"):
-        raise ValueError(f"variants are kt and fixed, or either with _first or _modl: {variant!r}")
-    config: Any = (modl if part == "modl" else kgmgt).get_config("tiny").unlock()
-    if part != "modl":
+    if kind not in _MASKS or part not in _STEPS:
+        parts = ", ".join(f"_{name}" for name in _STEPS if name)
+        raise ValueError(f"variants are kt and fixed, or either with one of {parts}: {variant!r}")
+    config: Any = _OTHERS.get(part, kgmgt).get_config("tiny").unlock()
+    if part not in _OTHERS:
         config.model.update(
             channels=(8, 16, 32),
             width=8,

@@ -44,10 +44,13 @@ def test_they_are_of_the_network_that_their_configuration_makes(kind):
 
 @pytest.mark.parametrize("kind", ["kt", "fixed"])
 def test_what_comes_before_and_beside_them_can_be_built(kind):
-    final, first, modl = (get_config(kind + part) for part in ("", "_first", "_modl"))
-    for config in (final, first, modl):
+    final, first, modl, varnet = (
+        get_config(kind + part) for part in ("", "_first", "_modl", "_varnet")
+    )
+    for config in (final, first, modl, varnet):
         check_config(config)
         assert config.data.to_dict() == final.data.to_dict()
+    assert (modl.model.network, varnet.model.network) == ("modl", "varnet")
     assert modl.train.n_steps == first.train.n_steps + final.train.n_steps
 
 
