@@ -7,6 +7,7 @@ signal ended it with some cases scored; 2 for bad input, with one line that says
 import functools
 import itertools
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -77,14 +78,16 @@ def main(argv: list[str]) -> int:
     networks = _networks()
     sens = networks[0].sens if networks else "espirit"
     circular = networks[0].circular if networks else _loading()["circular"] is not False
+    coils = networks[0].virtual_coils if networks else _loading()["virtual_coils"] or 0
     conditions = _conditions()
     simulation = Simulation(n_coils=_COILS.value, noise=_NOISE.value)
-    data = open_evaluation(
-        _DATA.value, acs=_ACS.value, sens=sens, simulation=simulation, split=_SPLIT.value
-    )
+    reading = {"sens": sens, "simulation": simulation, "virtual_coils": coils}
+    data = open_evaluation(_DATA.value, acs=_ACS.value, split=_SPLIT.value, **reading)
     weights = parse_weights(_WEIGHTS.value)
     names = [method.name for method in classical_methods(_CLASSICAL.value, given=weights)]
     told = _seen(networks, data) | _other_maps(networks, data) | _to_read(data)
+    if coils:
+        told["files of more coils"] = f"are compressed to {coils} virtual ones, references too"
     options = Options(
         conditions,
         _PRESET.value,
@@ -97,7 +100,7 @@ def main(argv: list[str]) -> int:
         facts={"command": " ".join(["python", *sys.argv]), "seed": _SEED.value} | told,
     )
     check_folders(data, _OUT.value, options)
-    tuned = _tuned(names, conditions, data, sens, simulation, circular)  # slow, hence last
+    tuned = _tuned(names, conditions, data, circular, reading)  # slow, hence last
     classical = classical_methods(names, tuned, weights, circular=circular)
     methods = [*networks, *classical]
     outcome = evaluate_set(data, methods, _OUT.value, options, title=str(_DATA.value))
@@ -161,9 +164,8 @@ def _tuned(
     names: list[str],
     conditions: list[Condition],
     data: EvaluationSet,
-    sens: str,
-    simulation: Simulation,
     circular: bool,
+    reading: dict[str, Any],
 ) -> dict[str, dict[str, float]]:
     """Weights chosen on training files, if there are any."""
     if not _TUNE.value:
@@ -174,10 +176,9 @@ def _tuned(
         conditions,
         test=data.slices,
         n_slices=_TUNE_SLICES.value,
-        sens=sens,
-        simulation=simulation,
         circular=circular,
         seed=_SEED.value,
+        **reading,
     )
     for name, tuning in found.items():
         print(f"{name}: {tuning.weights}, {tuning.score:.2f} dB on the training cases")

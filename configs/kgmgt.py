@@ -101,6 +101,7 @@ def _base() -> ConfigDict:
                 "seed": 0,
                 "single_coil_share": 0.0,  # of cines that have one coil instead
             },
+            "virtual_coils": 0,  # most coils of files, compressed if they have more; 0: all
             # coil maps of files without, or what those of a prepared set are; or "adaptive"
             "sens": "espirit",
             "sens_cache": "",  # folder that keeps those maps for the next run

@@ -88,6 +88,13 @@ def define_loading() -> Callable[[], dict[str, Any]]:
         lower_bound=1,
         upper_bound=8,
     )
+    coils = flags.DEFINE_integer(
+        "virtual_coils",
+        None,
+        "Most coils, 2 or more: files that have more are compressed to so many as they are read; "
+        f"0 leaves all. {as_trained}",
+        lower_bound=0,
+    )
     dtype = flags.DEFINE_enum(
         "dtype", None, ["float32", "bfloat16"], f"Precision of the network. {as_trained}"
     )
@@ -104,6 +111,7 @@ def define_loading() -> Callable[[], dict[str, Any]]:
         "circular": circular.value,
         "frames_at_once": frames.value,
         "self_ensemble": copies.value,
+        "virtual_coils": coils.value,
         "computing": {name: f.value for name, f in fields.items() if f.value is not None},
     }
 

@@ -26,6 +26,7 @@ def open_slices(
     sens_cache: str | Path | None = None,
     cache_gib: float = 4.0,
     simulation: Simulation | None = None,
+    virtual_coils: int = 0,
     undersampled: bool = False,
 ) -> SliceSource:
     """Slices below a path, or below several, fully sampled unless asked for others.
@@ -37,13 +38,14 @@ def open_slices(
         split: Which part of a prepared set. Files are taken as they are.
         acs, crop_rows, sens, sens_cache, cache_gib, simulation: How files are read; see
             `FileSlices`. A prepared set has its sensitivities already.
+        virtual_coils: Most coils of files, 0 for all; see `ReadOptions`.
         undersampled: Whether undersampled files are taken where there are any, with the masks they
             have; see `find_measured`.
 
     Raises:
         DataError: If there is nothing to read, something is damaged or undersampled unasked, or a
             prepared set is one of several.
-        ValueError: If ``acs`` is too small to calibrate several coils.
+        ValueError: If ``acs`` is too small to calibrate several coils, or for one virtual coil.
     """
     parts = named_paths(path)
     if not all(parts):
@@ -54,7 +56,7 @@ def open_slices(
         raise DataError(prepared[0], "files to take together", "a prepared set")
     if prepared:
         return open_prepared(prepared[0], split=split, undersampled=undersampled)
-    options = ReadOptions(simulation=simulation or Simulation())
+    options = ReadOptions(simulation=simulation or Simulation(), virtual_coils=virtual_coils)
     find = find_measured if undersampled else find_full
     files = [file for each in paths for file in find(each, options)]
     return FileSlices(
@@ -86,7 +88,7 @@ def open_prepared(path: Path, *, split: str, undersampled: bool = False) -> Prep
         fix = "train on it with configs/self_supervised.py, or prepare fully sampled files"
         raise DataError(path, "a prepared set of fully sampled slices", "undersampled ones", fix)
     _log.info(
-        "%s (%s): coil maps and simulated k-space as prepared, whatever is set for files",
+        "%s (%s): coils, their maps and simulated k-space as prepared, whatever is set for files",
         path,
         split,
     )

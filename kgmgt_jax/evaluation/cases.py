@@ -233,6 +233,7 @@ def open_evaluation(
     acs: int,
     sens: str = "espirit",
     simulation: Simulation | None = None,
+    virtual_coils: int = 0,
     split: str | None = None,
 ) -> EvaluationSet:
     """Looks through a path for what can be evaluated.
@@ -242,11 +243,12 @@ def open_evaluation(
         acs: central lines of the masks to come.
         sens: how coil maps are estimated, see `estimate_sens`; those of a prepared set as it was.
         simulation: how k-space is made of magnitude images; its defaults if left out.
+        virtual_coils: most coils of files, whose references are then of these, too; 0 for all.
         split: which part of a prepared set, ``"test"`` if left out; files have none.
 
     Raises:
         DataError: if there is nothing at all to evaluate, or nothing that has such a split.
-        ValueError: if ``acs`` is too small to calibrate several coils.
+        ValueError: if ``acs`` is too small to calibrate several coils, or for one virtual coil.
     """
     if not str(path):
         raise DataError("data", "a file or a folder", "an empty path")
@@ -259,7 +261,7 @@ def open_evaluation(
         expected = f"a prepared set, of which to take the split {split}"
         raise DataError(root, expected, "files", "leave it out, or prepare them")
     failed: dict[str, DataError] = {}
-    options = ReadOptions(simulation=simulation or Simulation())
+    options = ReadOptions(simulation=simulation or Simulation(), virtual_coils=virtual_coils)
     full: list[CineFile] = []
     scanned: set[tuple[str, ...]] = set()
     undersampled: list[tuple[Unit, list[CineFile] | None]] = []

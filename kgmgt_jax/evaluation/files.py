@@ -13,6 +13,7 @@ import kgmgt_jax
 from kgmgt_jax.data.case import CaseMeta, CineCase, pixel_aspect
 from kgmgt_jax.data.doubts import doubts
 from kgmgt_jax.data.formats import CineFile, read_file
+from kgmgt_jax.data.formats.compressed import with_virtual_coils
 from kgmgt_jax.data.sens_cache import missing_sens
 from kgmgt_jax.data.transforms import central, ifft2c, rss
 from kgmgt_jax.evaluation.geometry import Geometry, read_geometry
@@ -106,7 +107,8 @@ def reconstruct_file(
         DataError: if a file cannot be used.
         ValueError: if something cannot be written, or there are fewer columns than ``readout``.
     """
-    file = read_file(path, mask=mask, key=key, axes=axes)
+    whole = read_file(path, mask=mask, key=key, axes=axes)
+    file = with_virtual_coils(whole, method.virtual_coils)
     t, _, h, w = file.slice_shape
     columns = _columns(w, readout)
     shape = (t, len(file), h, columns.stop - columns.start)
@@ -114,7 +116,7 @@ def reconstruct_file(
     check_outputs(out, formats, geometry)
     references = None
     if reference is not None:  # before there are hours of work to lose
-        references = read_references(reference, file, columns, key=key, axes=axes)
+        references = read_references(reference, whole, columns, key=key, axes=axes)
     done = _reconstruct_slices(file, method, columns)
 
     name, out = _name_of(path), Path(out)
@@ -129,6 +131,7 @@ def reconstruct_file(
         "simulation": done.meta.simulation,
         "checkpoint": method.source,
         "self_ensemble": method.self_ensemble,
+        "virtual_coils": method.virtual_coils,
         "version": kgmgt_jax.__version__,
     }
     pixel_mm = geometry.pixel_mm if geometry else done.meta.pixel_mm
@@ -225,6 +228,7 @@ def _reconstruct_slices(file: CineFile, method: Method, columns: slice) -> _Done
     ) as bar:
         for case in file:
             notes += doubts(case)
+            notes += [f"{case.meta.name}: {n}" for n in case.meta.notes if n not in file.notes]
             if case.mask.all():
                 notes.append(f"{case.meta.source} [{case.meta.name}]: every sample is measured")
             whole = reconstruct_case(case, method, bar.update)

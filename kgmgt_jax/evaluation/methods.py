@@ -152,6 +152,7 @@ class Method:
         trained_on: path of its training data on the machine it was trained on.
         validated_on: that of the data by which its best checkpoint was known.
         self_ensemble: of how many of `SYMMETRIES` images are the mean; 1 is the cine alone.
+        virtual_coils: most coils that files are to be read with, 0 for all; see ``ReadOptions``.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Method:
     trained_on: str = ""
     validated_on: str = ""
     self_ensemble: int = 1
+    virtual_coils: int = 0
 
     def __post_init__(self):
         most = len(SYMMETRIES)
@@ -186,6 +188,7 @@ class Method:
         circular: bool | None = None,
         computing: Mapping[str, Any] | None = None,
         self_ensemble: int = 1,
+        virtual_coils: int | None = None,
     ) -> "Method":
         """Loads a checkpoint; see ``training.weights.load_weights``.
 
@@ -197,6 +200,7 @@ class Method:
             computing: fields of the network to replace, such as ``dtype``, where it has them; none
                 that changes its parameters.
             self_ensemble: of how many symmetric copies of a cine images are the mean.
+            virtual_coils: most coils to read files with; ``None`` for as in training.
 
         Raises:
             CheckpointError: if there is none, or it is not of this project.
@@ -214,6 +218,8 @@ class Method:
             circular = bool(data.get("circular", cls.circular)) if circular is None else circular
             input_fill = data.get("input_fill", cls.input_fill)
             sens = data.get("sens", cls.sens)
+            if virtual_coils is None:
+                virtual_coils = int(data.get("virtual_coils", cls.virtual_coils))
             trained_on = data.get("train", cls.trained_on)
             validated_on = data.get("validation", cls.validated_on)
         except (AttributeError, TypeError, ValueError) as error:
@@ -232,6 +238,7 @@ class Method:
             trained_on=trained_on,
             validated_on=validated_on,
             self_ensemble=self_ensemble,
+            virtual_coils=virtual_coils,
         )
 
     def variables_for(self, mask: Mask) -> Any:

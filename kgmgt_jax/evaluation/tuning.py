@@ -34,6 +34,7 @@ def tune_methods(
     n_slices: int = 4,
     sens: str = "espirit",
     simulation: Simulation | None = None,
+    virtual_coils: int = 0,
     circular: bool = True,
     seed: int = 0,
 ) -> dict[str, Tuning]:
@@ -52,6 +53,7 @@ def tune_methods(
         n_slices: most slices to use of a path, at least 1.
         sens: how coil maps are estimated.
         simulation: how k-space is made of magnitude images; its defaults if left out.
+        virtual_coils: most coils of files; 0 for all.
         circular: whether the last frame of a cine is followed by the first.
         seed: of the masks.
 
@@ -63,6 +65,7 @@ def tune_methods(
         raise ValueError(f"expected n_slices >= 1, got {n_slices=}")
     cases: list[Case] = []
     reading: Any = {"sens": sens, "cache_gib": 0, "simulation": simulation}
+    reading["virtual_coils"] = virtual_coils
     for path in paths:
         source = open_slices(path, split="train", acs=conditions[0].acs, **reading)
         apart = _other_splits(path)

@@ -42,11 +42,11 @@ _POSITION, _SLICES = "position", "slices"  # what the item ``data`` consists of
 _BEGINNING = ("start_from", "vgg_encoder")  # fields of config.train that a new run begins with
 _EARLIER = {  # fields of a run that is older than they are
     "loss": {"image": {"l1": 1.0, "l2": 0.0, "dssim": 0.0}, "kspace": {"l1": 0.0, "l2": 0.0}},
-    "data": {"held_out": 0.0},
+    "data": {"held_out": 0.0, "virtual_coils": 0},
 }
 _VALIDATION = (  # fields of config.data on which the score of a validation depends
     *("validation", "validation_frames", "validation_slices", "mask_kinds", "accelerations"),
-    *("acs", "simulation", "sens", "input_fill", "held_out", "circular"),
+    *("acs", "simulation", "sens", "virtual_coils", "input_fill", "held_out", "circular"),
 )
 
 

@@ -228,6 +228,8 @@ def _check_data(data: Any) -> None:
     if data.calibration_lines and data.calibration_lines < MIN_CALIBRATION_LINES:
         expected = f"{MIN_CALIBRATION_LINES} or more, or 0 for those of acs"
         _refuse("data.calibration_lines", expected, data.calibration_lines)
+    if data.virtual_coils < 0 or data.virtual_coils == 1:
+        _refuse("data.virtual_coils", "2 or more, or 0 for all coils", data.virtual_coils)
     for name, make in (("simulation", Simulation), ("augmentation", Augmentation)):
         try:
             make(**freeze(data[name]))

@@ -202,6 +202,7 @@ def _sources(data: Any) -> dict[str, SliceSource]:
         "sens": data.sens,
         "sens_cache": data.sens_cache or None,
         "simulation": Simulation(**freeze(data.simulation)),
+        "virtual_coils": data.virtual_coils,
         "undersampled": data.held_out > 0,
     }
     train = open_slices(data.train, split="train", crop_rows=data.crop[0], **reading)

@@ -53,6 +53,18 @@ def test_cases_are_those_of_validation(tree):
         assert ours.sampling.true_acceleration == theirs.mask.size / theirs.mask.sum()
 
 
+def test_few_virtual_coils_have_maps_and_references_of_their_own(tmp_path):
+    tree = write_phantoms(tmp_path, n_subjects=1, n_coils=6)
+    all_coils, few = (
+        next(open_evaluation(tree, acs=8, virtual_coils=n).cases([UNIFORM])) for n in (0, 3)
+    )
+    assert (all_coils.kspace.shape[1], few.kspace.shape[1]) == (6, 3)
+    assert few.sens.shape[-3] == 3
+    np.testing.assert_array_equal(few.mask, all_coils.mask)
+    error = np.linalg.norm(few.reference - all_coils.reference)
+    assert 0 < error < 0.2 * np.linalg.norm(all_coils.reference)
+
+
 def test_several_coils_are_combined_by_the_maps_of_the_condition(tmp_path):
     data = open_evaluation(write_phantoms(tmp_path, n_subjects=1, n_coils=3), acs=8)
     fixed, changing = data.cases([UNIFORM, GAUSSIAN])

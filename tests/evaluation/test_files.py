@@ -103,6 +103,25 @@ def test_simulated_kspace_is_told(tmp_path):
         assert "of simulated k-space" in file.attrs["description"]
 
 
+def test_few_virtual_coils_are_told_and_scored_by_all_coils(tmp_path):
+    kspace = make_cine(0, shape=(24, 20), n_frames=3, n_coils=5, noise=0.0).kspace
+    mask = np.zeros((24, 1), np.float32)
+    mask[::3] = mask[8:16] = 1
+    for name, array in (("under", kspace * mask), ("full", kspace)):
+        np.save(tmp_path / f"{name}.npy", array)
+    named = {"axes": "t,coil,ky,kx", "reference": tmp_path / "full.npy", "formats": ["h5"]}
+    scores = []
+    for n in (0, 4):
+        method = _Nothing("nothing", "", None, {}, virtual_coils=n)
+        told = reconstruct_file(tmp_path / "under.npy", method, tmp_path / f"{n}", **named)
+        assert ("5 coils compressed to 4 virtual ones, which hold" in told) == bool(n)
+        with h5py.File(tmp_path / f"{n}" / "under_recon.h5") as file:
+            assert file.attrs["virtual_coils"] == n
+        written = json.loads((tmp_path / f"{n}" / "under_metrics.json").read_text())
+        scores.append(written["methods"]["zero_filled"]["nmse"]["mean"])
+    assert 0 < abs(scores[1] - scores[0]) < 0.1 * scores[0]
+
+
 def test_a_damaged_reference_is_refused_before_the_work(tmp_path, monkeypatch):
     sizes = {"shape": (24, 20), "n_frames": 3, "n_slices": 2, "acs": 8}
     paths = write_cmrxrecon2023(tmp_path, [0], accelerations=(3,), **sizes)

@@ -173,6 +173,16 @@ def test_how_a_network_is_computed_can_be_chosen_where_it_has_the_choice(tmp_pat
     assert Method.load("", tmp_path, computing=computing).model.dtype == "bfloat16"
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(None, 12), (0, 0), (6, 6)])
+def test_files_have_as_many_virtual_coils_as_in_training_unless_told_otherwise(
+    tmp_path, monkeypatch, asked, expected
+):
+    config = ConfigDict({"model": {"network": "modl"}, "data": {"virtual_coils": 12}})
+    monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_weights", lambda path: (config, {}))
+    monkeypatch.setattr("kgmgt_jax.evaluation.methods.load_item", lambda *args: None)
+    assert Method.load("", tmp_path, virtual_coils=asked).virtual_coils == expected
+
+
 def test_a_network_is_printed_without_its_weights():
     model = KIGAN(n_cascades=1, channels=2, n_blocks=1)
     method = Method("kigan", "made up", model, initialise(model, 0, *example_inputs()))

@@ -361,11 +361,11 @@ def test_runs_of_earlier_versions_had_an_l1_loss(tmp_path, caplog):
         assert any("another loss: image=" in line for line in told) == bool(weight)
 
 
-def test_runs_of_earlier_versions_held_nothing_out(tmp_path, caplog):
+def test_runs_of_earlier_versions_held_nothing_out_and_had_all_coils(tmp_path, caplog):
     _save(tmp_path, 1)
     path = tmp_path / "checkpoints" / "1" / "config" / "metadata"
     stored = json.loads(path.read_text())
-    del stored["loss"]["kspace"], stored["data"]["held_out"]
+    del stored["loss"]["kspace"], stored["data"]["held_out"], stored["data"]["virtual_coils"]
     config = get_config("tiny")
     config.data.validation = stored["data"]["validation"] = str(tmp_path / "scans")
     path.write_text(json.dumps(stored))

@@ -61,6 +61,7 @@ def test_other_variants_without_references_are_refused():
         ("model", {"rect_window": ((8, 4.0),) * 3}, "rect_window: expected whole numbers, got"),
         ("data", {"crop": ()}, r"data.crop: expected rows and columns.*got \(\)"),
         ("data", {"calibration_lines": 2}, "calibration_lines: expected 4 or more, or 0"),
+        ("data", {"virtual_coils": 1}, "virtual_coils: expected 2 or more, or 0 for all coils"),
         ("data", {"crop": (32, "a")}, r"crop: expected whole numbers or None, got \(32, 'a'\)"),
         ("data", {"accelerations": ("a",)}, r"accelerations: expected numbers, got \('a',\)"),
         ("data", {"mask_kinds": (4,)}, r"mask_kinds: expected names, got \(4,\)"),

@@ -135,7 +135,7 @@ def test_training_examples_are_made_as_configured(data, monkeypatch):
     settings = loop_config(data).data
     settings.update(mask_kinds=("kt_uniform",), accelerations=(3, 5), acs=6, crop=(24, 16))
     settings.update(circular=False, input_fill="average", batch_size=2, n_buckets=3)
-    settings.calibration_lines = 10
+    settings.update(calibration_lines=10, virtual_coils=4)
     made = _loader(settings, 7)
     assert made["options"] == TripletOptions(
         MaskSampler(("kt_uniform",), (3, 5), 6),
@@ -147,6 +147,7 @@ def test_training_examples_are_made_as_configured(data, monkeypatch):
     assert {name: made[name] for name in expected} == expected
     assert (opened["train"]["crop_rows"], opened["train"]["acs"]) == (24, 10)
     assert "crop_rows" not in opened["validation"]
+    assert opened["train"]["virtual_coils"] == opened["validation"]["virtual_coils"] == 4
     settings.calibration_lines = 0
     _loader(settings, 7)
     assert opened["train"]["acs"] == opened["validation"]["acs"] == 6

@@ -16,6 +16,7 @@ npy          k-space, maps and mask in npy files
 named        any HDF5, MATLAB or npy array, with key and axes named by the user
 images       magnitude cines in HDF5, npy or NIfTI (``nibabel``), made into k-space
 dicom        the same in DICOM (``pydicom``); dicom_headers and dicom_images see to single images
+compressed   many coils of any of these as few virtual ones
 recognise    which of these a path is, by content
 opening      the reader for it
 ===========  =========================================================================

@@ -12,6 +12,7 @@ from kgmgt_jax.data.formats.arrays import list_arrays
 from kgmgt_jax.data.formats.bart import BartFile
 from kgmgt_jax.data.formats.base import CineFile, DataWarning
 from kgmgt_jax.data.formats.cmrxrecon import CmrxreconFile
+from kgmgt_jax.data.formats.compressed import check_virtual_coils, with_virtual_coils
 from kgmgt_jax.data.formats.dicom import read_series
 from kgmgt_jax.data.formats.fastmri import FastmriFile
 from kgmgt_jax.data.formats.images import ArrayImages, ImageFile, NiftiImages, image_keys
@@ -46,12 +47,21 @@ class ReadOptions:
         key: Array that holds the data, where its name is not one a format knows.
         axes: Order of that array's axes as h5py and NumPy see them, e.g. ``"kx,ky,coil"``.
         simulation: How k-space is made of magnitude images.
+        virtual_coils: Most coils a slice shall have, 2 or more; those that have more are
+            compressed to it (see `compress_case`). 0 leaves all.
+
+    Raises:
+        ValueError: If ``virtual_coils`` is another number.
     """
 
     mask: str | Path | None = None
     key: str | None = None
     axes: str | None = None
     simulation: Simulation = Simulation()
+    virtual_coils: int = 0
+
+    def __post_init__(self) -> None:
+        check_virtual_coils(self.virtual_coils)
 
 
 def find_files(root: str | Path) -> list[Path]:
@@ -182,6 +192,7 @@ def read_file(
     mask: str | Path | None = None,
     key: str | None = None,
     axes: str | None = None,
+    virtual_coils: int = 0,
 ) -> CineFile:
     """Opens one file of slices that are read when asked for; see `ReadOptions`.
 
@@ -194,7 +205,7 @@ def read_file(
     for what, name in {"file": path, "mask": mask}.items():
         if name is not None and not str(name):  # a path of it would be the current folder
             raise DataError(what, "a path", "an empty one")
-    files = open_files(path, ReadOptions(mask, key, axes))
+    files = open_files(path, ReadOptions(mask, key, axes, virtual_coils=virtual_coils))
     if len(files) != 1:
         got = f"{len(files)}: {', '.join(repr(file.key or file.name) for file in files[:4])}, ..."
         one = "one of its files" if Path(path).is_dir() else "one with --key (key= in Python)"
@@ -226,7 +237,7 @@ def open_unit(unit: Unit, options: ReadOptions | None = None) -> list[CineFile]:
         raise DataError(path, "a file that can be read", str(error)) from error
     if mask is not None:
         _check_takes_mask(files, mask)
-    return files
+    return [with_virtual_coils(file, options.virtual_coils) for file in files]
 
 
 def _open_stacks(path: Path, simulation: Simulation) -> list[ArrayImages]:

@@ -36,6 +36,9 @@ def add_prepare(commands) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="go on past what cannot be used")
     parser.add_argument("--key", help="array that holds the k-space or images")
     parser.add_argument("--axes", help="order of its axes as h5py sees them, e.g. kx,ky,coil")
+    parser.add_argument(
+        "--virtual-coils", type=int, default=0, help="most coils to keep; 0 for all"
+    )
     parser.add_argument("--coils", type=int, default=8, help="coils simulated for images")
     parser.add_argument("--noise", type=float, default=0.005, help="noise simulated for images")
     parser.set_defaults(run=_prepare)
@@ -64,6 +67,7 @@ def _prepare(options: argparse.Namespace) -> int:
             key=options.key,
             axes=options.axes,
             simulation=Simulation(options.coils, options.noise, options.seed),
+            virtual_coils=options.virtual_coils,
         ),
     )
     outcome = prepare(options.path, options.out, chosen, skip_bad=options.skip_bad)

@@ -91,4 +91,5 @@ class PrepareOptions:
             # sets without these came first
             **({"single_coil_share": share} if share else {}),
             **({"undersampled": True} if self.undersampled else {}),
+            **({"virtual_coils": self.read.virtual_coils} if self.read.virtual_coils else {}),
         }

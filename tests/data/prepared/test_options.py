@@ -28,6 +28,11 @@ def test_impossible_values_are_named(options, told):
         PrepareOptions(**options)
 
 
+def test_sets_of_all_coils_have_the_settings_that_they_had_before_there_were_virtual_ones():
+    few = PrepareOptions(read=ReadOptions(virtual_coils=8)).settings()
+    assert few == PrepareOptions().settings() | {"virtual_coils": 8}
+
+
 @pytest.mark.parametrize("n_coils", [1, (1, 8)])
 def test_settings_survive_json(n_coils):
     read = ReadOptions(simulation=Simulation(n_coils))
