@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     weights = parse_weights(_WEIGHTS.value)
     names = [method.name for method in classical_methods(_CLASSICAL.value, given=weights)]
     told = _seen(networks, data) | _other_maps(networks, data) | _to_read(data)
-    if coils:
+    if data.virtual_coils:
         told["files of more coils"] = f"are compressed to {coils} virtual ones, references too"
     options = Options(
         conditions,

@@ -115,6 +115,7 @@ def test_eval_scores_and_compares(work, tmp_path):
         f"--data={work / 'data'}",
         f"--out={tmp_path}",
         "--acceleration=4,4.0",
+        "--virtual_coils=2",
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -135,6 +136,7 @@ def test_eval_scores_and_compares(work, tmp_path):
     assert metrics["facts"].keys() & {"other was trained on", "kgmgt was validated on"} == set()
     assert "other was trained with coil maps by adaptive" in done.stdout
     assert "same was trained with" not in metrics["facts"]
+    assert "files of more coils are compressed to 2 virtual ones" in done.stdout
 
 
 def test_weights_to_choose_without_methods_are_refused(work, tmp_path):

@@ -108,6 +108,7 @@ class EvaluationSet:
         unscored: ``{case: why}`` of the cases without a reference.
         slices: the slices with a reference.
         sens: how coil maps are estimated, where files bring none.
+        virtual_coils: to how many coils files of more are compressed; 0 for none.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class EvaluationSet:
         undersampled: Sequence[CineFile],
         failed: dict[str, str],
         sens: str,
+        virtual_coils: int = 0,
     ) -> None:
+        self.virtual_coils = virtual_coils
         self._root, self._source, self._undersampled = root, source, undersampled
         self.sens, self.failed = sens, failed
         self.slices: Sequence[SliceInfo] = () if source is None else source.slices
@@ -285,7 +288,8 @@ def open_evaluation(
         nothing = DataError(root, "cines in files of a known format", "none")
         raise next(iter(failed.values()), nothing)
     source = FileSlices(full, root=root, acs=acs, sens=sens, cache_gib=0) if full else None
-    return EvaluationSet(root, source, alone, {k: str(e) for k, e in failed.items()}, sens)
+    told = {what: str(error) for what, error in failed.items()}
+    return EvaluationSet(root, source, alone, told, sens, virtual_coils)
 
 
 def _scan(path: Path) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kgmgt_jax.data.case import DataError
-from kgmgt_jax.data.formats import CineFile
+from kgmgt_jax.data.formats import CineFile, ReadOptions
 from kgmgt_jax.data.matfile import write_mat
 from kgmgt_jax.data.phantom import make_cine
 from kgmgt_jax.data.prepared import PrepareOptions
@@ -63,6 +63,16 @@ def test_few_virtual_coils_have_maps_and_references_of_their_own(tmp_path):
     np.testing.assert_array_equal(few.mask, all_coils.mask)
     error = np.linalg.norm(few.reference - all_coils.reference)
     assert 0 < error < 0.2 * np.linalg.norm(all_coils.reference)
+
+
+def test_a_prepared_set_has_the_coils_that_it_was_prepared_with(tmp_path):
+    tree = write_phantoms(tmp_path / "tree", n_subjects=1, n_coils=6)
+    options = PrepareOptions(split=(0.0, 0.0, 1.0), read=ReadOptions(virtual_coils=4))
+    prepare(tree, tmp_path / "set", options)
+    data = open_evaluation(tmp_path / "set", acs=8, virtual_coils=3)
+    assert next(data.cases([UNIFORM])).kspace.shape[1] == 4
+    assert data.virtual_coils == 0
+    assert open_evaluation(tree, acs=8, virtual_coils=3).virtual_coils == 3
 
 
 def test_several_coils_are_combined_by_the_maps_of_the_condition(tmp_path):
