@@ -122,8 +122,8 @@ def _check_network(fields: Any) -> Any:
     if fields.get("network", DEFAULT) == DEFAULT:
         _check_scales(fields)
     _check_counts("model", fields)
-    if fields.get("n_pools", 0) < 0:
-        _refuse("model.n_pools", "0 or more", fields.n_pools)
+    if not 0 <= fields.get("n_pools", 0) <= 10:
+        _refuse("model.n_pools", "0 to 10", fields.n_pools)
     model = build_model(fields.to_dict())
     if fields.get("dtype") not in (None, *_DTYPES):
         _refuse("model.dtype", f"one of {_DTYPES}", fields.dtype)

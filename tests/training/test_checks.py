@@ -146,10 +146,13 @@ def test_without_references_no_loss_needs_one(name, message):
         check_config(config)
 
 
-def test_a_negative_number_of_scales_is_refused():
+@pytest.mark.parametrize("n_pools", [-1, 40])
+def test_numbers_of_scales_that_no_image_has_are_refused(n_pools):
     config = varnet.get_config("tiny")
-    config.model.n_pools = -1
-    with pytest.raises(ValueError, match=r"config\.model\.n_pools: expected 0 or more, got -1"):
+    config.model.n_pools = n_pools
+    with pytest.raises(
+        ValueError, match=rf"config\.model\.n_pools: expected 0 to 10, got {n_pools}"
+    ):
         check_config(config)
 
 
