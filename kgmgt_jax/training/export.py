@@ -31,7 +31,8 @@ from kgmgt_jax.training.weights import (
 __all__ = ["export_weights", "main"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
-_INPUTS = ("circular", "input_fill", "sens")  # what a reconstruction needs of config.data
+_INPUTS = ("circular", "input_fill", "sens")  # of config.data, what makes a network's inputs
+_NEEDED = (*_INPUTS, "virtual_coils")  # and what else a reconstruction needs
 
 
 def export_weights(
@@ -87,7 +88,7 @@ def export_weights(
             raise ValueError(f"{source}: expected values within {dtype}, got larger; use bfloat16")
         return array.astype(target)
 
-    kept = {"model": config.model.to_dict(), "data": _inputs(config.data)}
+    kept = {"model": config.model.to_dict(), "data": _those_of(config.data, _NEEDED)}
     items = {} if others is None else {FIXED_WEIGHTS: jax.tree.map(cast, others)}
     return save_weights(out, kept, jax.tree.map(cast, weights), **items)
 
@@ -98,14 +99,14 @@ def _check_network(
     different = differing_arrays(arrays, weights)
     if not different:
         pair = config, load_config(path)
-        own, other = (freeze(each.model.to_dict()) | _inputs(each.data) for each in pair)
+        own, other = (freeze(each.model.to_dict()) | _those_of(each.data, _INPUTS) for each in pair)
         different = differing_fields(other, own)
     if different:
         raise CheckpointError(f"{path}: expected the network of {source}, got {different}")
 
 
-def _inputs(data: Any) -> dict[str, Any]:
-    return {name: data[name] for name in _INPUTS if name in data}
+def _those_of(data: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {name: data[name] for name in names if name in data}
 
 
 def _mean(one: Any, other: Any) -> np.ndarray:

@@ -205,7 +205,7 @@ def save_weights(
     Args:
         path: the folder to be made.
         config: configuration, with the network under ``model``, and how it is used (``circular``,
-            ``input_fill``, ``sens``) under ``data``.
+            ``input_fill``, ``sens``, ``virtual_coils``) under ``data``.
         weights: variables of the network.
         **items: further trees of arrays, for ``load_item``.
 

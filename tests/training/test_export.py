@@ -40,8 +40,20 @@ def test_export_is_the_weights_and_the_network(checkpoint, tmp_path):
     config, weights = load_weights(out)
     assert config.model.to_dict() == get_config("tiny").model.to_dict()
     own = get_config("tiny").data
-    assert config.data.to_dict() == {n: own[n] for n in ("circular", "input_fill", "sens")}
+    kept = ("circular", "input_fill", "sens", "virtual_coils")
+    assert config.data.to_dict() == {name: own[name] for name in kept}
     jax.tree.map(np.testing.assert_array_equal, weights, load_weights(checkpoint)[1])
+
+
+def test_the_number_of_virtual_coils_goes_along_and_may_be_another_in_a_mean(checkpoint, tmp_path):
+    config, weights = load_weights(checkpoint)
+    few, earlier = config.to_dict(), config.to_dict()
+    few["data"]["virtual_coils"] = 10
+    del earlier["data"]["virtual_coils"]  # runs of earlier versions have none
+    save_weights(tmp_path / "few", few, weights)
+    save_weights(tmp_path / "earlier", earlier, weights)
+    out = export_weights(tmp_path / "few", tmp_path / "out", average=tmp_path / "earlier")
+    assert load_weights(out)[0].data.virtual_coils == 10
 
 
 @pytest.mark.parametrize("dtype, digits", [("bfloat16", 2**-8), ("float16", 2**-11)])
