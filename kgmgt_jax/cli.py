@@ -95,6 +95,7 @@ def define_loading() -> Callable[[], dict[str, Any]]:
         f"0 leaves all. {as_trained}",
         lower_bound=0,
     )
+    flags.register_validator(coils, lambda n: n != 1, "expected 2 or more, or 0 to leave all coils")
     dtype = flags.DEFINE_enum(
         "dtype", None, ["float32", "bfloat16"], f"Precision of the network. {as_trained}"
     )

@@ -97,6 +97,18 @@ def test_a_cine_has_as_many_copies_as_the_flag_allows(monkeypatch):
         values(["eval.py", f"--self_ensemble={len(SYMMETRIES) + 1}"])
 
 
+def test_one_virtual_coil_is_refused_as_a_flag_whatever_is_read(monkeypatch):
+    values = flags.FlagValues()
+    for define in ("DEFINE_integer", "DEFINE_boolean", "DEFINE_enum"):
+        monkeypatch.setattr(flags, define, partial(getattr(flags, define), flag_values=values))
+    loading = cli.define_loading()
+    for told, expected in (([], None), (["--virtual_coils=0"], 0), (["--virtual_coils=2"], 2)):
+        values(["eval.py", *told])
+        assert loading()["virtual_coils"] == expected
+    with pytest.raises(flags.IllegalFlagValueError, match="virtual_coils=1: expected 2 or more"):
+        values(["eval.py", "--virtual_coils=1"])
+
+
 def test_folder_of_something_else_is_one_line_and_stays_as_it_is(tmp_path):
     (tmp_path / "scan.dcm").write_text("")
     done = _train(f"--workdir={tmp_path}", JAX_COMPILATION_CACHE_DIR="")
