@@ -131,7 +131,7 @@ def reconstruct_file(
         "simulation": done.meta.simulation,
         "checkpoint": method.source,
         "self_ensemble": method.self_ensemble,
-        "virtual_coils": method.virtual_coils,
+        "virtual_coils": 0 if file is whole else file.slice_shape[1],
         "version": kgmgt_jax.__version__,
     }
     pixel_mm = geometry.pixel_mm if geometry else done.meta.pixel_mm
