@@ -14,6 +14,7 @@ from absl import flags
 from kgmgt_jax import cli
 from kgmgt_jax.classical import METHODS
 from kgmgt_jax.data.mask_sampler import MASK_KINDS
+from kgmgt_jax.data.prepared import is_prepared
 from kgmgt_jax.data.prepared.options import SPLITS
 from kgmgt_jax.data.simulation import Simulation
 from kgmgt_jax.evaluation.cases import Condition, EvaluationSet, open_evaluation
@@ -86,6 +87,8 @@ def main(argv: list[str]) -> int:
     weights = parse_weights(_WEIGHTS.value)
     names = [method.name for method in classical_methods(_CLASSICAL.value, given=weights)]
     told = _seen(networks, data) | _other_maps(networks, data) | _to_read(data)
+    if not is_prepared(_DATA.value):
+        told |= _other_coils(networks, coils)
     if data.virtual_coils:
         told["files of more coils"] = f"are compressed to {coils} virtual ones, references too"
     options = Options(
@@ -140,6 +143,20 @@ def _other_maps(networks: list[Method], data: EvaluationSet) -> dict[str, str]:
         f"bring none, with those by {data.sens}"
         for net in networks
         if net.sens != data.sens
+    }
+
+
+def _other_coils(networks: list[Method], coils: int) -> dict[str, str]:
+    """What it shall state of networks that were trained with other virtual coils than are used."""
+
+    def named(number: int) -> str:
+        return f"at most {number} virtual coils" if number else "all coils"
+
+    return {
+        f"{net.name} was trained with files of": f"{named(net.virtual_coils)}, and is scored with "
+        f"those of {named(coils)}"
+        for net in networks
+        if net.virtual_coils != coils
     }
 
 

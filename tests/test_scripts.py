@@ -107,15 +107,17 @@ def test_eval_scores_and_compares(work, tmp_path):
     fields = config.to_dict()
     fields["data"] |= {"sens": "adaptive", "train": "", "validation": str(work / "data")}
     other = save_weights(tmp_path / "other", fields, changed)
+    fields = config.to_dict()
+    fields["data"]["virtual_coils"] = 2
+    few = save_weights(tmp_path / "few", fields, variables)
     done = _script(
         "eval.py",
-        f"--checkpoint={work / 'run'}",
+        f"--checkpoint={few}",
         f"--compare=other={other}",
         f"--compare=same={work / 'run' / 'checkpoints' / '0'}",
         f"--data={work / 'data'}",
         f"--out={tmp_path}",
         "--acceleration=4,4.0",
-        "--virtual_coils=2",
     )
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -137,6 +139,9 @@ def test_eval_scores_and_compares(work, tmp_path):
     assert "other was trained with coil maps by adaptive" in done.stdout
     assert "same was trained with" not in metrics["facts"]
     assert "files of more coils are compressed to 2 virtual ones" in done.stdout
+    all_coils = "all coils, and is scored with those of at most 2 virtual coils"
+    assert f"same was trained with files of {all_coils}" in done.stdout
+    assert "kgmgt was trained with files of" not in metrics["facts"]
 
 
 def test_weights_to_choose_without_methods_are_refused(work, tmp_path):
