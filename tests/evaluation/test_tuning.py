@@ -101,7 +101,9 @@ def test_slices_of_training_images_are_spread_over_the_path_and_drawn_as_asked(
         np.save(tmp_path / f"cine{t}.npy", images)
     options = {"test": scored, "n_slices": 2, "simulation": Simulation(n_coils=3), "seed": 5}
     tune_methods(["wavelet"], [tmp_path], CONDITIONS[:1], **options)
-    assert shapes == [(4, 3, 24, 16), (6, 3, 24, 16)]
+    tune_methods(["wavelet"], [tmp_path], CONDITIONS[:1], virtual_coils=2, **options)
+    sizes = [(4, 3, 24, 16), (6, 3, 24, 16), (4, 2, 24, 16), (6, 2, 24, 16)]  # t n h w
+    assert shapes == sizes
     expected = case_mask(CONDITIONS[0].masks, "cine4/slice0", (4, 24, 16), seed=5)
     np.testing.assert_array_equal(masks[0], expected)
 

@@ -65,6 +65,14 @@ def test_images_are_simulated_as_asked(tmp_path, capsys):
     assert info.simulated and info.shape == (3, 1, 9, 8)
 
 
+def test_a_set_has_as_many_virtual_coils_as_asked_for(source, tmp_path):
+    options = ["--out", str(tmp_path / "set"), "--virtual-coils", "2", "--split", "1"]
+    assert main(["prepare", str(source / "patient7"), *options]) == 0
+    opened = PreparedSet(tmp_path / "set")
+    assert [info.shape[1] for info in opened.slices] == [2]
+    np.testing.assert_allclose(np.linalg.norm(opened.sens(0), axis=-3), 1, atol=1e-3)
+
+
 def test_undersampled_scans_are_a_set_to_train_on_without_references(source, tmp_path, capsys):
     out = tmp_path / "set"
     options = ["--out", str(out), "--undersampled", "--split", "1"]
@@ -99,6 +107,7 @@ def _single():
         (["--views", "3d"], "expected at least one fully sampled cine, got none in 9 files"),
         (["--key", "kspace", "--axes", "ky,kx"], "expected"),
         (["--acs", "2"], "acs must be at least 4"),
+        (["--virtual-coils", "1"], "expected a number of virtual coils, 2 or more, or 0"),
     ],
 )
 def test_bad_options_end_with_one_line(source, tmp_path, capsys, arguments, told):
