@@ -50,7 +50,8 @@ def compress_case(case: CineCase, n_virtual: int) -> CineCase:
     """A slice of so many virtual coils; as it is, if it has no more than that.
 
     Maps that the file brings are combined as the coils are, and then of unit sum of squares again.
-    A note says what share of the energy is kept.
+    A note says what share of the energy is kept. All samples of the case decide, so of a fully
+    sampled one also those that a mask leaves out later.
 
     Args:
         case: A slice of several coils.

@@ -201,6 +201,7 @@ def read_file(
 
     Raises:
         DataError: If the file is missing, damaged, of no known format, or holds several cines.
+        ValueError: For ``virtual_coils`` of 1 or below 0.
     """
     for what, name in {"file": path, "mask": mask}.items():
         if name is not None and not str(name):  # a path of it would be the current folder
