@@ -254,6 +254,6 @@ def test_that_reading_options_do_not_change_it_is_said(prepared, caplog, opened)
     with caplog.at_level("INFO", "kgmgt_jax"):
         data = opened(prepared, acs=4, sens="adaptive", **options)
     assert len(data.slices) > 0
-    assert f"{prepared} (test): coil maps and simulated k-space as prepared" in caplog.text
+    assert f"{prepared} (test): coils, their maps and simulated k-space as prepared" in caplog.text
     first = caplog.records[0].getMessage()  # a log that is no terminal has no bar
     assert first == f"{prepared} (test): reading it once, to hold it against its checksums"
