@@ -25,6 +25,7 @@ def compression_matrix(
 
     With K the samples of all coils as columns, they are the leading eigenvectors of ``K K^H``, or
     the left singular vectors of K: of all sets of so many combinations, none leaves less behind.
+    Noise is not whitened first, so a coil that is loud of noise may win a place.
 
     Args:
         kspace: Measured k-space of a cine, zero elsewhere.
@@ -42,8 +43,8 @@ def compression_matrix(
     for frame in kspace.reshape(len(kspace), n_coils, -1):
         gram += frame @ np.conj(frame.T)
     energies, vectors = np.linalg.eigh(gram)  # ascending
-    kept = slice(n_coils - 1, n_coils - 1 - n_virtual if n_virtual < n_coils else None, -1)
-    return np.conj(vectors[:, kept].T), float(energies[kept].sum() / energies.sum())
+    kept = vectors[:, ::-1][:, :n_virtual]
+    return np.conj(kept.T), float(energies[::-1][:n_virtual].sum() / energies.sum())
 
 
 def compress_case(case: CineCase, n_virtual: int) -> CineCase:
