@@ -9,6 +9,7 @@ CASE := $(DEMO)/data/test/MultiCoil/Cine/TestSet
 
 .PHONY: demo test test-oldest test-slow lint docs clean
 
+# Bytecode is compiled where a module is first imported; most of what is installed never is.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --editable '.[dev]'

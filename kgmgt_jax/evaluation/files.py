@@ -58,7 +58,7 @@ def reconstruct_case(
     the calibration lines of the time average.
 
     Args:
-        case: undersampled k-space.
+        case: undersampled k-space, of a file read with ``virtual_coils=method.virtual_coils``.
         method: the network.
         progress: called with the number of frames done after each.
     """

@@ -64,10 +64,9 @@ def tune_methods(
     if n_slices < 1:
         raise ValueError(f"expected n_slices >= 1, got {n_slices=}")
     cases: list[Case] = []
-    reading: Any = {"sens": sens, "cache_gib": 0, "simulation": simulation}
-    reading["virtual_coils"] = virtual_coils
+    reading: Any = {"sens": sens, "simulation": simulation, "virtual_coils": virtual_coils}
     for path in paths:
-        source = open_slices(path, split="train", acs=conditions[0].acs, **reading)
+        source = open_slices(path, split="train", acs=conditions[0].acs, cache_gib=0, **reading)
         apart = _other_splits(path)
         near = [each for each in test if (each.source, each.name) not in apart]
         for number in spread(len(source.slices), n_slices):
